@@ -1,0 +1,1 @@
+"""Runtime pruning as Markov decision processes, in gymnasium's interface."""

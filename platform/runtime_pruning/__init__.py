@@ -1,0 +1,1 @@
+"""Runtime pruning of CNNs: the accuracy-speed frontier, executed and measured."""

@@ -1,0 +1,49 @@
+"""The error tree.
+
+    RuntimePruningError
+    ├── UserError                bad input: the message names the rule, the value and a way out
+    │   ├── UnknownNameError     a plugin name that nobody registered
+    │   ├── ConfigError          a setting outside its range, or a misspelt key
+    │   ├── DataError            data that is missing or not of the stated form
+    │   └── TracingError         a backbone that cannot be made prunable; names the node
+    └── ContractError            a plugin broke the contract that its kind promises
+
+Entry points turn a `UserError` into one line on standard error and exit code 2.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class RuntimePruningError(Exception):
+    """Root of all errors that this package raises on purpose."""
+
+
+class UserError(RuntimePruningError, ValueError):
+    """The caller gave something that cannot be used."""
+
+
+class UnknownNameError(UserError):
+    """A name that is in no registry."""
+
+
+class ConfigError(UserError):
+    """A setting outside its range, or a key that does not exist."""
+
+
+class DataError(UserError):
+    """Data that is missing, or is not of the form it should have."""
+
+
+class TracingError(UserError):
+    """A backbone that cannot be made prunable."""
+
+
+class ContractError(RuntimePruningError):
+    """A plugin does not do what its kind promises."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the nearest known name, or an empty string."""
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {nearest[0]!r}?" if nearest else ""
