@@ -1,0 +1,34 @@
+"""A small four-convolution network: learns scikit-learn's digits in seconds on one core."""
+
+from collections import OrderedDict
+
+from torch import nn
+
+from runtime_pruning.backbones.catalogue import register
+from runtime_pruning.backbones.layers import Normalise
+
+PIXEL_MEAN = 0.305  # of the digits, in [0, 1]
+PIXEL_STD = 0.376
+
+
+@register("digits-cnn")
+def digits_cnn(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    """Return conv 32, conv 32, pool, conv 64, conv 64, pool, global average, linear.
+
+    All convolutions are 3x3 with padding 1, followed by batch norm and ReLU. Images must be at
+    least 4x4 pixels, for two poolings.
+    """
+    channels = image_shape[0]
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers["normalise"] = Normalise([PIXEL_MEAN] * channels, [PIXEL_STD] * channels)
+    for index, width in enumerate((32, 32, 64, 64), start=1):
+        layers[f"conv{index}"] = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        layers[f"bn{index}"] = nn.BatchNorm2d(width)
+        layers[f"relu{index}"] = nn.ReLU()
+        if index in (2, 4):
+            layers[f"pool{index}"] = nn.MaxPool2d(2)
+        channels = width
+    layers["average"] = nn.AdaptiveAvgPool2d(1)
+    layers["flatten"] = nn.Flatten()
+    layers["linear"] = nn.Linear(channels, num_classes)
+    return nn.Sequential(layers)
