@@ -1,0 +1,111 @@
+"""A frontier in one value: points, who is on it, how sure that is, and what it covers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from runtime_pruning.errors import DataError
+from runtime_pruning.frontier.dominance import (
+    Doubles,
+    Reference,
+    hypervolume,
+    losses_of,
+    pareto_mask,
+)
+from runtime_pruning.frontier.points import OperatingPoint
+from runtime_pruning.frontier.records import Bools
+from runtime_pruning.frontier.uncertainty import (
+    Evidence,
+    Interval,
+    attained_band,
+    interval,
+    probability_on_front,
+    resample,
+)
+
+
+@dataclass(frozen=True)
+class FrontierSummary:
+    """The frontier of one backbone on one dataset's held-out images.
+
+    Attributes:
+        points: P points in ascending order of executed MACs.
+        on_front_P: where no other point beats one.
+        accuracy: bootstrap interval of each point's accuracy.
+        probability_P: share of redraws of the images in which a point is on the front.
+        band: bootstrap interval of the accuracy that a budget buys, at the front's F points.
+        hypervolume: area dominated, from the reference's corner.
+        reference: that corner.
+        level: coverage of the intervals.
+    """
+
+    points: tuple[OperatingPoint, ...]
+    on_front_P: Bools
+    accuracy: Interval = field(repr=False)
+    probability_P: Doubles = field(repr=False)
+    band: Interval = field(repr=False)
+    hypervolume: float
+    reference: Reference
+    level: float
+
+    @property
+    def front(self) -> tuple[OperatingPoint, ...]:
+        """The points on the front, ascending cost."""
+        pairs = zip(self.points, self.on_front_P, strict=True)
+        return tuple(point for point, on_front in pairs if on_front)
+
+
+def summarise(
+    points: Sequence[OperatingPoint],
+    evidence: Sequence[Evidence],
+    *,
+    reference: Reference,
+    replicates: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> FrontierSummary:
+    """Return the frontier that points and their evidence draw.
+
+    Args:
+        points: at least one, all of one backbone, dataset and split.
+        evidence: of the same points, in the same order.
+        reference: corner of the hypervolume.
+        replicates: redraws of the images.
+        level: coverage of the intervals.
+        seed: of the redraws.
+
+    Raises:
+        DataError: no points, or points that may not share a frontier.
+    """
+    _check_comparable(points)
+    pairs = sorted(
+        zip(points, evidence, strict=True),
+        key=lambda pair: (pair[0].macs_fraction, -pair[0].accuracy, pair[0].point_id),
+    )
+    ordered = [point for point, _ in pairs]
+    redrawn = resample(
+        [facts for _, facts in pairs], replicates=replicates, rng=np.random.default_rng(seed)
+    )
+    losses_P2 = losses_of(ordered)
+    on_front_P = pareto_mask(losses_P2)
+    return FrontierSummary(
+        points=tuple(ordered),
+        on_front_P=on_front_P,
+        accuracy=interval(redrawn.accuracy_RP, level),
+        probability_P=probability_on_front(redrawn),
+        band=attained_band(redrawn.accuracy_RP[:, on_front_P], level),
+        hypervolume=hypervolume(losses_P2, reference.losses_K),
+        reference=reference,
+        level=level,
+    )
+
+
+def _check_comparable(points: Sequence[OperatingPoint]) -> None:
+    """Raise unless there are points and all are of one backbone, dataset, split and dense cost."""
+    kinds = {(p.backbone, p.dataset, p.split, p.dense_macs) for p in points}
+    if len(kinds) != 1:
+        raise DataError(
+            "Points of one frontier must share backbone, dataset, split and dense MACs, "
+            f"but got {sorted(kinds)}."
+        )

@@ -1,0 +1,104 @@
+"""How sure a frontier is: a paired bootstrap over the held-out images.
+
+All points are measured on the same images, so one draw of images serves all of them: differences
+between points are then far surer than the points themselves.
+Dimensions: P points, N images, R replicates.
+Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, ch. 13 (percentile interval).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from runtime_pruning.errors import ConfigError, DataError
+from runtime_pruning.frontier.dominance import Doubles, pareto_mask
+from runtime_pruning.frontier.records import Bools, Ints, Record
+
+
+class Evidence(NamedTuple):
+    """What the bootstrap needs of a record: some 17 bytes per image."""
+
+    image_ids_N: Ints
+    correct_N: Bools
+    executed_macs_N: Ints
+
+    @classmethod
+    def of(cls, record: Record) -> "Evidence":
+        """Return a record's evidence."""
+        return cls(record.image_ids_N.copy(), record.correct_N, record.executed_macs_N.copy())
+
+
+class Interval(NamedTuple):
+    """Both ends of a percentile interval, one per point."""
+
+    low_P: Doubles
+    high_P: Doubles
+
+
+class Replicates(NamedTuple):
+    """Accuracy and mean executed MACs of every point in every redraw of the images."""
+
+    accuracy_RP: Doubles
+    macs_RP: Doubles
+
+
+def resample(
+    evidence: Sequence[Evidence], *, replicates: int, rng: np.random.Generator
+) -> Replicates:
+    """Redraw the images with replacement, for all points at once.
+
+    Args:
+        evidence: one per point, all of the same images.
+        replicates: R, how many redraws.
+        rng: the source of chance.
+
+    Raises:
+        DataError: two points were measured on different images.
+        ConfigError: fewer than one replicate.
+    """
+    if replicates < 1:
+        raise ConfigError(f"`replicates >= 1` must hold, but got {replicates}.")
+    ids_N = evidence[0].image_ids_N
+    if any(not np.array_equal(ids_N, other.image_ids_N) for other in evidence[1:]):
+        raise DataError("Points of one frontier must be measured on the same images.")
+    correct_NP = np.stack([e.correct_N for e in evidence], axis=1).astype(np.float64)
+    macs_NP = np.stack([e.executed_macs_N for e in evidence], axis=1).astype(np.float64)
+    values = np.concatenate([correct_NP, macs_NP], axis=1)
+    means = np.empty((replicates, values.shape[1]))
+    for r in range(replicates):
+        times_N = np.bincount(rng.integers(len(ids_N), size=len(ids_N)), minlength=len(ids_N))
+        means[r] = times_N @ values / len(ids_N)
+    return Replicates(*np.split(means, 2, axis=1))
+
+
+def interval(values_RP: Doubles, level: float = 0.95) -> Interval:
+    """Return the percentile interval of each column.
+
+    Raises:
+        ConfigError: the level is not between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise ConfigError(f"`0 < level < 1` must hold, but got {level}.")
+    tail = (1 - level) / 2
+    low_P, high_P = np.quantile(values_RP, (tail, 1 - tail), axis=0)
+    return Interval(low_P, high_P)
+
+
+def probability_on_front(replicates: Replicates) -> Doubles:
+    """Return per point the share of redraws in which no other point beats it."""
+    losses_RP2 = np.stack([1 - replicates.accuracy_RP, replicates.macs_RP], axis=-1)
+    masks_RP = np.stack([pareto_mask(losses_P2) for losses_P2 in losses_RP2])
+    return np.asarray(masks_RP.mean(axis=0), dtype=np.float64)
+
+
+def attained_band(accuracy_RF: Doubles, level: float = 0.95) -> Interval:
+    """Return the interval of the accuracy that a budget buys, at each of F points of a front.
+
+    A budget buys the best of all the points that it affords, hence a running maximum.
+
+    Args:
+        accuracy_RF: redrawn accuracies of the front's points, in ascending order of cost.
+        level: coverage asked for.
+    """
+    return interval(np.maximum.accumulate(accuracy_RF, axis=1), level)

@@ -1,0 +1,103 @@
+"""A point's figures, worked out by hand, and ids that depend on what a point is alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from runtime_pruning.errors import DataError
+from runtime_pruning.frontier import OperatingPoint, Provenance, Record, derive
+from runtime_pruning.frontier.points import canonical_json, point_id, trial_key
+
+PROVENANCE = Provenance(
+    sweep_id="s1",
+    config={"penalty": 0.1, "widths": (1, 2)},
+    index=0,
+    method="rnp",
+    backbone="digits-cnn",
+    dataset="digits",
+    seed=3,
+    groups=4,
+    dense_macs=1000,
+    penalty=0.1,
+)
+
+
+def record_of_four() -> Record:
+    return Record.from_arrays(
+        split="validation",
+        image_ids_N=np.arange(4),
+        labels_N=np.array([0, 1, 2, 3]),
+        predictions_N=np.array([0, 1, 2, 0]),
+        losses_N=np.array([0.0, 0.5, 0.5, 3.0]),
+        channels_NL=np.full((4, 2), 8),
+        executed_macs_N=np.array([100, 200, 300, 1000]),
+    )
+
+
+def test_figures_by_hand() -> None:
+    point = derive(record_of_four(), PROVENANCE)
+    assert point.accuracy == 0.75
+    assert point.executed_macs_per_image == 400.0
+    assert point.macs_per_image == 400.0
+    assert point.macs_fraction == 0.4
+    assert point.figures.loss == 1.0
+    assert point.figures.images == 4
+    # Half of the images cost at most 200; 90 % is reached only with the last.
+    assert point.figures.executed_macs_p50 == 200.0
+    assert point.figures.executed_macs_p90 == 1000.0
+    assert point.figures.executed_macs_p99 == 1000.0
+
+
+def test_a_claim_never_replaces_what_was_executed() -> None:
+    point = derive(record_of_four(), PROVENANCE, analytic_macs_per_image=123.0)
+    assert (point.macs_per_image, point.executed_macs_per_image) == (123.0, 400.0)
+    assert point.macs_fraction == 0.4
+
+
+def test_a_point_survives_storage() -> None:
+    point = derive(record_of_four(), PROVENANCE, analytic_macs_per_image=0.1 + 0.2)
+    back = OperatingPoint.from_json(point.to_json(), record_of_four())
+    assert back == point
+    assert back.point_id == point.point_id
+    assert back.config == {"penalty": 0.1, "widths": [1, 2]}
+
+
+def test_a_point_and_a_record_of_different_splits_do_not_join() -> None:
+    text = derive(record_of_four(), PROVENANCE).to_json().replace("validation", "test")
+    with pytest.raises(DataError, match="test split has a record of validation"):
+        OperatingPoint.from_json(text, record_of_four())
+
+
+def test_ids_depend_on_content_alone() -> None:
+    assert trial_key({"a": 1, "b": [2, 3]}) == trial_key({"b": (2, 3), "a": np.int64(1)})
+    assert trial_key({"a": 1}) != trial_key({"a": 2})
+    # Pinned: an id that changed between releases would log old points again.
+    assert trial_key({"a": 1}) == "015abd7f5cc5"
+    assert point_id("s1", "015abd7f5cc5", 0) == "46d14f4a960f5a85"
+    first = derive(record_of_four(), PROVENANCE)
+    assert first.point_id == replace(first, code_version="other", env_steps=9).point_id
+    assert first.point_id != replace(first, index=1).point_id
+    assert first.point_id != replace(first, sweep_id="s2").point_id
+    assert first.point_id != replace(first, config={"penalty": 0.2}).point_id
+
+
+@pytest.mark.parametrize("config", [{"a": float("nan")}, {"a": object()}, {"a": {1, 2}}])
+def test_a_configuration_is_plain_json(config: dict[str, object]) -> None:
+    with pytest.raises(DataError, match="plain JSON"):
+        canonical_json(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"index": -1}, "`index >= 0` must hold, but got -1"),
+        ({"groups": 0}, "`groups >= 1`"),
+        ({"dense_macs": 0}, "`dense_macs >= 1`"),
+        ({"sweep_id": "it's"}, "without quotes"),
+        ({"sweep_id": ""}, "non-empty"),
+    ],
+)
+def test_impossible_provenance_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        replace(PROVENANCE, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,88 @@
+"""The paired bootstrap: against a formula, and on points whose ranking is certain."""
+
+import numpy as np
+import pytest
+
+from runtime_pruning.errors import ConfigError, DataError
+from runtime_pruning.frontier.uncertainty import (
+    Evidence,
+    attained_band,
+    interval,
+    probability_on_front,
+    resample,
+)
+
+
+def evidence(correct_N: np.ndarray, macs: int) -> Evidence:
+    n = len(correct_N)
+    return Evidence(np.arange(n), correct_N.astype(bool), np.full(n, macs))
+
+
+def test_interval_matches_the_binomial() -> None:
+    correct_N = np.arange(1000) < 800
+    redrawn = resample([evidence(correct_N, 10)], replicates=2000, rng=np.random.default_rng(0))
+    # Standard error of a share: sqrt(0.8 * 0.2 / 1000) = 0.012649.
+    assert redrawn.accuracy_RP.std() == pytest.approx(0.012649, rel=0.05)
+    low_P, high_P = interval(redrawn.accuracy_RP)
+    assert low_P[0] == pytest.approx(0.8 - 1.96 * 0.012649, abs=0.003)
+    assert high_P[0] == pytest.approx(0.8 + 1.96 * 0.012649, abs=0.003)
+    assert (redrawn.macs_RP == 10).all()
+
+
+def test_draws_are_paired() -> None:
+    correct_N = np.arange(1000) < 500
+    worse_N = correct_N & (np.arange(1000) >= 5)  # wrong wherever the first is, and on 5 more
+    redrawn = resample(
+        [evidence(correct_N, 10), evidence(worse_N, 10)],
+        replicates=200,
+        rng=np.random.default_rng(0),
+    )
+    # Unpaired draws (standard error 0.016) would turn the order round four times in ten.
+    assert (redrawn.accuracy_RP[:, 0] >= redrawn.accuracy_RP[:, 1]).all()
+
+
+def test_same_seed_same_draws() -> None:
+    facts = [evidence(np.arange(50) % 3 == 0, 10)]
+    one = resample(facts, replicates=5, rng=np.random.default_rng(1)).accuracy_RP
+    two = resample(facts, replicates=5, rng=np.random.default_rng(1)).accuracy_RP
+    other = resample(facts, replicates=5, rng=np.random.default_rng(2)).accuracy_RP
+    assert one.tolist() == two.tolist() != other.tolist()
+
+
+def test_probability_of_the_front() -> None:
+    n = 400
+    half_N = np.arange(n) % 2 == 0
+    rivals = [
+        evidence(half_N, 10),  # certain: cheapest
+        evidence(half_N & (np.arange(n) < 0), 20),  # never: dearer, and always wrong
+        evidence(~half_N, 20),  # a coin: as accurate as the first, and dearer
+    ]
+    redrawn = resample(rivals, replicates=1000, rng=np.random.default_rng(0))
+    first, second, third = probability_on_front(redrawn)
+    assert (first, second) == (1.0, 0.0)
+    assert third == pytest.approx(0.48, abs=0.06)  # a tie is lost by the dearer
+
+
+def test_a_budget_buys_the_best_that_it_affords() -> None:
+    accuracy_RF = np.array([[0.5, 0.4, 0.9], [0.5, 0.6, 0.9]])
+    low_F, high_F = attained_band(accuracy_RF, level=0.5)
+    # Running maxima: [0.5, 0.5, 0.9] and [0.5, 0.6, 0.9]; quartiles between the two.
+    assert low_F.tolist() == pytest.approx([0.5, 0.525, 0.9])
+    assert high_F.tolist() == pytest.approx([0.5, 0.575, 0.9])
+
+
+def test_other_images_do_not_pair() -> None:
+    one = evidence(np.ones(3), 1)
+    with pytest.raises(DataError, match="same images"):
+        resample(
+            [one, one._replace(image_ids_N=np.array([0, 1, 9]))],
+            replicates=1,
+            rng=np.random.default_rng(0),
+        )
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(ConfigError, match="replicates >= 1"):
+        resample([evidence(np.ones(3), 1)], replicates=0, rng=np.random.default_rng(0))
+    with pytest.raises(ConfigError, match="0 < level < 1"):
+        interval(np.ones((3, 1)), level=1.0)
