@@ -1,0 +1,42 @@
+"""Images and labels by name, splits as types, Arrow underneath.
+
+``load("digits")`` returns an `ImageDataset` of four splits: *training* (the backbone learns on it),
+*policy* (the agent's rewards come from it), *validation* (choices are made on it) and *test* (read
+once). A third party names its loader under the entry-point group ``runtime_pruning.datasets``.
+"""
+
+from runtime_pruning.datasets import cifar10 as _cifar10
+from runtime_pruning.datasets import digits as _digits
+from runtime_pruning.datasets.catalogue import DATA_ENV, DatasetLoader, load, names, register
+from runtime_pruning.datasets.splits import (
+    DatasetInfo,
+    HeldOutSplit,
+    ImageDataset,
+    PolicySplit,
+    Split,
+    TestSplit,
+    TrainingSplit,
+    ValidationSplit,
+)
+from runtime_pruning.datasets.transforms import augment, to_float
+
+__all__ = [
+    "DATA_ENV",
+    "DatasetInfo",
+    "DatasetLoader",
+    "HeldOutSplit",
+    "ImageDataset",
+    "PolicySplit",
+    "Split",
+    "TestSplit",
+    "TrainingSplit",
+    "ValidationSplit",
+    "augment",
+    "load",
+    "names",
+    "register",
+    "to_float",
+]
+
+# Importing a module registers its dataset.
+_BUILT_IN = (_cifar10, _digits)

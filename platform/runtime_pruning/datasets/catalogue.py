@@ -1,0 +1,50 @@
+"""The registry of datasets."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from runtime_pruning.datasets.splits import ImageDataset
+from runtime_pruning.errors import ContractError, DataError
+from runtime_pruning.registry import Registry
+
+DATA_ENV = "RUNTIME_PRUNING_DATA"
+
+DatasetLoader = Callable[[Path | None], ImageDataset]
+"""What a dataset plugin is: from a folder, or None where the user gave none, to the four splits."""
+
+_registry: Registry[DatasetLoader] = Registry("dataset", "runtime_pruning.datasets")
+
+
+def register(name: str) -> Callable[[DatasetLoader], DatasetLoader]:
+    """Return a decorator that files a dataset loader under ``name``."""
+    return _registry.register(name)
+
+
+def names() -> list[str]:
+    """Return the names of all known datasets, third-party ones included, sorted."""
+    return sorted(_registry)
+
+
+def load(name: str, data_dir: Path | None = None) -> ImageDataset:
+    """Return the dataset called ``name``.
+
+    Args:
+        name: of a built-in dataset or of one that an entry point names.
+        data_dir: folder with the data; by default the environment variable
+            ``RUNTIME_PRUNING_DATA`` names it. A dataset that needs no folder ignores it.
+
+    Raises:
+        UnknownNameError: nobody registered the name.
+        DataError: the folder or something in it is missing or malformed.
+        ContractError: the loader returned something other than an `ImageDataset`.
+    """
+    loader = _registry.get(name)
+    if data_dir is None and (found := os.environ.get(DATA_ENV)):
+        data_dir = Path(found)
+    if data_dir is not None and not data_dir.is_dir():
+        raise DataError(f"The data folder must exist, but got {str(data_dir)!r}.")
+    dataset = loader(data_dir)
+    if not isinstance(dataset, ImageDataset):
+        raise ContractError(f"The dataset {name!r} must be an ImageDataset, but got {dataset!r}.")
+    return dataset
