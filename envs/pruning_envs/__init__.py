@@ -1,1 +1,32 @@
-"""Runtime pruning as Markov decision processes, in gymnasium's interface."""
+"""Runtime pruning as Markov decision processes, in gymnasium's interface.
+
+``gymnasium.make("pruning_envs:RuntimePruning-v0", network=..., images=..., labels=...,
+penalty=...)``, and ``make_vec`` with ``vectorization_mode="vector_entry_point"``.
+"""
+
+import gymnasium
+
+from pruning_envs.draws import PenaltyRange
+from pruning_envs.protocols import ExecutionMode, GroupCost, StagedNetwork, StagedRun, StepCost
+from pruning_envs.single_env import RuntimePruningEnv
+from pruning_envs.vector_env import RuntimePruningVectorEnv
+
+__all__ = [
+    "IDS",
+    "ExecutionMode",
+    "GroupCost",
+    "PenaltyRange",
+    "RuntimePruningEnv",
+    "RuntimePruningVectorEnv",
+    "StagedNetwork",
+    "StagedRun",
+    "StepCost",
+]
+
+IDS = ("RuntimePruning-v0",)
+
+gymnasium.register(
+    "RuntimePruning-v0",
+    entry_point="pruning_envs.single_env:RuntimePruningEnv",
+    vector_entry_point="pruning_envs.vector_env:RuntimePruningVectorEnv",
+)

@@ -1,0 +1,86 @@
+"""The little that the environments need of a network that runs stage by stage.
+
+Dimensions: B images, C channels, H W pixels, L sites, S sites decided so far, F features,
+K classes.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+ExecutionMode = Literal["masked", "sliced"]
+
+
+class StagedRun(Protocol):
+    """A batch of images standing before one site of a network, until the run is finished."""
+
+    @property
+    def site(self) -> int:
+        """Index of the site that awaits a decision; the number of sites when finished."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last site has been decided and the logits are there."""
+
+    @property
+    def features_BF(self) -> Tensor:  # noqa: N802
+        """Spatial means of the site's input; channels that did not run are zero."""
+
+    @property
+    def logits_BK(self) -> Tensor:  # noqa: N802
+        """Class scores; only once finished."""
+
+    @property
+    def executed_macs_B(self) -> Tensor:  # noqa: N802
+        """Multiply-accumulates counted so far, int64."""
+
+    def advance(self, groups_B: Tensor) -> None:
+        """Run the site with the given number of groups per image and go on to the next site."""
+
+
+class StagedNetwork(Protocol):
+    """A CNN whose sites run one after the other; a ``torch.nn.Module`` with `start`."""
+
+    @property
+    def groups(self) -> int:
+        """Channel groups per site."""
+
+    @property
+    def feature_widths(self) -> tuple[int, ...]:
+        """Width F of the features before each of the L sites."""
+
+    def start(self, images_BCHW: Tensor, *, mode: ExecutionMode) -> StagedRun:
+        """Run everything before the first site on float32 images in [0, 1]."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], /) -> Any:
+        """Take other weights, strictly."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return the weights by name."""
+
+    def eval(self) -> Any:
+        """Switch to inference behaviour."""
+
+    def to(self, device: str, /) -> Any:
+        """Move to a device."""
+
+
+class StepCost(Protocol):
+    """What one decision costs."""
+
+    def __call__(self, site: int, groups_BS: Tensor, /) -> Tensor:
+        """Return ``cost_B``, float, at least 0.
+
+        Args:
+            site: the site that was decided last.
+            groups_BS: all decisions so far, int64 in [1, groups]; S is ``site + 1``.
+        """
+
+
+class GroupCost:
+    """The paper's cost: groups beyond the first, whatever they compute (Lin et al. 2017, eq. 3)."""
+
+    def __call__(self, site: int, groups_BS: Tensor, /) -> Tensor:
+        """Return ``groups - 1`` of the last decision, float32."""
+        return (groups_BS[:, site] - 1).float()
