@@ -100,10 +100,11 @@ class Split:
             DataError: a wrong type or shape.
         """
         images_NCHW = np.asarray(images)
-        expected = (len(images_NCHW), *info.image_shape) if images_NCHW.ndim else ()
-        if images_NCHW.dtype != np.uint8 or images_NCHW.shape != expected:
+        is_batch = images_NCHW.ndim == 4 and images_NCHW.shape[1:] == info.image_shape
+        if images_NCHW.dtype != np.uint8 or not is_batch:
             raise DataError(
-                f"Images of {info.name!r} must be uint8 of shape (N, {info.image_shape}), "
+                f"Images of {info.name!r} must be uint8 of shape (N, C, H, W) with (C, H, W) = "
+                f"{info.image_shape}, "
                 f"but got {images_NCHW.dtype} of shape {images_NCHW.shape}."
             )
         count = len(images_NCHW)
