@@ -5,7 +5,6 @@ Read from ``cifar10-train.parquet`` and ``cifar10-test.parquet`` (columns ``imag
 binary, and ``label``) where a folder is given; else downloaded once into a cache folder.
 """
 
-import os
 import tarfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from runtime_pruning.datasets.cache import cache_folder, cached_table
 from runtime_pruning.datasets.catalogue import DATA_ENV, register
 from runtime_pruning.datasets.png import decode_pngs
 from runtime_pruning.datasets.splits import (
@@ -21,6 +21,7 @@ from runtime_pruning.datasets.splits import (
     ImageDataset,
     Int64Array,
     PolicySplit,
+    Split,
     TestSplit,
     TrainingSplit,
     UInt8Array,
@@ -28,7 +29,6 @@ from runtime_pruning.datasets.splits import (
 )
 from runtime_pruning.errors import DataError
 
-CACHE_ENV = "RUNTIME_PRUNING_CACHE"
 CLASSES = (
     "airplane",
     "automobile",
@@ -111,18 +111,31 @@ def cut(train: LabelledImages, test: LabelledImages, sizes: Sizes | None = None)
     )
 
 
-def read_parquet(path: Path) -> LabelledImages:
-    """Decode one Parquet file of PNGs, with a progress bar.
+def read_parquet(path: Path, cache: Path | None = None) -> LabelledImages:
+    """Decode one Parquet file of PNGs, with a progress bar; the next time, map what was decoded.
+
+    Args:
+        path: of the file.
+        cache: folder of decoded files; by default ``decoded`` in the user's cache folder.
 
     Raises:
-        DataError: no such file, no Parquet, a column is missing or of another type, or an image is
-            no 32x32 RGB PNG.
+        DataError: no such file, no Parquet, a column is missing or of another type, a cell is
+            empty, or an image is no 32x32 RGB PNG.
     """
     if not path.is_file():
         raise DataError(
             f"CIFAR-10 needs the file {str(path)!r}: no such file. Leave out the data folder "
             f"(and {DATA_ENV}) to download it instead."
         )
+    table = cached_table(
+        path, cache or cache_folder() / "decoded", INFO.schema, lambda: _decode(path)
+    )
+    split = Split(INFO, table)
+    return LabelledImages(split.images_NCHW, split.labels_N)
+
+
+def _decode(path: Path) -> pa.Table:
+    """Return a Parquet file's rows as a split's table, ids counting from 0."""
     try:
         schema = pq.read_schema(path)
     except pa.ArrowInvalid as error:
@@ -132,9 +145,8 @@ def read_parquet(path: Path) -> LabelledImages:
     table = pq.read_table(path, columns=["image", "label"])
     if nulls := table["image"].null_count + table["label"].null_count:
         raise DataError(f"{str(path)!r} must have no empty cell, but got {nulls}.")
-    pngs = [bytes_.as_py() for bytes_ in table["image"]]
-    images_NCHW = decode_pngs(pngs, INFO.image_shape, what=path.name)
-    return LabelledImages(images_NCHW, table["label"].to_numpy().astype(np.int64))
+    images_NCHW = decode_pngs(table["image"].to_pylist(), INFO.image_shape, what=path.name)
+    return Split.from_arrays(INFO, images_NCHW, table["label"].to_numpy()).table
 
 
 def _check_column(path: Path, schema: pa.Schema, name: str, is_right: Any, wanted: str) -> None:
@@ -144,14 +156,6 @@ def _check_column(path: Path, schema: pa.Schema, name: str, is_right: Any, wante
     found = schema.field(name).type
     if not is_right(found):
         raise DataError(f"Column {name!r} of {str(path)!r} must be {wanted}, but is {found}.")
-
-
-def cache_folder() -> Path:
-    """Return where downloads are kept, as the user chose or in the user's cache."""
-    if chosen := os.environ.get(CACHE_ENV):
-        return Path(chosen)
-    user_cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(user_cache) if user_cache else Path.home() / ".cache") / "runtime-pruning"
 
 
 def download(folder: Path, source: Any = None) -> tuple[LabelledImages, LabelledImages]:

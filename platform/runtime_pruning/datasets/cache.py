@@ -1,0 +1,59 @@
+"""A folder in which downloads and decoded images are kept between runs."""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+
+CACHE_ENV = "RUNTIME_PRUNING_CACHE"
+
+
+def cache_folder() -> Path:
+    """Return where downloads are kept, as the user chose or in the user's cache."""
+    if chosen := os.environ.get(CACHE_ENV):
+        return Path(chosen)
+    user_cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(user_cache) if user_cache else Path.home() / ".cache") / "runtime-pruning"
+
+
+def cached_table(
+    source: Path, folder: Path, schema: pa.Schema, make: Callable[[], pa.Table]
+) -> pa.Table:
+    """Return ``make()``, or what it made of the same bytes before, mapped into memory.
+
+    A cache that cannot be read or written only costs time.
+
+    Args:
+        source: the file that the table is made of; its content is the key.
+        folder: of the cache; created.
+        schema: of the table.
+        make: decodes the source.
+    """
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    path = folder / f"{source.stem}-{digest[:16]}.arrow"
+    with contextlib.suppress(OSError, pa.ArrowInvalid):
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        if table.schema.equals(schema):
+            return table
+    table = make()
+    with contextlib.suppress(OSError):
+        _write(table, path)
+    return table
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    """Write an Arrow file in one move, so that no reader sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, unfinished = tempfile.mkstemp(dir=path.parent, suffix=".unfinished")
+    os.close(handle)
+    try:
+        with pa.OSFile(unfinished, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        os.replace(unfinished, path)
+    finally:
+        Path(unfinished).unlink(missing_ok=True)
