@@ -1,0 +1,117 @@
+"""Every name that is written to MLflow, with unit and direction: code and plots import it.
+
+Metrics of a point measured on the test split bear the same name behind ``test_``.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that is tracked.
+
+    Attributes:
+        name: as MLflow knows it.
+        unit: as an axis shows it.
+        better: which way is good; ``neither`` for counts.
+        meaning: one sentence.
+    """
+
+    name: str
+    unit: str
+    better: Literal["higher", "lower", "neither"]
+    meaning: str
+
+    @property
+    def on_test(self) -> "Metric":
+        """The same number, measured on the test split."""
+        meaning = f"{self.meaning} On the test split."
+        return Metric(f"test_{self.name}", self.unit, self.better, meaning)
+
+
+ACCURACY = Metric("accuracy", "0 to 1", "higher", "Share of held-out images classified rightly.")
+LOSS = Metric("loss", "nats", "lower", "Mean cross-entropy on held-out images.")
+MACS = Metric("macs_per_image", "MACs per image", "lower", "Computed from the plans.")
+EXECUTED_MACS = Metric(
+    "executed_macs_per_image", "MACs per image", "lower", "Counted while running, policy included."
+)
+MACS_FRACTION = Metric(
+    "macs_fraction", "of dense MACs", "lower", "Executed MACs over the dense backbone's."
+)
+EXECUTED_MACS_P50 = Metric("executed_macs_p50", "MACs", "lower", "Half of the images cost less.")
+EXECUTED_MACS_P90 = Metric("executed_macs_p90", "MACs", "lower", "90 % of the images cost less.")
+EXECUTED_MACS_P99 = Metric("executed_macs_p99", "MACs", "lower", "99 % of the images cost less.")
+IMAGES = Metric("images", "images", "neither", "How many images the figures rest on.")
+FIGURES = (
+    ACCURACY,
+    LOSS,
+    MACS,
+    EXECUTED_MACS,
+    MACS_FRACTION,
+    EXECUTED_MACS_P50,
+    EXECUTED_MACS_P90,
+    EXECUTED_MACS_P99,
+    IMAGES,
+)
+
+DENSE_MACS = Metric("dense_macs", "MACs per image", "neither", "Of the unpruned backbone.")
+ENV_STEPS = Metric("env_steps", "steps", "lower", "Decisions that the agent learned from.")
+TRAIN_SECONDS = Metric("train_seconds", "s", "lower", "Wall time of training up to the point.")
+EPOCHS = Metric("epochs", "epochs", "lower", "Passes over the training split up to the point.")
+EFFORT = (ENV_STEPS, TRAIN_SECONDS, EPOCHS)
+
+HYPERVOLUME = Metric(
+    "hypervolume", "area", "higher", "What the front dominates, up to the declared corner."
+)
+POINTS_DONE = Metric("points_done", "points", "higher", "Operating points measured so far.")
+FRONT_SIZE = Metric("front_size", "points", "neither", "Operating points on the front.")
+SWEEP_METRICS = (HYPERVOLUME, POINTS_DONE, FRONT_SIZE)
+
+ALL_METRICS = (*FIGURES, DENSE_MACS, *EFFORT, *SWEEP_METRICS)
+
+
+def latency(device: str, batch: int, quantile: Literal["p50", "p90", "p95", "p99"]) -> Metric:
+    """Return the metric of a measured latency, ``latency_ms.<device>.<batch>.<quantile>``."""
+    name = f"latency_ms.{device}.{batch}.{quantile}"
+    return Metric(name, "ms", "lower", f"Wall time per batch of {batch} on {device}, {quantile}.")
+
+
+# Tags.
+KIND = "frontier.kind"  # sweep, trial or point
+KEY = "frontier.key"  # what a run is; found before one is created
+SWEEP_ID = "frontier.sweep_id"
+TRIAL_KEY = "frontier.trial_key"
+POINT_ID = "frontier.point_id"
+ON_FRONT = "frontier.on_front"  # "true" or "false"
+METHOD = "frontier.method"
+TESTED = "frontier.tested"  # "true" once the test split was read
+PARENT = "mlflow.parentRunId"
+NOTE = "mlflow.note.content"
+
+# Parameters of a point, apart from its trial's configuration (``config.<name>``).
+POINT_PARAMS = (
+    "method",
+    "backbone",
+    "dataset",
+    "seed",
+    "groups",
+    "penalty",
+    "index",
+    "split",
+    "code_version",
+)
+# Parameters of a sweep that the tracker reads back.
+REFERENCE_ACCURACY = "reference_accuracy"
+REFERENCE_MACS_FRACTION = "reference_macs_fraction"
+DENSE_ACCURACY = "dense_accuracy"
+
+# Artifacts of a point.
+RECORD = "record.parquet"
+TEST_RECORD = "record-test.parquet"
+POINT = "point.json"
+BUNDLE = "bundle"
+# Artifacts of a sweep.
+PAGE = "frontier.html"
+PICTURE = "frontier.png"
+TABLE = "frontier.md"

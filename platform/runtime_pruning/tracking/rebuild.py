@@ -1,0 +1,87 @@
+"""The way back: a sweep's points and records, read from MLflow alone."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from runtime_pruning.errors import DataError
+from runtime_pruning.frontier.points import OperatingPoint
+from runtime_pruning.frontier.records import Record, read_record
+from runtime_pruning.tracking import glossary
+from runtime_pruning.tracking.runs import Runs
+from runtime_pruning.tracking.storage import open_store
+
+
+class StoredPoint(NamedTuple):
+    """An operating point and the facts that it rests on."""
+
+    point: OperatingPoint
+    record: Record
+
+
+def rebuild(uri: str, sweep_id: str) -> list[StoredPoint]:
+    """Return a sweep's operating points with their records, in order of trial and index.
+
+    Args:
+        uri: the store, as the sweep's tracker had it.
+        sweep_id: which sweep.
+
+    Raises:
+        DataError: no such sweep in the store.
+        StoreUnavailableError: the server does not answer.
+    """
+    client = open_store(uri)
+    for experiment in _experiment_ids(client):
+        runs = Runs(client, experiment)
+        if any(runs.search(kind="sweep", sweep_id=sweep_id)):
+            stored = [load_point(client, run) for run in finished_points(runs, sweep_id)]
+            return sorted(stored, key=lambda s: (s.point.trial_key, s.point.index))
+    raise DataError(f"No sweep {sweep_id!r} is in the MLflow store at {uri}.")
+
+
+def rebuild_test_record(uri: str, run: Run) -> Record:
+    """Return what a point's policy did to the test split.
+
+    Raises:
+        DataError: the test split was not read for that point.
+    """
+    if run.data.tags.get(glossary.TESTED) != "true":
+        raise DataError(f"Run {run.info.run_id} has no record of the test split.")
+    with tempfile.TemporaryDirectory() as folder:
+        client = open_store(uri)
+        return read_record(_download(client, run, glossary.TEST_RECORD, folder))
+
+
+def finished_points(runs: Runs, sweep_id: str) -> Iterator[Run]:
+    """Yield the runs of a sweep's points that are wholly written."""
+    for run in runs.search(kind="point", sweep_id=sweep_id):
+        if run.info.status == "FINISHED":
+            yield run
+
+
+def load_point(client: MlflowClient, run: Run) -> StoredPoint:
+    """Return the point that a run holds, its figures derived from the record anew."""
+    with tempfile.TemporaryDirectory() as folder:
+        record = read_record(_download(client, run, glossary.RECORD, folder))
+        text = _download(client, run, glossary.POINT, folder).read_text()
+        return StoredPoint(OperatingPoint.from_json(text, record), record)
+
+
+def _download(client: MlflowClient, run: Run, artifact: str, folder: str) -> Path:
+    """Return a local copy of a run's artifact."""
+    return Path(client.download_artifacts(run.info.run_id, artifact, folder))
+
+
+def _experiment_ids(client: MlflowClient) -> Iterator[str]:
+    """Yield the ids of all experiments."""
+    token = None
+    while True:
+        page = client.search_experiments(page_token=token)
+        yield from (experiment.experiment_id for experiment in page)
+        token = page.token
+        if not token:
+            return

@@ -1,0 +1,128 @@
+"""The saved view "Frontier" of MLflow's runs page: accuracy against cost, points only.
+
+MLflow's page keeps shared views as experiment tags ``mlflow.sharedViewState.<key>``: zlib, base64,
+JSON. The format is not documented, so failing to install a view harms nothing else.
+"""
+
+import base64
+import json
+import re
+import zlib
+from typing import Any
+
+from runtime_pruning.tracking import glossary
+
+_SECTION = "frontier"
+
+
+def view_key(sweep_id: str) -> str:
+    """Return the key of a sweep's view, fit for a tag's name and an address."""
+    return "frontier-" + re.sub(r"[^A-Za-z0-9-]", "-", sweep_id)
+
+
+def view_tag(sweep_id: str) -> str:
+    """Return the name of the experiment tag that holds a sweep's view."""
+    return f"mlflow.sharedViewState.{view_key(sweep_id)}"
+
+
+def view_path(experiment_id: str, sweep_id: str) -> str:
+    """Return the part of the view's address behind the server's: ``/#/experiments/...``."""
+    return (
+        f"/#/experiments/{experiment_id}/runs?viewStateShareKey={view_key(sweep_id)}"
+        "&compareRunsMode=CHART&workflowType=machine_learning"
+    )
+
+
+def run_path(experiment_id: str, run_id: str) -> str:
+    """Return the part of a run's address behind the server's."""
+    return f"/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def view_value(sweep_id: str, at_ms: int) -> str:
+    """Return the tag's value: the state of the page, packed as the page packs it."""
+    packed = base64.b64encode(zlib.compress(json.dumps(_state(sweep_id)).encode())).decode()
+    view = {
+        "name": f"Frontier {sweep_id}",
+        "createdAt": at_ms,
+        "updatedAt": at_ms,
+        "state": f"deflate;{packed}",
+    }
+    return json.dumps(view)
+
+
+def _state(sweep_id: str) -> dict[str, Any]:
+    """Return the state of the runs page: filter, order, columns and charts."""
+    metrics = [glossary.ACCURACY, glossary.MACS_FRACTION, glossary.EXECUTED_MACS]
+    params = ["method", "groups", "penalty", "seed"]
+    return {
+        "searchFilter": (
+            f"tags.`{glossary.KIND}` = 'point' and tags.`{glossary.SWEEP_ID}` = '{sweep_id}'"
+        ),
+        # Sorting by a metric unfolds the points from under their trials.
+        "orderByKey": f"metrics.`{glossary.ACCURACY.name}`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "runsHiddenMode": "SHOW_ALL",
+        "selectedColumns": [
+            *(f"metrics.`{metric.name}`" for metric in metrics),
+            *(f"params.`{name}`" for name in params),
+            f"tags.`{glossary.ON_FRONT}`",
+        ],
+        "compareRunSections": [
+            {
+                "uuid": _SECTION,
+                "name": "Frontier",
+                "display": True,
+                "isReordered": False,
+                "deleted": False,
+                "isGenerated": False,
+            }
+        ],
+        "compareRunCharts": _charts(),
+        "columnOrder": [],
+        "columnWidths": {},
+        "viewMaximized": False,
+        "runListHidden": False,
+        "isAccordionReordered": False,
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+        "groupBy": None,
+        "groupsExpanded": {},
+        "globalLineChartConfig": {},
+    }
+
+
+def _charts() -> list[dict[str, Any]]:
+    """Return accuracy against executed MACs, the same over quantiles, and the settings."""
+    cost, tail = glossary.EXECUTED_MACS.name, glossary.EXECUTED_MACS_P90.name
+    accuracy = glossary.ACCURACY.name
+    parallel = {
+        "type": "PARALLEL",
+        "selectedParams": ["groups", "penalty"],
+        "selectedMetrics": [glossary.MACS_FRACTION.name, accuracy],
+    }
+    return [
+        {**_frame("scatter"), **_scatter(cost, accuracy)},
+        {**_frame("scatter-p90"), **_scatter(tail, accuracy)},
+        {**_frame("parallel"), **parallel},
+    ]
+
+
+def _scatter(x: str, y: str) -> dict[str, Any]:
+    """Return a scatter chart of two metrics."""
+    axes = {"xaxis": {"key": x, "type": "METRIC"}, "yaxis": {"key": y, "type": "METRIC"}}
+    return {"type": "SCATTER", **axes}
+
+
+def _frame(uuid: str) -> dict[str, Any]:
+    """Return what all charts have."""
+    return {
+        "uuid": f"frontier-{uuid}",
+        "runsCountToCompare": 100,
+        "metricSectionId": _SECTION,
+        "deleted": False,
+        "isGenerated": False,
+    }

@@ -1,0 +1,216 @@
+"""Writes events to MLflow: each kind of event has one method, and may be written again."""
+
+import json
+import logging
+import time
+from typing import Any
+
+from mlflow.entities import Run
+
+from runtime_pruning.frontier.dominance import Reference
+from runtime_pruning.frontier.points import OperatingPoint, figures_of
+from runtime_pruning.frontier.records import Record, read_record
+from runtime_pruning.tracking import glossary, view
+from runtime_pruning.tracking.publishing import FrontPublisher
+from runtime_pruning.tracking.runs import Runs, flat
+from runtime_pruning.tracking.spool import Event, Spool
+from runtime_pruning.tracking.storage import find_or_create_experiment, open_store
+
+log = logging.getLogger(__name__)
+
+
+class EventWriter:
+    """One sweep's runs in a store that answers.
+
+    Args:
+        uri: the store's address.
+        experiment: MLflow experiment, created if absent.
+        sweep_id: the sweep.
+        spool: where the files of events lie.
+        reference: corner of the hypervolume.
+
+    Raises:
+        StoreUnavailableError: a server that does not answer.
+    """
+
+    def __init__(
+        self, uri: str, experiment: str, sweep_id: str, spool: Spool, reference: Reference
+    ) -> None:
+        client = open_store(uri)
+        self.experiment_id = find_or_create_experiment(client, uri, experiment).experiment_id
+        self._runs = Runs(client, self.experiment_id)
+        self._sweep_id = sweep_id
+        self._spool = spool
+        self._reference = reference
+        self._front = FrontPublisher(self._runs, sweep_id, reference)
+        self._run_ids: dict[str, str] = {}
+
+    def write(self, event: Event) -> None:
+        """Write one event; what the store holds already stays as it is."""
+        {
+            "sweep": self._write_sweep,
+            "trial": self._write_trial,
+            "point": self._write_point,
+            "test": self._write_test,
+            "trial_end": self._write_trial_end,
+            "sweep_end": self._write_sweep_end,
+        }[event.kind](event)
+
+    def publish(self, *, draw: bool) -> None:
+        """Bring the front up to date on the sweep's run."""
+        if len(self._front):
+            self._front.publish(self._sweep_run(time.time_ns() // 1_000_000), draw=draw)
+
+    def _write_sweep(self, event: Event) -> None:
+        run = self._sweep_run(event.at_ms)
+        declared = {
+            glossary.REFERENCE_ACCURACY: self._reference.accuracy,
+            glossary.REFERENCE_MACS_FRACTION: self._reference.macs_fraction,
+        }
+        self._runs.write(run, params={**flat(event.payload), **declared}, at_ms=event.at_ms)
+        self._runs.reopen(run)
+        self._install_view(event.at_ms)
+
+    def _write_trial(self, event: Event) -> None:
+        run = self._trial_run(event.payload["trial_key"], event.at_ms)
+        self._runs.write(run, params=flat(event.payload["params"]), at_ms=event.at_ms)
+        if run.info.status != "FINISHED":
+            self._runs.reopen(run)
+
+    def _write_point(self, event: Event) -> None:
+        record = read_record(self._spool.files(event) / glossary.RECORD)
+        point = OperatingPoint.from_json(json.dumps(event.payload), record)
+        stored = self._front.get(point.point_id)
+        if stored is None:
+            run = self._point_run(point, event.at_ms)
+            self._fill_point(run, point, event)
+            self._front.add(point, record, run.info.run_id)
+        elif stored.figures != point.figures:
+            log.warning(
+                "Point %s was measured again with other figures; the first stay: %s, then %s.",
+                point.point_id,
+                stored.figures,
+                point.figures,
+            )
+
+    def _fill_point(self, run: Run, point: OperatingPoint, event: Event) -> None:
+        """Write a point's artifacts, then its numbers, then the mark that it is whole."""
+        run_id = run.info.run_id
+        for artifact in sorted(self._spool.files(event).iterdir()):
+            if artifact.is_dir():
+                self._runs.client.log_artifacts(run_id, str(artifact), artifact.name)
+            else:
+                self._runs.client.log_artifact(run_id, str(artifact))
+        self._runs.client.log_text(run_id, point.to_json(), glossary.POINT)
+        metrics = {
+            **_numbers(point, ""),
+            glossary.DENSE_MACS.name: float(point.dense_macs),
+            **{metric.name: float(getattr(point, metric.name)) for metric in glossary.EFFORT},
+        }
+        params = {name: getattr(point, name) for name in glossary.POINT_PARAMS}
+        self._runs.write(
+            run,
+            params={**params, **flat(point.config, "config.")},
+            metrics=metrics,
+            at_ms=event.at_ms,
+        )
+        self._runs.end(run, "FINISHED")
+
+    def _write_test(self, event: Event) -> None:
+        path = self._spool.files(event) / glossary.TEST_RECORD
+        run = self._runs.find(event.payload["key"])
+        if run is None:
+            raise LookupError(f"Point {event.payload['key']} has a test record and no run.")
+        if run.data.tags.get(glossary.TESTED) == "true":
+            log.warning("The test split was read before for %s; the first stays.", event.key)
+            return
+        self._runs.client.log_artifact(run.info.run_id, str(path))
+        figures = _figures(read_record(path), event.payload["dense_macs"], "test_")
+        self._runs.write(run, metrics=figures, tags={glossary.TESTED: "true"}, at_ms=event.at_ms)
+
+    def _write_trial_end(self, event: Event) -> None:
+        run = self._trial_run(event.payload["trial_key"], event.at_ms)
+        self._runs.end(run, event.payload["status"])
+
+    def _write_sweep_end(self, event: Event) -> None:
+        status = event.payload["status"]
+        for run in self._runs.search(kind="trial", sweep_id=self._sweep_id):
+            if run.info.status == "RUNNING":
+                self._runs.end(run, status)
+        sweep = self._sweep_run(event.at_ms)
+        self._front.publish(sweep, draw=True)
+        self._runs.end(sweep, status)
+
+    def _install_view(self, at_ms: int) -> None:
+        """Install the saved view; its format is MLflow's own, so failing is no more than a pity."""
+        try:
+            self._runs.client.set_experiment_tag(
+                self.experiment_id,
+                view.view_tag(self._sweep_id),
+                view.view_value(self._sweep_id, at_ms),
+            )
+        except Exception:
+            log.warning("The saved view could not be installed.", exc_info=True)
+
+    def _sweep_run(self, at_ms: int) -> Run:
+        return self._run(
+            self._sweep_id,
+            name=f"sweep {self._sweep_id}",
+            tags={glossary.KIND: "sweep", glossary.SWEEP_ID: self._sweep_id},
+            parent=None,
+            at_ms=at_ms,
+        )
+
+    def _trial_run(self, trial_key: str, at_ms: int) -> Run:
+        tags = {glossary.KIND: "trial", glossary.SWEEP_ID: self._sweep_id}
+        return self._run(
+            f"{self._sweep_id}/{trial_key}",
+            name=f"trial {trial_key}",
+            tags={**tags, glossary.TRIAL_KEY: trial_key},
+            parent=self._sweep_run(at_ms).info.run_id,
+            at_ms=at_ms,
+        )
+
+    def _point_run(self, point: OperatingPoint, at_ms: int) -> Run:
+        penalty = "" if point.penalty is None else f", penalty {point.penalty:.3g}"
+        tags = {
+            glossary.KIND: "point",
+            glossary.SWEEP_ID: self._sweep_id,
+            glossary.TRIAL_KEY: point.trial_key,
+            glossary.POINT_ID: point.point_id,
+            glossary.METHOD: point.method,
+            glossary.ON_FRONT: "false",
+        }
+        return self._run(
+            point_key(point),
+            name=f"{point.method}, {point.groups} groups{penalty} ({point.index})",
+            tags=tags,
+            parent=self._trial_run(point.trial_key, at_ms).info.run_id,
+            at_ms=at_ms,
+        )
+
+    def _run(self, key: str, **new: Any) -> Run:
+        """Return the run of a key, by its id if it was seen before."""
+        if key in self._run_ids:
+            return self._runs.client.get_run(self._run_ids[key])
+        run = self._runs.find_or_create(key, **new)
+        self._run_ids[key] = run.info.run_id
+        return run
+
+
+def point_key(point: OperatingPoint) -> str:
+    """Return the value of a point's tag ``frontier.key``."""
+    return f"{point.sweep_id}/{point.trial_key}/{point.index}"
+
+
+def _numbers(point: OperatingPoint, prefix: str) -> dict[str, float]:
+    """Return a point's figures by metric name; one that is not finite is left out."""
+    values = {metric.name: getattr(point.figures, metric.name) for metric in glossary.FIGURES}
+    return {f"{prefix}{name}": float(v) for name, v in values.items() if v is not None}
+
+
+def _figures(record: Record, dense_macs: int, prefix: str) -> dict[str, float]:
+    """Return a record's figures by metric name."""
+    figures = figures_of(record, dense_macs)
+    values = {metric.name: getattr(figures, metric.name) for metric in glossary.FIGURES}
+    return {f"{prefix}{name}": float(v) for name, v in values.items() if v is not None}
