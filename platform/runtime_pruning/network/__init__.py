@@ -1,0 +1,20 @@
+"""A backbone made prunable: traced, grouped, run at any width, trained for it."""
+
+from runtime_pruning.network.execution import Execution, Mode, StagedRun
+from runtime_pruning.network.graph import Site, Unit
+from runtime_pruning.network.grouping import channel_importance, group_bounds, order_channels
+from runtime_pruning.network.prunable import PrunableNetwork
+from runtime_pruning.network.tracing import trace
+
+__all__ = [
+    "Execution",
+    "Mode",
+    "PrunableNetwork",
+    "Site",
+    "StagedRun",
+    "Unit",
+    "channel_importance",
+    "group_bounds",
+    "order_channels",
+    "trace",
+]

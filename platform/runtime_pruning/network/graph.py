@@ -1,0 +1,167 @@
+"""What a traced backbone is made of: values, their widths, and the units that compute them.
+
+A *unit* is one operation that mixes channels or images of several values (a convolution, a linear
+layer, a residual add) with the chain of per-channel operations that follows it. Everything here is
+plain data: it pickles, and it names modules instead of holding them.
+
+A value's *width* is symbolic. It is fixed, or it is the largest of the widths that some sites
+choose, image by image. Its *factor* is the number of elements that one channel occupies along
+dimension 1: 1 in a feature map, H * W after flattening.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+
+Kind = Literal["convolution", "depthwise", "linear", "add", "follow", "opaque"]
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Stands for the value called ``name`` in the arguments of a step."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Width:
+    """How many channels a value has.
+
+    Attributes:
+        channels: at full width.
+        sites: the width is the largest that these sites choose; none: it is always full.
+    """
+
+    channels: int
+    sites: frozenset[int] = frozenset()
+
+    @property
+    def pruned(self) -> bool:
+        """Whether channels of the value may be absent."""
+        return bool(self.sites)
+
+    def resolve(self, channels_BL: Tensor) -> Tensor:
+        """Return ``width_B``, int64, under a plan (at least its sites' columns)."""
+        if not self.sites:
+            return channels_BL.new_full((channels_BL.shape[0],), self.channels)
+        return channels_BL[:, sorted(self.sites)].amax(1)
+
+
+@dataclass(frozen=True)
+class Value:
+    """The result of a step: its name, its width, elements per channel along dimension 1."""
+
+    name: str
+    width: Width
+    factor: int = 1
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation, as torch.fx saw it.
+
+    Attributes:
+        name: of the fx node.
+        op: what ``target`` is: the path of a module or attribute, a function, a method's name.
+        target: see ``op``.
+        args: positional arguments; a follower's first one, the chain's value, is left out.
+        kwargs: keyword arguments.
+        factor: elements per channel in a follower's input.
+    """
+
+    name: str
+    op: Literal["module", "function", "method", "attribute"]
+    target: Any
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    factor: int = 1
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One head with the per-channel steps that follow it.
+
+    Attributes:
+        kind: what the head does.
+        head: None for a unit that only follows.
+        inputs: the values that the head reads.
+        output: the value after the last follower.
+        followers: per-channel steps, in order.
+        site: index of the site that decides the output's width, if the head is one.
+        mac_scale: MACs of the head on one image, per output channel (and input channel).
+        mac_per_input: whether MACs grow with the input's width too.
+        frees: values that nobody reads after this unit.
+    """
+
+    kind: Kind
+    head: Step | None
+    inputs: tuple[Value, ...]
+    output: Value
+    followers: tuple[Step, ...] = ()
+    site: int | None = None
+    mac_scale: int = 0
+    mac_per_input: bool = False
+    frees: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> Value:
+        """The value that the head reads first."""
+        return self.inputs[0]
+
+    @property
+    def head_factor(self) -> int:
+        """Elements per channel in the head's own output."""
+        return self.followers[0].factor if self.followers else self.output.factor
+
+    def macs(self, channels_BL: Tensor) -> Tensor:
+        """Return ``macs_B``, int64: multiply-accumulates of the head under a plan."""
+        macs_B = self.output.width.resolve(channels_BL) * self.mac_scale
+        return macs_B * self.source.width.resolve(channels_BL) if self.mac_per_input else macs_B
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A backbone as units, in order of execution.
+
+    Attributes:
+        units: each reads values of earlier ones.
+        images: name of the value that enters.
+        logits: name of the value that leaves.
+        num_classes: length of the logits.
+    """
+
+    units: tuple[Unit, ...]
+    images: str
+    logits: str
+    num_classes: int
+
+    @property
+    def stages(self) -> tuple[tuple[Unit, ...], ...]:
+        """The units before the first decision, then those that follow each decision."""
+        starts = [index for index, unit in enumerate(self.units) if unit.site is not None]
+        borders = zip([0, *starts], [*starts, len(self.units)], strict=True)
+        return tuple(self.units[first:last] for first, last in borders)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A convolution whose output channels may be left out: where a decision is taken.
+
+    Attributes:
+        index: position among the sites, in order of execution.
+        name: path of the convolution in the backbone.
+        in_channels: channels of its input at full width.
+        channels: its output channels at full width.
+        bounds: ``bounds[g]`` channels run with g groups; ``bounds[0] == 0`` and
+            ``bounds[-1] == channels``.
+        align: the multiple that the bounds keep to, but for the last.
+    """
+
+    index: int
+    name: str
+    in_channels: int
+    channels: int
+    bounds: tuple[int, ...]
+    align: int

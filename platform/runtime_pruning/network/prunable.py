@@ -1,0 +1,179 @@
+"""A backbone made prunable: its sites, its units, and the ways to run it.
+
+Dimensions: B images, C channels, H W pixels, L sites, F features, K classes.
+"""
+
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from runtime_pruning.errors import ConfigError, TracingError
+from runtime_pruning.network.execution import Execution, Mode, StagedRun
+from runtime_pruning.network.graph import Graph, Site, Unit
+from runtime_pruning.network.grouping import fitting_align, group_bounds
+from runtime_pruning.network.policies import PlannedChooser, Policy
+from runtime_pruning.network.slices import SliceCache
+
+
+class PrunableNetwork(nn.Module):
+    """A backbone whose sites run, image by image, with as many channel groups as a plan says.
+
+    With g groups a site computes only its first ``bounds[g]`` channels; absent channels count as
+    zeros wherever they are read. Built by `runtime_pruning.network.trace`.
+
+    Attributes:
+        backbone: the plain module; its weights are this network's only weights.
+        image_shape: (C, H, W).
+        graph: the units that execution runs.
+        groups: blocks of channels per site.
+        sites: where decisions are taken, in order of execution.
+        feature_widths: input channels of each site: the length of its pooled features.
+        num_classes: length of the logits.
+        weighted_units: those whose head is a convolution or a linear layer.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        image_shape: tuple[int, int, int],
+        graph: Graph,
+        *,
+        groups: int,
+        align: int,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.image_shape = image_shape
+        self.graph = graph
+        self.groups = groups
+        self.num_classes = graph.num_classes
+        self._modules_by_path: dict[str, Any] = {}
+        heads = [unit for unit in graph.units if unit.site is not None]
+        self.sites = tuple(self._site(unit, groups, align) for unit in heads)
+        self.feature_widths = tuple(site.in_channels for site in self.sites)
+        self._bounds_LG = torch.tensor([site.bounds for site in self.sites])
+        self._slices = SliceCache()
+        self.weighted_units = tuple(unit for unit in graph.units if unit.mac_scale)
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """All units, in order of execution."""
+        return self.graph.units
+
+    def regroup(self, groups: int, align: int = 8) -> "PrunableNetwork":
+        """Return a network on the same weights (shared, not copied) with other groups.
+
+        Raises:
+            TracingError: a site has fewer channels than ``groups``.
+        """
+        other = PrunableNetwork(
+            self.backbone, self.image_shape, self.graph, groups=groups, align=align
+        )
+        return other.train(self.training)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Return ``logits_BK`` of the plain backbone."""
+        return self.backbone(images_BCHW)
+
+    def channels(self, groups_BL: Tensor) -> Tensor:
+        """Return ``channels_BL``, int64: how many channels a plan runs at each site.
+
+        Raises:
+            ConfigError: a group count below one or above ``groups``, or more columns than sites.
+        """
+        columns = groups_BL.shape[1]
+        if columns > len(self.sites):
+            raise ConfigError(f"A plan has {len(self.sites)} sites, but got {columns} columns.")
+        low, high = (int(bound) for bound in groups_BL.aminmax()) if groups_BL.numel() else (1, 1)
+        if low < 1 or high > self.groups:
+            raise ConfigError(
+                f"`1 <= groups <= {self.groups}` must hold, but got a plan from {low} to {high}."
+            )
+        return self._bounds_LG[:columns].T.gather(0, groups_BL.cpu())
+
+    def start(self, images_BCHW: Tensor, *, mode: Mode = "sliced") -> StagedRun:
+        """Return a run that stands before the first decision.
+
+        Args:
+            images_BCHW: float, in [0, 1].
+            mode: ``"sliced"`` computes what the plan says; ``"masked"`` computes everything and
+                multiplies by zeros.
+        """
+        return StagedRun(self, images_BCHW, mode)
+
+    def run(self, images_BCHW: Tensor, groups_BL: Tensor, *, mode: Mode = "sliced") -> Execution:
+        """Run a plan that is known beforehand."""
+        if groups_BL.shape != (images_BCHW.shape[0], len(self.sites)):
+            raise ConfigError(
+                f"A plan of shape {(images_BCHW.shape[0], len(self.sites))} is needed, "
+                f"but got {tuple(groups_BL.shape)}."
+            )
+        run = self.start(images_BCHW, mode=mode)
+        for groups_B in groups_BL.unbind(1):
+            run.advance(groups_B)
+        return run.result()
+
+    def execute(self, images_BCHW: Tensor, policy: Policy, *, mode: Mode = "sliced") -> Execution:
+        """Run what a policy chooses, site by site; its own MACs are counted with it."""
+        chooser = policy.start(images_BCHW.shape[0])
+        if isinstance(chooser, PlannedChooser):
+            execution = self.run(images_BCHW, chooser.groups_BL, mode=mode)
+        else:
+            run = self.start(images_BCHW, mode=mode)
+            while not run.finished:
+                with torch.no_grad():
+                    groups_B = chooser.choose(run.site, run.features_BF.detach())
+                run.advance(groups_B)
+            execution = run.result()
+        execution.policy_macs_B += policy.macs_per_image
+        return execution
+
+    # For execution, grouping and cost
+
+    def module(self, path: str) -> Any:
+        """Return the backbone's module (or other attribute) at a dotted path."""
+        found = self._modules_by_path.get(path)
+        if found is None:
+            found = reduce(getattr, path.split("."), self.backbone)
+            if isinstance(found, nn.Module):
+                self._modules_by_path[path] = found
+        return found
+
+    def head_module(self, unit: Unit) -> Any:
+        """Return the convolution or linear layer that heads a unit."""
+        assert unit.head is not None
+        return self.module(unit.head.target)
+
+    @property
+    def slices(self) -> SliceCache:
+        """Slices of weights, prepared once."""
+        return self._slices
+
+    def _site(self, unit: Unit, groups: int, align: int) -> Site:
+        """Return the site that a unit heads."""
+        conv = self.head_module(unit)
+        assert unit.site is not None
+        assert unit.head is not None
+        try:
+            bounds = group_bounds(conv.out_channels, groups, align)
+        except ConfigError as error:
+            raise TracingError(f"Site {unit.head.target!r} cannot be cut: {error}") from error
+        return Site(
+            index=unit.site,
+            name=unit.head.target,
+            in_channels=conv.in_channels,
+            channels=conv.out_channels,
+            bounds=bounds,
+            align=fitting_align(conv.out_channels, groups, align),
+        )
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "PrunableNetwork":
+        self._slices.clear()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def extra_repr(self) -> str:
+        """Return the sites and their bounds, for ``print``."""
+        return "\n".join(f"site {s.index} {s.name}: {s.bounds}" for s in self.sites)
