@@ -12,6 +12,7 @@ from runtime_pruning.backbones.catalogue import (
     WEIGHTS_ENV,
     BackboneFactory,
     create,
+    get,
     names,
     register,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "Normalise",
     "SubsampleShortcut",
     "create",
+    "get",
     "names",
     "register",
 ]

@@ -36,6 +36,15 @@ def register(name: str) -> Callable[[BackboneFactory], BackboneFactory]:
     return _registry.register(name)
 
 
+def get(name: str) -> BackboneFactory:
+    """Return the factory filed under ``name``.
+
+    Raises:
+        UnknownNameError: nobody registered the name.
+    """
+    return _registry.get(name)
+
+
 def names() -> list[str]:
     """Return the names of all known backbones, third-party ones included, sorted."""
     return sorted(_registry)
@@ -68,7 +77,7 @@ def create(
         DataError: the weights are missing, or do not fit the backbone.
         ContractError: the factory returned something other than a module from images to logits.
     """
-    factory = _registry.get(name)
+    factory = get(name)
     if num_classes < 2:
         raise ConfigError(f"`num_classes >= 2` must hold, but got {num_classes}.")
     if len(image_shape) != 3 or min(image_shape) < 1:
