@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network.graph import Ref, Step, Unit, Value
+from runtime_pruning.network.policies import Chooser, PlannedChooser
 from runtime_pruning.network.rules import rule_for
 from runtime_pruning.network.slices import layout_of
 
@@ -137,6 +138,16 @@ class StagedRun:
         self.site += 1
         self._run_unit(unit)
         self._run_stage()
+
+    def complete(self, chooser: Chooser) -> None:
+        """Ask for each decision that is left, and run to the end."""
+        while not self.finished:
+            if isinstance(chooser, PlannedChooser):
+                groups_B = chooser.groups_BL[:, self.site]
+            else:
+                with torch.no_grad():
+                    groups_B = chooser.choose(self.site, self.features_BF.detach())
+            self.advance(groups_B)
 
     def result(self) -> Execution:
         """Return the finished run's outcome."""

@@ -111,24 +111,25 @@ class PrunableNetwork(nn.Module):
                 f"but got {tuple(groups_BL.shape)}."
             )
         run = self.start(images_BCHW, mode=mode)
-        for groups_B in groups_BL.unbind(1):
-            run.advance(groups_B)
+        run.complete(PlannedChooser(groups_BL))
         return run.result()
 
     def execute(self, images_BCHW: Tensor, policy: Policy, *, mode: Mode = "sliced") -> Execution:
         """Run what a policy chooses, site by site; its own MACs are counted with it."""
-        chooser = policy.start(images_BCHW.shape[0])
-        if isinstance(chooser, PlannedChooser):
-            execution = self.run(images_BCHW, chooser.groups_BL, mode=mode)
-        else:
-            run = self.start(images_BCHW, mode=mode)
-            while not run.finished:
-                with torch.no_grad():
-                    groups_B = chooser.choose(run.site, run.features_BF.detach())
-                run.advance(groups_B)
-            execution = run.result()
+        run = self.start(images_BCHW, mode=mode)
+        run.complete(policy.start(len(images_BCHW)))
+        execution = run.result()
         execution.policy_macs_B += policy.macs_per_image
         return execution
+
+    def plan(self, images_BCHW: Tensor, policy: Policy) -> Tensor:
+        """Return ``groups_BL``, what a policy chooses; nothing is run where it need not look."""
+        chooser = policy.start(len(images_BCHW))
+        if isinstance(chooser, PlannedChooser):
+            return chooser.groups_BL
+        run = self.start(images_BCHW)
+        run.complete(chooser)
+        return run.groups_BL
 
     # For execution, grouping and cost
 
