@@ -1,0 +1,53 @@
+"""A trained decision network as a policy that a prunable network asks site by site.
+
+Dimensions: B images, F features, G groups.
+"""
+
+import torch
+from torch import Tensor
+
+from runtime_pruning.agents.decision_network import DecisionNetwork
+
+
+class DecisionPolicy:
+    """Chooses, per image, the number of groups with the greatest value; the fewest of equals.
+
+    Args:
+        network: trained; it is switched to inference behaviour.
+        penalty: what the network is told that a unit of cost is worth, at least 0.
+
+    Raises:
+        ValueError: a penalty below zero.
+    """
+
+    def __init__(self, network: DecisionNetwork, penalty: float) -> None:
+        if not 0 <= penalty < float("inf"):
+            raise ValueError(f"`0 <= penalty < inf` must hold, but got {penalty}.")
+        self.network = network.eval()
+        self.penalty = penalty
+        self.name = f"decision network at penalty {penalty:g}"
+        self.macs_per_image = network.macs_per_image
+
+    def start(self, batch: int) -> "DecisionChooser":
+        """Return what decides for the next ``batch`` images."""
+        return DecisionChooser(self.network, self.penalty, batch)
+
+
+class DecisionChooser:
+    """Decides for one batch of images, sites in order."""
+
+    def __init__(self, network: DecisionNetwork, penalty: float, batch: int) -> None:
+        self._network = network
+        self._state = network.initial_state(batch)
+        device = self._state[0].device
+        self._penalty_B = torch.full((batch,), penalty, device=device)
+        self._previous_B = torch.zeros(batch, dtype=torch.int64, device=device)
+
+    @torch.inference_mode()
+    def choose(self, site: int, features_BF: Tensor) -> Tensor:
+        """Return ``groups_B``, int64 in [1, groups]."""
+        q_BG, self._state = self._network.step(
+            site, features_BF, self._previous_B, self._penalty_B, self._state
+        )
+        self._previous_B = q_BG.argmax(1) + 1
+        return self._previous_B

@@ -1,0 +1,79 @@
+"""How a DQN agent learns: every choice that the paper leaves open, with a name and a range."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from runtime_pruning.agents.decision_network import Cell
+from runtime_pruning.agents.schedule import EpsilonSchedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class DQNSettings:
+    """Settings of `PruningDQN`.
+
+    Attributes:
+        encoder, hidden, cell, dueling: shape of the decision network, see `DecisionConfig`.
+        gamma: discount per site. Episodes are short and finite, so 1 is exact.
+        lr: Adam's learning rate.
+        grad_clip: greatest global norm of a gradient.
+        loss: of the temporal difference.
+        double_q: choose the next action by the network that acts (van Hasselt et al., 2016).
+        tau: share of the target network that an update replaces; 1 is a hard update.
+        target_update_steps: sampled steps between updates of the target network; 0 updates it
+            after each gradient step.
+        epsilon: exploration.
+        batch_episodes: whole episodes per gradient step.
+        replay_ratio: episodes trained on per episode sampled, however many env runners there are.
+        replay_episodes: capacity of the replay.
+        warmup_episodes: episodes sampled before the first gradient step.
+        store_replay: keep the replay in checkpoints.
+        env_runners: processes that sample; 0 samples in the driver.
+        images_per_runner: images that an env runner moves in lockstep.
+        cpus_per_env_runner: share of a core that an env runner asks the cluster for.
+        env_device: where env runners run the backbone.
+        learner_gpus: GPUs of the learner.
+        driver_threads: torch's threads in the driver, set when the algorithm is built; None
+            leaves them. More than one is slower for networks as small as these.
+        seed: of everything random.
+    """
+
+    encoder: int = 64
+    hidden: int = 64
+    cell: Cell = "gru"
+    dueling: bool = False
+    gamma: float = 1.0
+    lr: float = 1e-3
+    grad_clip: float = 10.0
+    loss: Literal["huber", "mse"] = "huber"
+    double_q: bool = True
+    tau: float = 0.02
+    target_update_steps: int = 0
+    epsilon: EpsilonSchedule = field(default_factory=EpsilonSchedule)
+    batch_episodes: int = 64
+    replay_ratio: float = 4.0
+    replay_episodes: int = 8192
+    warmup_episodes: int = 256
+    store_replay: bool = False
+    env_runners: int = 0
+    images_per_runner: int = 64
+    cpus_per_env_runner: float = 0.5
+    env_device: str = "cpu"
+    learner_gpus: float = 0.0
+    driver_threads: int | None = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_episodes", "replay_episodes", "images_per_runner"):
+            self._require(getattr(self, name) >= 1, f"{name} >= 1", name)
+        for name in ("warmup_episodes", "target_update_steps", "env_runners", "learner_gpus"):
+            self._require(getattr(self, name) >= 0, f"{name} >= 0", name)
+        for name in ("lr", "grad_clip", "replay_ratio", "cpus_per_env_runner"):
+            self._require(getattr(self, name) > 0, f"{name} > 0", name)
+        for name in ("gamma", "tau"):
+            self._require(0 < getattr(self, name) <= 1, f"0 < {name} <= 1", name)
+        self._require(self.loss in ("huber", "mse"), "loss in ('huber', 'mse')", "loss")
+
+    def _require(self, holds: bool, rule: str, name: str) -> None:
+        """Raise with rule and value unless the rule holds."""
+        if not holds:
+            raise ValueError(f"`{rule}` must hold, but got {getattr(self, name)!r}.")

@@ -1,0 +1,137 @@
+"""The decision network: two ways to run it agree, and its price is right."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from runtime_pruning.agents.decision_network import (
+    PENALTY_FLOOR,
+    DecisionConfig,
+    DecisionNetwork,
+)
+from runtime_pruning.agents.policy import DecisionPolicy
+
+SHAPES = [
+    {"cell": "gru", "dueling": False},
+    {"cell": "gru", "dueling": True},
+    {"cell": "lstm", "dueling": False},
+]
+
+
+def make(**changes: object) -> DecisionNetwork:
+    torch.manual_seed(0)
+    config = {"feature_widths": (4, 6, 5), "groups": 3, "encoder": 8, "hidden": 7} | changes
+    return DecisionNetwork(DecisionConfig(**config))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_steps_and_whole_episodes_agree(shape: dict[str, object]) -> None:
+    network = make(**shape)
+    features_BLF = torch.rand(9, 3, 6)
+    for site, width in enumerate((4, 6, 5)):
+        features_BLF[:, site, width:] = 0
+    previous_BL = torch.randint(0, 4, (9, 3))
+    penalty_B = torch.rand(9)
+    state = network.initial_state(9)
+    stepped = []
+    for site in range(3):
+        q_BG, state = network.step(
+            site, features_BLF[:, site], previous_BL[:, site], penalty_B, state
+        )
+        stepped.append(q_BG)
+    whole_BLG = network(features_BLF, previous_BL, penalty_B)
+    assert whole_BLG.shape == (9, 3, 3)
+    torch.testing.assert_close(torch.stack(stepped, 1), whole_BLG, rtol=1e-5, atol=1e-6)
+
+
+def test_values_depend_on_everything_the_network_is_shown() -> None:
+    network = make()
+    features_BLF, previous_BL, penalty_B = (
+        torch.rand(1, 3, 6), torch.zeros(1, 3, dtype=torch.int64), torch.tensor([0.1]),
+    )  # fmt: skip
+    before = network(features_BLF, previous_BL, penalty_B)
+    seen_BLF = features_BLF.clone()
+    seen_BLF[0, 0, 0] += 1  # the first site's features reach the last site's values
+    assert not torch.equal(network(seen_BLF, previous_BL, penalty_B)[0, 2], before[0, 2])
+    assert not torch.equal(network(features_BLF, previous_BL + 1, penalty_B), before)
+    assert not torch.equal(network(features_BLF, previous_BL, penalty_B * 2), before)
+
+
+def test_no_penalty_is_the_smallest_penalty() -> None:
+    network = make()
+    rest = (torch.rand(1, 3, 6), torch.zeros(1, 3, dtype=torch.int64))
+    none, least = network(*rest, torch.tensor([0.0])), network(*rest, torch.tensor([PENALTY_FLOOR]))
+    assert torch.equal(none, least)
+    assert none.isfinite().all()
+
+
+def test_a_dueling_networks_advantages_have_mean_zero() -> None:
+    network = make(dueling=True)
+    with torch.no_grad():
+        network.decode_LHG[..., -1] = 0
+        network.decode_bias_LG[..., -1] = 5  # the state's worth
+    q_BLG = network(torch.rand(4, 3, 6), torch.zeros(4, 3, dtype=torch.int64), torch.rand(4))
+    assert q_BLG.shape[-1] == 3
+    torch.testing.assert_close(q_BLG.mean(-1), torch.full((4, 3), 5.0))
+
+
+@pytest.mark.parametrize(
+    ("shape", "macs"),
+    [
+        # encoders (5 + 7 + 6) * 8 = 144; cell 3 * (8 + 7) * 7 = 315; decoder 7 * 3 = 21
+        (SHAPES[0], 144 + 3 * (315 + 21)),
+        (SHAPES[1], 144 + 3 * (315 + 28)),
+        (SHAPES[2], 144 + 3 * (420 + 21)),
+    ],
+)
+def test_macs_are_counted(shape: dict[str, object], macs: int) -> None:
+    assert make(**shape).macs_per_image == macs
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"feature_widths": ()}, "feature_widths"),
+        ({"groups": 1}, "groups >= 2.*1"),
+        ({"hidden": 0}, "hidden >= 1.*0"),
+        ({"cell": "rnn"}, "cell.*'rnn'"),
+    ],
+)
+def test_bad_shapes_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(**changes)
+
+
+def test_the_policy_chooses_the_greatest_value_and_remembers() -> None:
+    network = make()
+    policy = DecisionPolicy(network, penalty=0.3)
+    assert policy.macs_per_image == network.macs_per_image
+    chooser = policy.start(5)
+    features = [torch.rand(5, width) for width in (4, 6, 5)]
+    chosen = torch.stack([chooser.choose(site, f) for site, f in enumerate(features)], 1)
+    padded_BLF = torch.stack([torch.nn.functional.pad(f, (0, 6 - f.shape[1])) for f in features], 1)
+    previous_BL = torch.cat([torch.zeros(5, 1, dtype=torch.int64), chosen[:, :-1]], 1)
+    q_BLG = network(padded_BLF, previous_BL, torch.full((5,), 0.3))
+    assert torch.equal(chosen, q_BLG.argmax(-1) + 1)
+    assert len(chosen.unique()) > 1
+
+
+def test_of_equal_values_the_fewest_groups_are_chosen() -> None:
+    network = make()
+    torch.nn.init.zeros_(network.decode_LHG)
+    assert DecisionPolicy(network, 0.1).start(4).choose(0, torch.rand(4, 4)).tolist() == [1] * 4
+
+
+def test_a_penalty_below_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"0 <= penalty < inf.*-0\.5"):
+        DecisionPolicy(make(), penalty=-0.5)
+
+
+def test_a_trained_network_runs_where_ray_is_not_installed() -> None:
+    code = (
+        "import sys; sys.modules['ray'] = sys.modules['gymnasium'] = None\n"
+        "import runtime_pruning.agents.policy, runtime_pruning.agents.decision_network"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

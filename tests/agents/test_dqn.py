@@ -1,0 +1,182 @@
+"""The agent learns what is known to be right, leaves RLlib unchanged, and comes back from disk."""
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pruning_envs.oracle import OracleNetwork
+from runtime_pruning.agents.dqn import PruningDQN, dqn_config
+from runtime_pruning.agents.policy import DecisionPolicy
+from runtime_pruning.agents.replay import Episodes
+from runtime_pruning.agents.running import build, export, push_backbone, restore, save
+from runtime_pruning.agents.settings import DQNSettings
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+
+def greedy(algorithm: PruningDQN) -> Episodes:
+    """One greedy lockstep batch in the driver."""
+    (episodes,) = algorithm.env_runner.sample(explore=False)
+    return episodes
+
+
+def greedy_return(algorithm: PruningDQN) -> float:
+    return float(greedy(algorithm).rewards_EL.sum(1).mean())
+
+
+def train_until(algorithm: PruningDQN, wanted: float, iterations: int) -> float:
+    """Train until a greedy batch returns what is wanted; return what the last one did."""
+    for _ in range(iterations):
+        for _ in range(10):
+            algorithm.train()
+        if (found := greedy_return(algorithm)) >= wanted:
+            break
+    return found
+
+
+def exported_plans(algorithm: PruningDQN, network: Any, images_NCHW: np.ndarray) -> torch.Tensor:
+    """Plans that the exported network chooses, run beside the backbone in plain torch."""
+    chooser = DecisionPolicy(export(algorithm), penalty=0.1).start(len(images_NCHW))
+    plans = []
+    with torch.inference_mode():
+        run = network.start(torch.from_numpy(images_NCHW).float() / 255, mode="masked")
+        while not run.finished:
+            plans.append(chooser.choose(run.site, run.features_BF))
+            run.advance(plans[-1])
+    return torch.stack(plans, 1)
+
+
+def test_learns_the_known_best_plans_from_memory_and_again_on_a_new_backbone(
+    oracle: OracleNetwork, images: SimpleNamespace, settings: DQNSettings, best_return: float
+) -> None:
+    algorithm = build(dqn_config(network=oracle, data=images, penalty=0.1, settings=settings))
+    untrained = greedy_return(algorithm)
+    found = train_until(algorithm, best_return - 0.02, iterations=16)
+    assert untrained < best_return - 0.2
+    assert found >= best_return - 0.02
+
+    # The class shows before the first site alone: these plans need memory.
+    algorithm.env_runner.lockstep_env.set_images(images.images_NCHW, images.labels_N, shuffle=False)
+    seen = torch.from_numpy(greedy(algorithm).actions_EL + 1)
+    assert torch.equal(exported_plans(algorithm, oracle, images.images_NCHW), seen)
+    assert len(seen.unique(dim=0)) >= 3
+
+    # All classes change their needs: one group everywhere is best now.
+    push_backbone(algorithm, {"needed_KL": torch.ones(4, 3, dtype=torch.int64)}, version=1)
+    assert len(algorithm.local_replay_buffer) == 0
+    assert greedy_return(algorithm) < -0.1  # still pays for what nobody needs
+    assert train_until(algorithm, -0.02, iterations=10) >= -0.02
+    assert algorithm.local_replay_buffer.backbone_version == 1
+    with pytest.raises(ValueError, match=r"version > 1.*got 1"):
+        push_backbone(algorithm, oracle.state_dict(), version=1)
+    algorithm.stop()
+
+
+def test_one_gradient_step_follows_the_bellman_equation(
+    oracle: OracleNetwork, images: SimpleNamespace, settings: DQNSettings
+) -> None:
+    """RLlib's loss over our columns is the mean squared error that the equations give."""
+    settings = dataclasses.replace(settings, loss="mse", gamma=0.5, double_q=True)
+    config = dqn_config(network=oracle, data=images, penalty=0.1, settings=settings)
+    algorithm = build(config)
+    (episodes,) = algorithm.env_runner.sample()
+    algorithm.local_replay_buffer.add(episodes)
+    drawn = algorithm.local_replay_buffer.sample(8)
+    network = export(algorithm)  # right after building, the target network is its equal
+    q_BLG = network(
+        torch.from_numpy(drawn.features_ELF),
+        torch.from_numpy(drawn.previous_EL),
+        torch.from_numpy(drawn.penalty_E),
+    ).detach()
+    chosen_BL = q_BLG.gather(-1, torch.from_numpy(drawn.actions_EL)[..., None])[..., 0]
+    later_BL = torch.cat([q_BLG[:, 1:].amax(-1), torch.zeros(8, 1)], 1)
+    expected = (chosen_BL - torch.from_numpy(drawn.rewards_EL) - 0.5 * later_BL).square().mean()
+
+    algorithm.local_replay_buffer.sample = lambda count: drawn
+    (result,) = algorithm._update(steps=0)
+    assert float(result["default_policy"]["qf_loss"].peek()) == pytest.approx(
+        float(expected), rel=1e-4
+    )
+    algorithm.stop()
+
+
+def test_a_network_with_one_site_trains(images: SimpleNamespace, settings: DQNSettings) -> None:
+    network = OracleNetwork(torch.tensor([[1], [2], [3], [1]]), groups=3)
+    config = dqn_config(network=network, data=images, penalty=0.1, settings=settings)
+    algorithm = build(config)
+    # Best: (0 + 0.1 + 0.2 + 0) / 4
+    assert train_until(algorithm, -0.08, iterations=10) == pytest.approx(-0.075, abs=1e-5)
+    algorithm.stop()
+
+
+def test_gradient_steps_follow_the_replay_ratio(
+    oracle: OracleNetwork, images: SimpleNamespace, settings: DQNSettings
+) -> None:
+    settings = dataclasses.replace(settings, replay_ratio=1.5, batch_episodes=64, warmup_episodes=0)
+    config = dqn_config(network=oracle, data=images, penalty=0.1, settings=settings)
+    algorithm = build(config)
+    for _ in range(4):
+        result = algorithm.train()
+    # 4 rounds of 64 episodes, each trained on 1.5 times, in batches of 64.
+    learner = result["learners"]["default_policy"]
+    assert learner["num_module_steps_trained_lifetime"] == 6 * 64
+    assert result["env_runners"]["num_env_steps_sampled_lifetime"] == 4 * 64 * 3
+    algorithm.stop()
+
+
+def test_comes_back_from_a_checkpoint_with_backbone_and_replay(
+    oracle: OracleNetwork, images: SimpleNamespace, settings: DQNSettings, tmp_path: Path
+) -> None:
+    settings = dataclasses.replace(settings, store_replay=True)
+    config = dqn_config(network=oracle, data=images, penalty=0.1, settings=settings)
+    algorithm = build(config)
+    push_backbone(algorithm, {"needed_KL": torch.full((4, 3), 2)}, version=5)
+    for _ in range(5):
+        algorithm.train()
+    save(algorithm, tmp_path / "checkpoint")
+    kept = export(algorithm).state_dict()
+    episodes = len(algorithm.local_replay_buffer)
+    for _ in range(3):
+        algorithm.train()  # goes on: restoring has to turn this back
+    fresh = build(dqn_config(network=oracle, data=images, penalty=0.1, settings=settings))
+    for each in (algorithm, fresh):
+        restore(each, tmp_path / "checkpoint")
+        restored = export(each).state_dict()
+        assert all(torch.equal(value, restored[name]) for name, value in kept.items())
+        acting = each.env_runner.module.q_network.state_dict()
+        assert all(torch.equal(value, acting[name]) for name, value in kept.items())
+        assert each.env_runner.lockstep_env.backbone_version == 5
+        assert each.env_runner.lockstep_env.network.needed_KL.tolist() == [[2] * 3] * 4
+        assert len(each.local_replay_buffer) == episodes == 5 * 64
+        assert each.env_runner.num_env_steps_sampled_lifetime == 5 * 64 * 3
+        assert each.train()["env_runners"]["num_env_steps_sampled_lifetime"] == 6 * 64 * 3
+        each.stop()
+
+
+def test_a_checkpoint_holds_no_data(
+    oracle: OracleNetwork, images: SimpleNamespace, settings: DQNSettings, tmp_path: Path
+) -> None:
+    config = dqn_config(network=oracle, data=images, penalty=0.1, settings=settings)
+    algorithm = build(config)
+    save(algorithm, tmp_path / "checkpoint")
+    algorithm.stop()
+    with pytest.raises(ValueError, match="build the algorithm anew"):
+        PruningDQN.from_checkpoint(str(tmp_path / "checkpoint"))
+
+
+def test_exploration_is_random_at_first_and_greedy_when_asked(
+    oracle: OracleNetwork, images: SimpleNamespace, settings: DQNSettings
+) -> None:
+    config = dqn_config(network=oracle, data=images, penalty=0.1, settings=settings)
+    algorithm = build(config)
+    (explored,) = algorithm.env_runner.sample()
+    counts = np.bincount(explored.actions_EL.ravel(), minlength=3)
+    assert counts.min() > 192 / 3 - 30  # even thirds of 192, 4.5 standard deviations
+    assert len(np.unique(greedy(algorithm).actions_EL, axis=0)) <= 4  # one plan per class
+    assert len(algorithm.env_runner.sample(num_episodes=65)) == 2
+    algorithm.stop()

@@ -1,0 +1,122 @@
+"""The replay: whole episodes, the last ones, on one backbone; and the exploration schedule."""
+
+import numpy as np
+import pytest
+
+from runtime_pruning.agents.replay import EpisodeReplay, Episodes
+from runtime_pruning.agents.schedule import EpsilonSchedule
+from runtime_pruning.agents.settings import DQNSettings
+
+
+def episodes(first: int, count: int, version: int = 0) -> Episodes:
+    """Episodes of two steps whose every number names the episode: first, first + 1, ..."""
+    name_E = np.arange(first, first + count)
+    return Episodes(
+        features_ELF=np.tile(name_E[:, None, None], (1, 2, 3)).astype(np.float32),
+        actions_EL=np.tile(name_E[:, None], (1, 2)),
+        rewards_EL=np.tile(name_E[:, None], (1, 2)).astype(np.float32),
+        penalty_E=name_E.astype(np.float32),
+        backbone_version=version,
+    )
+
+
+def held(replay: EpisodeReplay) -> set[int]:
+    return set(replay.sample(500).actions_EL[:, 0].tolist())
+
+
+def test_the_last_episodes_are_kept_whole() -> None:
+    replay = EpisodeReplay(5, seed=0)
+    assert [replay.add(episodes(0, 3)), replay.add(episodes(3, 4))] == [3, 4]
+    assert len(replay) == 5
+    assert held(replay) == {2, 3, 4, 5, 6}
+    drawn = replay.sample(50)
+    name_E = drawn.actions_EL[:, 0]
+    assert (drawn.features_ELF == name_E[:, None, None]).all()
+    assert (drawn.actions_EL == name_E[:, None]).all()
+    assert (drawn.rewards_EL == name_E[:, None]).all()
+    assert (drawn.penalty_E == name_E).all()
+
+
+def test_more_episodes_than_fit_leave_the_last() -> None:
+    replay = EpisodeReplay(3, seed=0)
+    replay.add(episodes(0, 8))
+    assert held(replay) == {5, 6, 7}
+
+
+def test_draws_follow_the_seed() -> None:
+    one, same, other = (EpisodeReplay(50, seed=seed) for seed in (1, 1, 2))
+    for replay in (one, same, other):
+        replay.add(episodes(0, 50))
+    drawn = [replay.sample(20).penalty_E.tolist() for replay in (one, same, other)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_newer_backbone_drops_older_episodes_and_latecomers() -> None:
+    replay = EpisodeReplay(8, seed=0)
+    replay.add(episodes(0, 4, version=0))
+    assert replay.add(episodes(10, 2, version=1)) == 2
+    assert replay.add(episodes(4, 2, version=0)) == 0
+    assert held(replay) == {10, 11}
+    replay.flush(2)
+    assert len(replay) == 0
+    assert replay.add(episodes(12, 1, version=1)) == 0
+    with pytest.raises(ValueError, match="empty"):
+        replay.sample(1)
+
+
+def test_state_survives_a_round_trip_into_the_next_draws() -> None:
+    replay = EpisodeReplay(4, seed=0)
+    replay.add(episodes(0, 6, version=3))
+    replay.sample(7)
+    copy = EpisodeReplay(4, seed=9)
+    copy.set_state(replay.get_state())
+    for each in (replay, copy):
+        each.add(episodes(6, 1, version=3))
+    assert copy.backbone_version == 3
+    assert held(copy) == {3, 4, 5, 6}
+    assert copy.sample(20).penalty_E.tolist() != [0.0] * 20
+    # Both have drawn alike since: `held` above advanced only the copy.
+    held(replay)
+    replay.sample(20)
+    assert copy.sample(20).penalty_E.tolist() == replay.sample(20).penalty_E.tolist()
+
+
+def test_the_decision_before_the_first_is_none() -> None:
+    plan = Episodes(
+        features_ELF=np.zeros((1, 3, 1), np.float32),
+        actions_EL=np.array([[2, 0, 1]]),
+        rewards_EL=np.zeros((1, 3), np.float32),
+        penalty_E=np.zeros(1, np.float32),
+    )
+    assert plan.previous_EL.tolist() == [[0, 3, 1]]  # groups, one more than the action
+    assert (len(plan), plan.env_steps(), plan.agent_steps()) == (3, 3, 3)
+
+
+def test_exploration_falls_linearly_and_is_held() -> None:
+    schedule = EpsilonSchedule(start=1.0, end=0.1, steps=100)
+    shares = [schedule.at(step) for step in (0, 50, 100, 1000)]
+    assert shares == pytest.approx([1.0, 0.55, 0.1, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"end": 1.1}, r"0 <= end <= 1.*1\.1"), ({"steps": 0}, "steps >= 1.*0")],
+)
+def test_bad_schedules_are_refused(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EpsilonSchedule(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lr": 0.0}, r"lr > 0.*0\.0"),
+        ({"gamma": 1.5}, r"0 < gamma <= 1.*1\.5"),
+        ({"batch_episodes": 0}, "batch_episodes >= 1"),
+        ({"env_runners": -1}, "env_runners >= 0.*-1"),
+        ({"loss": "l1"}, "loss in.*'l1'"),
+    ],
+)
+def test_bad_settings_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DQNSettings(**changes)
