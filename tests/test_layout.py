@@ -90,7 +90,9 @@ def test_platform_is_the_standard_librarys() -> None:
 
 @pytest.mark.parametrize("folder", SOURCE_ROOTS)
 def test_no_module_shadows_another(folder: str) -> None:
-    ours = {path.stem for path in (ROOT / folder).iterdir() if path.suffix == ".py" or path.is_dir()}
+    ours = {
+        path.stem for path in (ROOT / folder).iterdir() if path.suffix == ".py" or path.is_dir()
+    }
     installed = set(packages_distributions()) - {"runtime_pruning", "pruning_envs"}
     assert ours & (set(sys.stdlib_module_names) | installed) == set()
 

@@ -1,0 +1,11 @@
+"""Shipping an operating point: everything that is needed to run it again, in one folder."""
+
+from runtime_pruning.deploy.bundle import (
+    Bundle,
+    PolicyKind,
+    policy_kinds,
+    read_bundle,
+    write_bundle,
+)
+
+__all__ = ["Bundle", "PolicyKind", "policy_kinds", "read_bundle", "write_bundle"]

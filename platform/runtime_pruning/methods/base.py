@@ -1,0 +1,96 @@
+"""What a method is given, what it gives back, and where it is filed."""
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from runtime_pruning.datasets import ImageDataset
+from runtime_pruning.network import PrunableNetwork
+from runtime_pruning.network.policies import Policy
+from runtime_pruning.registry import Registry
+
+ConfigT = TypeVar("ConfigT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """What training a policy has cost so far, in this trial."""
+
+    env_steps: int = 0
+    epochs: float = 0.0
+    train_seconds: float = 0.0
+
+
+class Report(Protocol):
+    """Measures a policy on held-out images and records the operating point."""
+
+    def __call__(
+        self,
+        policy: Policy,
+        network: PrunableNetwork,
+        effort: Effort,
+        *,
+        save_state: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Record one point; ``save_state`` writes what `Task.resume` later reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One trial's material.
+
+    Attributes:
+        network: the prepared network, already in the trial's group count; the method's to change.
+        dense: the same backbone as it was before any-width training.
+        data: the four splits. A method learns from ``training`` and ``policy`` and never reads the
+            held-out ones: measuring is the report's.
+        data_ref: the same data as a reference into Ray's object store, for worker processes.
+        seed: of everything random in the trial.
+        pad, flip: the augmentation that the backbone was trained with.
+        cpus_per_env_runner: cores for each worker process that the method starts.
+        points_done: operating points that an earlier, interrupted run of the trial has recorded.
+        resume: the folder that this run's ``save_state`` wrote with the last of them.
+    """
+
+    network: PrunableNetwork
+    dense: PrunableNetwork
+    data: ImageDataset
+    data_ref: Any
+    seed: int
+    pad: int = 0
+    flip: bool = False
+    cpus_per_env_runner: float = 0.5
+    points_done: int = 0
+    resume: Path | None = None
+
+
+class Method(abc.ABC, Generic[ConfigT]):
+    """Turns a task into operating points.
+
+    Attributes:
+        config_type: the frozen dataclass of the method's settings; it refuses bad values.
+    """
+
+    config_type: ClassVar[type[Any]]
+
+    @abc.abstractmethod
+    def fit(self, task: Task, config: ConfigT, report: Report) -> None:
+        """Train, and call ``report`` for each operating point as soon as there is one."""
+
+    @staticmethod
+    def env_runners(config: ConfigT) -> int:
+        """Return how many worker processes the method starts beside the trial's own."""
+        return 0
+
+
+_METHODS: Registry[type[Method[Any]]] = Registry("method", "runtime_pruning.methods")
+
+register = _METHODS.register
+get = _METHODS.get
+
+
+def names() -> list[str]:
+    """Return the names of all known methods."""
+    return sorted(_METHODS)

@@ -1,0 +1,81 @@
+"""Measuring a policy: which held-out image was given which channels, and what came of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from runtime_pruning.datasets import HeldOutSplit, to_float
+from runtime_pruning.network import PrunableNetwork
+from runtime_pruning.network.policies import Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """The facts of one evaluation, one row per image.
+
+    Attributes:
+        predictions_B: class index, int64.
+        losses_B: cross-entropy in nats, float32.
+        channels_BL: channels that ran at each site, int64.
+        executed_macs_B: MACs that were executed, the policy's own included, int64.
+    """
+
+    predictions_B: np.ndarray[Any, Any]
+    losses_B: np.ndarray[Any, Any]
+    channels_BL: np.ndarray[Any, Any]
+    executed_macs_B: np.ndarray[Any, Any]
+
+
+@torch.inference_mode()
+def evaluate(
+    network: PrunableNetwork, policy: Policy, split: HeldOutSplit, *, batch_size: int = 256
+) -> Measured:
+    """Run ``policy`` on every image of a held-out split, sliced, and return the facts.
+
+    Args:
+        network: is put into evaluation mode.
+        policy: what chooses the plans.
+        split: images that nothing was trained on.
+        batch_size: images per batch.
+
+    Raises:
+        TypeError: the split is one that something learns from.
+    """
+    if not isinstance(split, HeldOutSplit):
+        raise TypeError(
+            f"A policy is measured on a held-out split only, but got a {type(split).__name__}."
+        )
+    network.eval()
+    parts = list(_batches(network, policy, split, batch_size))
+    columns = (np.concatenate(column) for column in zip(*parts, strict=True))
+    predictions_B, losses_B, channels_BL, executed_macs_B = columns
+    return Measured(
+        predictions_B=predictions_B,
+        losses_B=losses_B,
+        channels_BL=channels_BL,
+        executed_macs_B=executed_macs_B,
+    )
+
+
+def _batches(
+    network: PrunableNetwork, policy: Policy, split: HeldOutSplit, batch_size: int
+) -> Iterator[tuple[np.ndarray[Any, Any], ...]]:
+    """Yield predictions, losses, channels and executed MACs batch by batch."""
+    labels_N = torch.from_numpy(np.array(split.labels_N))
+    for start in range(0, len(split), batch_size):
+        stop = start + batch_size
+        images_BCHW = to_float(split.images_NCHW[start:stop])
+        execution = network.execute(images_BCHW, policy, mode="sliced")
+        logits_BK = execution.logits_BK
+        losses_B = functional.cross_entropy(logits_BK, labels_N[start:stop], reduction="none")
+        total_macs_B = execution.executed_macs_B + execution.policy_macs_B
+        yield (
+            logits_BK.argmax(1).numpy(),
+            losses_B.float().numpy(),
+            execution.channels_BL.numpy(),
+            total_macs_B.numpy(),
+        )

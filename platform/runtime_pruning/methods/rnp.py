@@ -1,0 +1,207 @@
+"""Runtime Neural Pruning: a decision network chooses, image by image, the groups of each site.
+
+Source: Lin, Rao, Lu, Zhou, "Runtime Neural Pruning", NeurIPS 2017: algorithm 1 (agent and backbone
+trained in turns), section 3.2 (reward: minus alpha times the loss at the end, minus the penalty
+times the cost of each decision; alpha such that alpha times the loss is 1 on average).
+
+Dimensions: B images, L sites.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import ConfigDict
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+
+from runtime_pruning import cost
+from runtime_pruning.agents.dqn import PruningDQN, dqn_config
+from runtime_pruning.agents.policy import DecisionPolicy
+from runtime_pruning.agents.running import build, export, push_backbone, restore, save
+from runtime_pruning.agents.settings import DQNSettings
+from runtime_pruning.datasets import PolicySplit, to_float
+from runtime_pruning.methods.base import Effort, Method, Report, Task, register
+from runtime_pruning.network import PrunableNetwork
+from runtime_pruning.network.policies import RandomPolicy
+from runtime_pruning.network.training import TrainConfig, finetune, recalibrate_batch_norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class RNPConfig:
+    """Settings of the method.
+
+    Attributes:
+        penalty: reward lost per unit of cost.
+        cost: registered name of what a decision costs: ``macs`` (fraction of the dense network's),
+            or ``groups`` (the paper's).
+        rounds: turns of training the agent, then the backbone; each ends in an operating point.
+        episodes_per_round: images that the agent decides on in a turn.
+        exploration: share of all episodes over which epsilon falls.
+        finetune_images: images on which the backbone learns under the agent's plans in a turn;
+            more than the training split holds are whole passes over it.
+        finetune_batch, finetune_lr: of these passes.
+        calibration_batches: batches of 256 training images over which batch-norm statistics are
+            taken anew under the agent's plans; 0 leaves them.
+        agent: how the agent learns.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    penalty: float
+    cost: str = "macs"
+    rounds: int = 2
+    episodes_per_round: int = 10_000
+    exploration: float = 0.5
+    finetune_images: int = 6400
+    finetune_batch: int = 128
+    finetune_lr: float = 0.01
+    calibration_batches: int = 8
+    agent: DQNSettings = field(default_factory=DQNSettings)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.penalty < math.inf:
+            raise ValueError(f"`0 <= penalty < inf` must hold, but got {self.penalty}.")
+        for name in ("rounds", "episodes_per_round", "finetune_batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name} >= 1` must hold, but got {getattr(self, name)}.")
+        for name in ("finetune_images", "calibration_batches"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name} >= 0` must hold, but got {getattr(self, name)}.")
+        if not 0 < self.exploration <= 1:
+            raise ValueError(f"`0 < exploration <= 1` must hold, but got {self.exploration}.")
+        if not self.finetune_lr > 0:
+            raise ValueError(f"`finetune_lr > 0` must hold, but got {self.finetune_lr}.")
+        cost.get(self.cost)
+
+
+@register("rnp")
+class RNP(Method[RNPConfig]):
+    """One operating point per round, on a backbone that has learned under the agent's plans."""
+
+    config_type = RNPConfig
+
+    @staticmethod
+    def env_runners(config: RNPConfig) -> int:
+        """Return the number of env runner processes."""
+        return config.agent.env_runners
+
+    def fit(self, task: Task, config: RNPConfig, report: Report) -> None:
+        """Train agent and backbone in turns."""
+        algorithm = build_algorithm(task, config)
+        try:
+            seconds = self._resume(task, algorithm)
+            for turn in range(task.points_done, config.rounds):
+                started = time.monotonic()
+                train_agent(algorithm, config.episodes_per_round)
+                policy = DecisionPolicy(export(algorithm), config.penalty)
+                self._train_backbone(task, config, policy, turn)
+                push_backbone(algorithm, task.network.state_dict(), version=turn + 1)
+                seconds += time.monotonic() - started
+                effort = Effort(
+                    env_steps=(turn + 1) * config.episodes_per_round * len(task.network.sites),
+                    epochs=(turn + 1) * config.finetune_images / len(task.data.training),
+                    train_seconds=seconds,
+                )
+                report(policy, task.network, effort, save_state=_saver(algorithm, task, seconds))
+        finally:
+            algorithm.stop()
+
+    def _resume(self, task: Task, algorithm: PruningDQN) -> float:
+        """Return to an interrupted run's last point; return the seconds trained before."""
+        if task.resume is None:
+            return 0.0
+        task.network.load_state_dict(load_file(task.resume / "network.safetensors"))
+        restore(algorithm, task.resume / "algorithm")
+        return float((task.resume / "seconds.txt").read_text())
+
+    def _train_backbone(
+        self, task: Task, config: RNPConfig, policy: DecisionPolicy, turn: int
+    ) -> None:
+        """Let the backbone learn under the agent's plans, the agent frozen."""
+        training = task.data.training
+        if config.finetune_images:
+            seed = task.seed + turn
+            count = min(config.finetune_images, len(training))
+            rows = np.random.default_rng(seed).permutation(len(training))[:count]
+            settings = TrainConfig(
+                epochs=round(config.finetune_images / count),
+                batch_size=min(config.finetune_batch, count),
+                lr=config.finetune_lr,
+                schedule="cosine",
+                pad=task.pad,
+                flip=task.flip,
+                mode="masked",
+                seed=seed,
+            )
+            finetune(task.network, training.take(rows), policy, settings)
+        if config.calibration_batches:
+            recalibrate_batch_norm(task.network, training, policy, config.calibration_batches)
+        task.network.eval()
+
+
+def build_algorithm(task: Task, config: RNPConfig) -> PruningDQN:
+    """Return the agent that learns to prune the task's network, rewarded on the policy split."""
+    sites = len(task.network.sites)
+    episodes = config.rounds * config.episodes_per_round
+    steps = max(1, int(config.exploration * episodes * sites))
+    settings = replace(
+        config.agent,
+        epsilon=replace(config.agent.epsilon, steps=steps),
+        cpus_per_env_runner=task.cpus_per_env_runner,
+        seed=task.seed,
+    )
+    return build(
+        dqn_config(
+            network=task.network,
+            data=task.data_ref,
+            split="policy",
+            penalty=config.penalty,
+            alpha=reward_scale(task.network, task.data.policy, seed=task.seed),
+            settings=settings,
+            step_cost=cost.get(config.cost)(task.network),
+        )
+    )
+
+
+@torch.inference_mode()
+def reward_scale(network: PrunableNetwork, split: PolicySplit, *, seed: int) -> float:
+    """Return alpha: one over the mean loss under random plans, so that alpha x loss is about 1.
+
+    Args:
+        network: as the agent meets it.
+        split: the images that rewards come from; at most 1,024 of them are read.
+        seed: of the plans.
+    """
+    network.eval()
+    some = split.head(min(len(split), 1024))
+    policy = RandomPolicy(network.groups, len(network.sites), seed=seed)
+    execution = network.execute(to_float(some.images_NCHW), policy, mode="masked")
+    labels_B = torch.from_numpy(np.array(some.labels_N))
+    loss = float(functional.cross_entropy(execution.logits_BK, labels_B))
+    return 1.0 / max(loss, 1e-3)
+
+
+def train_agent(algorithm: PruningDQN, episodes: int) -> None:
+    """Train until the env runners have moved that many more images through the network."""
+    settings = algorithm.config.settings
+    per_iteration = settings.images_per_runner * max(1, settings.env_runners)
+    for _ in range(-(-episodes // per_iteration)):
+        algorithm.train()
+
+
+def _saver(algorithm: PruningDQN, task: Task, seconds: float) -> Callable[[Path], None]:
+    """Return what writes all that `RNP._resume` reads."""
+
+    def write(folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: value.contiguous() for name, value in task.network.state_dict().items()}
+        save_file(tensors, folder / "network.safetensors")
+        save(algorithm, folder / "algorithm")
+        (folder / "seconds.txt").write_text(str(seconds))
+
+    return write

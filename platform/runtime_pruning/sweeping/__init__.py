@@ -1,0 +1,1 @@
+"""A sweep: Ray Tune and Optuna choose trials, workers report points, one driver writes them."""

@@ -1,0 +1,59 @@
+"""The driver's ear: each point that a trial reports goes to the ledger and to the terminal."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from ray import tune
+from ray.tune.experiment import Trial
+
+
+class Listener(Protocol):
+    """What wants to hear of a sweep's progress."""
+
+    def on_point(self, folder: Path) -> None:
+        """Take note of a point, whose folder is complete."""
+
+    def on_trial_end(self, failure: str | None) -> None:
+        """Take note that a trial ended; ``failure`` says where its log is if it failed."""
+
+
+# Tune pickles its callbacks with the experiment, and a listener holds what cannot be pickled. So a
+# callback carries its sweep's id only, and finds the listener of the process that it is in.
+_listeners: dict[str, Listener] = {}
+
+
+@contextmanager
+def listening(sweep_id: str, listener: Listener) -> Iterator[None]:
+    """Have ``listener`` hear of a sweep's progress inside the block."""
+    _listeners[sweep_id] = listener
+    try:
+        yield
+    finally:
+        del _listeners[sweep_id]
+
+
+class SweepCallback(tune.Callback):
+    """Tells a sweep's listener what Tune tells us."""
+
+    def __init__(self, sweep_id: str) -> None:
+        self.sweep_id = sweep_id
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
+    ) -> None:
+        """Hand on the folder of the point that a trial has just reported."""
+        folder = Path(trial.storage.trial_fs_path) / result["checkpoint_dir_name"]
+        _listeners[self.sweep_id].on_point(folder)
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
+    ) -> None:
+        """Count a trial that ended well."""
+        _listeners[self.sweep_id].on_trial_end(None)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Say which configuration failed for good."""
+        log = Path(trial.local_path) / "error.txt"
+        _listeners[self.sweep_id].on_trial_end(f"The trial with {trial.config} failed: see {log}")

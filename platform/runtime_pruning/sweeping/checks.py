@@ -1,0 +1,106 @@
+"""Everything that can be refused is refused here, before Ray starts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from runtime_pruning import backbones, datasets, methods
+from runtime_pruning.config import build_config
+from runtime_pruning.datasets import ImageDataset
+from runtime_pruning.errors import ConfigError, did_you_mean
+from runtime_pruning.methods import Method
+from runtime_pruning.network import PrunableNetwork, trace
+from runtime_pruning.sweeping.config import SweepConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """A checked sweep with what it needs.
+
+    Attributes:
+        sweep: the configuration.
+        method: the class of the method that is swept.
+        data: the dataset's four splits.
+        network: the backbone with its initial weights, traced at the finest group count.
+    """
+
+    sweep: SweepConfig
+    method: type[Method[Any]]
+    data: ImageDataset
+    network: PrunableNetwork
+
+
+def check_sweep(
+    sweep: SweepConfig, *, data_dir: Path | None = None, weights_dir: Path | None = None
+) -> Material:
+    """Load what a sweep names, and try each end of its search space.
+
+    Args:
+        sweep: the configuration.
+        data_dir: where a dataset's files lie; None asks ``RUNTIME_PRUNING_DATA``.
+        weights_dir: where published weights lie; None asks ``RUNTIME_PRUNING_WEIGHTS``.
+
+    Raises:
+        UserError: an unknown name, a setting outside its range, data or weights that are missing,
+            or a backbone that cannot be traced with a group count.
+    """
+    method = methods.get(sweep.method)
+    for control in sweep.controls:
+        methods.get(control)
+    backbones.get(sweep.backbone)
+    check_settings(sweep, method)
+    data = datasets.load(sweep.dataset, data_dir)
+    backbone = backbones.create(
+        sweep.backbone,
+        num_classes=len(data.info.classes),
+        image_shape=data.info.image_shape,
+        weights_dir=weights_dir,
+        pretrained=sweep.prepare.pretrained,
+        seed=sweep.seed,
+    )
+    *_, network = (
+        trace(backbone, data.info.image_shape, groups=groups, align=sweep.align)
+        for groups in sweep.group_counts
+    )
+    return Material(sweep=sweep, method=method, data=data, network=network)
+
+
+def check_settings(sweep: SweepConfig, method: type[Method[Any]]) -> None:
+    """Build the method's configuration at each end of the search space.
+
+    Raises:
+        ConfigError: a dimension that is no setting of the method, or a value that it refuses.
+    """
+    known = [field.name for field in fields(method.config_type)]
+    for name in sweep.search:
+        if name != "groups" and name not in known:
+            hint = did_you_mean(name, known)
+            raise ConfigError(f"`search.{name}` is no setting of {sweep.method!r}.{hint}")
+    for params in _corners(sweep):
+        method_config(sweep, method, params)
+
+
+def method_config(sweep: SweepConfig, method: type[Method[Any]], params: dict[str, Any]) -> Any:
+    """Return the method's configuration for one trial's sampled parameters.
+
+    Raises:
+        ConfigError: the method refuses a setting.
+    """
+    chosen = {name: value for name, value in params.items() if name != "groups"}
+    return build_config(
+        method.config_type, {**sweep.settings, **chosen}, where=f"Method {sweep.method!r}"
+    )
+
+
+def _corners(sweep: SweepConfig) -> Iterator[dict[str, Any]]:
+    """Yield parameters that together visit each dimension's ends, one dimension at a time."""
+    ends = {
+        name: dimension if isinstance(dimension, tuple) else dimension.ends
+        for name, dimension in sweep.search.items()
+    }
+    base = {name: values[0] for name, values in ends.items()}
+    yield base
+    for name, values in ends.items():
+        for value in values[1:]:
+            yield {**base, name: value}

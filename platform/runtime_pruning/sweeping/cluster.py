@@ -1,0 +1,106 @@
+"""Where a sweep runs and where its results go: one machine, a cluster, or a submitted job."""
+
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import ray
+
+from runtime_pruning.errors import ConfigError, UserError
+from runtime_pruning.sweeping.config import ResourceConfig
+
+RESULTS_VARIABLE = "RUNTIME_PRUNING_RESULTS"
+# Handed on to the workers where the driver has them.
+_PASSED_ON = ("RUNTIME_PRUNING_DATA", "RUNTIME_PRUNING_WEIGHTS")
+
+
+def results_root(chosen: Path | None = None) -> Path:
+    """Return the absolute folder for results.
+
+    In this order: the chosen one; ``$RUNTIME_PRUNING_RESULTS``; inside a submitted job, whose
+    working directory is a throw-away copy, ``~/runtime-pruning``; else ``results`` here.
+    """
+    named = chosen or os.environ.get(RESULTS_VARIABLE)
+    if named:
+        return Path(named).expanduser().resolve()
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return Path.home() / "runtime-pruning"
+    return Path("results").resolve()
+
+
+def start_ray(py_modules: Sequence[Path]) -> None:
+    """Join the cluster that ``RAY_ADDRESS`` names, or start one on this machine.
+
+    Args:
+        py_modules: package folders that the workers import, shipped by Ray.
+
+    Raises:
+        UserError: nothing answers at ``RAY_ADDRESS``.
+    """
+    address = os.environ.get("RAY_ADDRESS", "local")
+    refuse_dead_address(address)
+    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    ray.init(
+        address=address,
+        runtime_env={
+            "py_modules": [str(path) for path in py_modules],
+            "env_vars": environment,
+        },
+        log_to_driver=os.environ.get("RUNTIME_PRUNING_WORKER_LOGS") == "1",
+        **({"include_dashboard": False} if address == "local" else {}),
+    )
+    # Tune ends cleanly on SIGINT only, and `ray job stop` sends SIGTERM.
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+
+
+def refuse_dead_address(address: str, timeout_s: float = 5.0) -> None:
+    """Fail at once where Ray would wait for minutes: nothing listens at ``address``.
+
+    Raises:
+        UserError: no connection within ``timeout_s`` seconds.
+    """
+    if address in ("local", "auto"):
+        return
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    if parts.hostname is None or parts.port is None:
+        return
+    try:
+        socket.create_connection((parts.hostname, parts.port), timeout=timeout_s).close()
+    except OSError as error:
+        raise UserError(
+            f"`RAY_ADDRESS` must name a running Ray head, but nothing answers at {address!r}."
+        ) from error
+
+
+def refuse_what_never_fits(
+    needed: ResourceConfig, env_runners: int, nodes: Sequence[dict[str, float]]
+) -> None:
+    """Refuse a trial that no node can hold, instead of leaving it pending for ever.
+
+    Args:
+        needed: what a trial asks for.
+        env_runners: worker processes beside the trial's own.
+        nodes: resources of each node: ``{"CPU": 8.0, "GPU": 1.0}``.
+
+    Raises:
+        ConfigError: the message shows the arithmetic.
+    """
+    biggest = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
+    total = sum(node.get("CPU", 0.0) for node in nodes)
+    gpus = max((node.get("GPU", 0.0) for node in nodes), default=0.0)
+    asked = needed.cpus + env_runners * needed.cpus_per_env_runner
+    if needed.cpus > biggest or needed.gpus > gpus or asked > total:
+        raise ConfigError(
+            f"A trial must fit the cluster, but it asks for {needed.cpus:g} CPU + {env_runners} "
+            f"env runners x {needed.cpus_per_env_runner:g} CPU = {asked:g} CPU, "
+            f"{needed.gpus:g} GPU; "
+            f"the largest node has {biggest:g} CPU and {gpus:g} GPU, all nodes {total:g} CPU."
+        )
+
+
+def alive_nodes() -> list[dict[str, float]]:
+    """Return the resources of each living node of the cluster that we are connected to."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -1,0 +1,159 @@
+"""What a sweep is made of, checked before Ray starts."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import ConfigDict
+
+from runtime_pruning.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """A continuous or whole-numbered search dimension, ``low <= x <= high``."""
+
+    low: float
+    high: float
+    scale: Literal["log", "linear"] = "linear"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            raise ValueError(f"`low` and `high` must be finite, but got {self.low}, {self.high}.")
+        if not self.low <= self.high:
+            raise ValueError(f"`low <= high` must hold, but got low={self.low}, high={self.high}.")
+        if self.scale == "log" and self.low <= 0:
+            raise ValueError(f"`low > 0` must hold on a log scale, but got {self.low}.")
+
+    @property
+    def ends(self) -> tuple[float, ...]:
+        """The values to check a setting's rule at."""
+        return (self.low, self.high)
+
+
+Dimension = Range | tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """How the backbone that all trials start from is made.
+
+    Attributes:
+        pretrained: start from the family's published weights rather than from chance.
+        pretraining_epochs: passes over the training split at full width, first.
+        anywidth_epochs: passes in which full, smallest and random plans learn together.
+        lr: peak learning rate of the any-width passes (and of pretraining).
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    pretrained: bool = False
+    pretraining_epochs: int = 0
+    anywidth_epochs: int = 10
+    batch_size: int = 128
+    lr: float = 0.1
+    weight_decay: float = 5e-4
+    random_plans: int = 2
+    pad: int = 4
+    flip: bool = True
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("pretraining_epochs", "anywidth_epochs", "pad", "random_plans"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name} >= 0` must hold, but got {getattr(self, name)}.")
+        if self.batch_size < 1:
+            raise ValueError(f"`batch_size >= 1` must hold, but got {self.batch_size}.")
+        if not self.lr > 0:
+            raise ValueError(f"`lr > 0` must hold, but got {self.lr}.")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"`limit >= 1` must hold, but got {self.limit}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourceConfig:
+    """What one trial asks of the cluster.
+
+    Attributes:
+        cpus: cores for a trial's own process.
+        cpus_per_env_runner: cores for each of the env runners that the method starts.
+        gpus: share of a GPU for the trial's process.
+        concurrent: trials at once; None lets the cluster's size decide.
+        max_failures: how often a trial that died is started again from its last point.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    cpus: float = 1.0
+    cpus_per_env_runner: float = 0.5
+    gpus: float = 0.0
+    concurrent: int | None = None
+    max_failures: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("cpus", "cpus_per_env_runner"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`{name} > 0` must hold, but got {getattr(self, name)}.")
+        if self.gpus < 0:
+            raise ValueError(f"`gpus >= 0` must hold, but got {self.gpus}.")
+        if self.concurrent is not None and self.concurrent < 1:
+            raise ValueError(f"`concurrent >= 1` must hold, but got {self.concurrent}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """One sweep: a method on a backbone and a dataset, searched over a space.
+
+    Attributes:
+        backbone, dataset, method: registered names.
+        controls: methods without a search that run once per group count beside the sweep.
+        trials: how many configurations Optuna suggests.
+        seed: of the search, the preparation and every trial.
+        align: channel bounds of groups are multiples of this where the site is wide enough.
+        search: dimensions by name; ``groups`` or settings of the method.
+        settings: the method's settings that are not searched.
+        eval_batch: images per batch when a point is measured.
+        held_out_limit: measure points on this many held-out images only; None measures on all.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    backbone: str
+    dataset: str
+    method: str = "rnp"
+    controls: tuple[str, ...] = ("dense", "fixed-width")
+    trials: int = 6
+    seed: int = 0
+    align: int = 8
+    search: dict[str, Dimension]
+    settings: dict[str, Any] = field(default_factory=dict)
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    resources: ResourceConfig = field(default_factory=ResourceConfig)
+    eval_batch: int = 256
+    held_out_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "align", "eval_batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name} >= 1` must hold, but got {getattr(self, name)}.")
+        if self.held_out_limit is not None and self.held_out_limit < 1:
+            raise ValueError(f"`held_out_limit >= 1` must hold, but got {self.held_out_limit}.")
+        if "groups" not in self.search:
+            raise ValueError("`search` must name the group counts: `groups: [2, 4]`.")
+        for name, dimension in self.search.items():
+            if isinstance(dimension, tuple) and not dimension:
+                raise ValueError(f"`search.{name}` must offer at least one value, but got [].")
+
+    @property
+    def group_counts(self) -> tuple[int, ...]:
+        """The group counts that trials may use, ascending.
+
+        Raises:
+            ConfigError: they are not given as a list of whole numbers, each at least 2.
+        """
+        dimension = self.search["groups"]
+        if isinstance(dimension, Range) or any(g != int(g) or g < 2 for g in dimension):
+            raise ConfigError(
+                f"`search.groups` must be a list of whole numbers >= 2, but got {dimension}."
+            )
+        return tuple(sorted(int(g) for g in dimension))

@@ -1,0 +1,189 @@
+"""A sweep from its checked material to its frontier: the part that runs on the driver.
+
+Only the driver writes to MLflow. Whatever it has to write lies on disk before: the trials' points
+under Tune's storage, the controls' beside them. So a sweep that was killed goes on when the same
+sweep id is started again, and logs nothing twice.
+"""
+
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+import ray
+from ray import tune
+from tqdm import tqdm
+
+from runtime_pruning.datasets import ImageDataset
+from runtime_pruning.deploy import read_bundle
+from runtime_pruning.frontier.records import write_record
+from runtime_pruning.methods import Method
+from runtime_pruning.sweeping.callback import SweepCallback, listening
+from runtime_pruning.sweeping.checks import Material, method_config
+from runtime_pruning.sweeping.cluster import alive_nodes, refuse_what_never_fits
+from runtime_pruning.sweeping.config import SweepConfig
+from runtime_pruning.sweeping.ledger import Ledger
+from runtime_pruning.sweeping.prepare import Prepared
+from runtime_pruning.sweeping.search import FrontierSearch, opening_points
+from runtime_pruning.sweeping.trial import Shared, held_out, measure, run_control, run_trial
+
+
+@dataclass(kw_only=True)
+class Sweep:
+    """One sweep on the cluster that Ray is connected to.
+
+    Attributes:
+        material: the checked configuration with its data.
+        prepared: the network that all trials start from.
+        sweep_id: names the sweep; the same one again goes on where it stopped.
+        folder: absolute, on storage that all nodes see.
+        ledger: where points are written.
+    """
+
+    material: Material
+    prepared: Prepared
+    sweep_id: str
+    folder: Path
+    ledger: Ledger
+    failures: list[str] = field(default_factory=list)
+
+    def run(self) -> None:
+        """Run the controls and the trials, then the front's one reading of the test split."""
+        env_runners = self._env_runners()
+        refuse_what_never_fits(self.sweep.resources, env_runners, alive_nodes())
+        shared = Shared(
+            data=ray.put(self.material.data),
+            network=ray.put(self.prepared.network),
+            dense=ray.put(self.prepared.dense),
+            prepared_key=self.prepared.key,
+        )
+        self._run_controls(shared)
+        self._run_trials(shared, env_runners)
+        self._sit_exam(shared)
+
+    @property
+    def sweep(self) -> SweepConfig:
+        """The configuration."""
+        return self.material.sweep
+
+    def _env_runners(self) -> int:
+        method: type[Method[Any]] = self.material.method
+        first = opening_points(self.sweep)[0]
+        return method.env_runners(method_config(self.sweep, method, first))
+
+    def _run_controls(self, shared: Shared) -> None:
+        """Measure each control at the finest group count, whose widths include the coarser ones."""
+        groups = self.sweep.group_counts[-1]
+        running = [
+            ray.remote(num_cpus=1)(run_control).remote(
+                name,
+                groups,
+                self.folder / "controls" / name,
+                sweep=self.sweep,
+                sweep_id=self.sweep_id,
+                shared=shared,
+            )
+            for name in self.sweep.controls
+        ]
+        for folders in running:
+            for folder in ray.get(folders):
+                self.ledger.add(folder)
+
+    def _run_trials(self, shared: Shared, env_runners: int) -> None:
+        """Let Tune run the trials, or go on with those that an earlier start left."""
+        trainable = tune.with_resources(
+            tune.with_parameters(
+                run_trial, sweep=self.sweep, sweep_id=self.sweep_id, shared=shared
+            ),
+            self._bundle(env_runners),
+        )
+        with tqdm(total=self.sweep.trials, desc="Trials", unit="trial", leave=False) as bar:
+            self._bar = bar
+            with listening(self.sweep_id, self):
+                results = self._tuner(trainable).fit()
+        # What a killed driver had not heard of is on disk all the same.
+        for result in results:
+            for checkpoint, _ in result.best_checkpoints:
+                self.ledger.add(Path(checkpoint.path))
+
+    def on_point(self, folder: Path) -> None:
+        """Write a trial's point to the ledger."""
+        self.ledger.add(folder)
+
+    def on_trial_end(self, failure: str | None) -> None:
+        """Move the progress bar on; keep and show what failed."""
+        self._bar.update()
+        if failure is not None:
+            self.failures.append(failure)
+            tqdm.write(failure)
+
+    def _bundle(self, env_runners: int) -> tune.PlacementGroupFactory:
+        needed = self.sweep.resources
+        head = {"CPU": needed.cpus} | ({"GPU": needed.gpus} if needed.gpus else {})
+        return tune.PlacementGroupFactory(
+            [head, *[{"CPU": needed.cpus_per_env_runner}] * env_runners]
+        )
+
+    def _tuner(self, trainable: Any) -> tune.Tuner:
+        path = self.folder / "trials"
+        # Tuner.can_restore is content with less than a snapshot, and then starts anew.
+        if list(path.glob("experiment_state-*.json")):
+            return tune.Tuner.restore(
+                str(path), trainable=trainable, resume_unfinished=True, resume_errored=True
+            )
+        needed = self.sweep.resources
+        return tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=FrontierSearch(self.sweep),
+                num_samples=self.sweep.trials,
+                max_concurrent_trials=needed.concurrent,
+                trial_dirname_creator=_folder_name,
+            ),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=str(self.folder),
+                failure_config=tune.FailureConfig(max_failures=needed.max_failures),
+                callbacks=[SweepCallback(self.sweep_id)],
+                verbose=0,
+            ),
+        )
+
+    def _sit_exam(self, shared: Shared) -> None:
+        """Measure the front, and the dense network, on the test split: the only reading of it."""
+        todo = self.ledger.examinees()
+        running = [
+            ray.remote(num_cpus=1)(examine).remote(folder, sweep=self.sweep, data=shared.data)
+            for folder in todo
+        ]
+        for folder, done in zip(todo, tqdm(running, desc="Test split", leave=False), strict=True):
+            self.ledger.add_test(folder, ray.get(done))
+
+
+def examine(folder: Path, *, sweep: SweepConfig, data: ImageDataset) -> Path:
+    """Run a point's bundle on the test split; return where the record was written."""
+    bundle = read_bundle(folder / "bundle")
+    record, _ = measure(bundle.network, bundle.policy, held_out(data.test, sweep), sweep.eval_batch)
+    path = folder / "record-test.parquet"
+    write_record(record, path)
+    return path
+
+
+def _folder_name(trial: Any) -> str:
+    """Return a trial's folder name; Tune's own spells out every parameter."""
+    return f"trial-{trial.trial_id}"
+
+
+def use_tune_settings() -> None:
+    """Set what Tune reads from the environment; before it is first used."""
+    # A snapshot older than a finished trial makes a resumed sweep run that trial again.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")
+    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    # Each point is written to MLflow, and now and then drawn, before the next is looked at.
+    os.environ.setdefault("TUNE_WARN_THRESHOLD_S", "60")
+    # The sweep prints its own lines; Tune's newer output prints a box even when told not to.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    logging.getLogger("ray.tune").setLevel(logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)

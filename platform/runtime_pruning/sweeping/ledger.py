@@ -1,0 +1,110 @@
+"""The driver's book of points: each one goes to MLflow and becomes a line on the terminal."""
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from runtime_pruning.frontier.dominance import losses_of, pareto_mask
+from runtime_pruning.frontier.points import OperatingPoint, figures_of
+from runtime_pruning.frontier.records import read_record
+from runtime_pruning.frontier.report import write_report
+from runtime_pruning.frontier.summary import summarise
+from runtime_pruning.frontier.uncertainty import Evidence
+from runtime_pruning.sweeping.trial import read_point
+from runtime_pruning.tracking.mlflow_store import FrontierTracker
+
+DENSE = "dense"
+
+
+class Ledger:
+    """Writes points to the tracker, once each, and says what the frontier is so far.
+
+    Args:
+        tracker: an open sweep's; the only writer.
+    """
+
+    def __init__(self, tracker: FrontierTracker) -> None:
+        self._tracker = tracker
+        self._points: dict[str, OperatingPoint] = {}
+        self._folders: dict[str, Path] = {}
+        self._trials: set[str] = set()
+        self._test_accuracy: dict[str, float] = {}
+
+    def add(self, folder: Path) -> None:
+        """Take in the point that a folder holds, unless it is known."""
+        point = read_point(folder)
+        if point.point_id in self._points:
+            return
+        self._points[point.point_id] = point
+        self._folders[point.point_id] = folder
+        if point.trial_key not in self._trials:
+            self._trials.add(point.trial_key)
+            self._tracker.start_trial(point.trial_key, point.config)
+        self._tracker.log_point(point, folder / "record.parquet", folder / "bundle")
+        tqdm.write(f"{len(self._points):4d}  {self._line(point)}")
+
+    def add_test(self, folder: Path, record_path: Path) -> None:
+        """Take in what a point's policy did to the test split."""
+        point = read_point(folder)
+        self._tracker.log_test_record(point, record_path)
+        figures = figures_of(read_record(record_path), point.dense_macs)
+        self._test_accuracy[point.point_id] = figures.accuracy
+
+    def examinees(self) -> list[Path]:
+        """Return the folders of the points whose test figures are reported, cheapest first."""
+        dense = [point for point in self._points.values() if point.method == DENSE]
+        chosen = {point.point_id: point for point in [*self.front(), *dense]}
+        cheapest_first = sorted(chosen.values(), key=lambda point: point.macs_fraction)
+        return [self._folders[point.point_id] for point in cheapest_first]
+
+    def front(self) -> list[OperatingPoint]:
+        """Return the points that no other beats on validation, cheapest first."""
+        points = list(self._points.values())
+        if not points:
+            return []
+        mask = pareto_mask(losses_of(points)).tolist()
+        on_front = [point for point, stays in zip(points, mask, strict=True) if stays]
+        return sorted(on_front, key=lambda point: point.macs_fraction)
+
+    def draw(self, folder: Path) -> Path:
+        """Write page, picture and table of the frontier to a folder; return the page."""
+        points = list(self._points.values())
+        records = [read_record(self._folders[p.point_id] / "record.parquet") for p in points]
+        dense = [point.accuracy for point in points if point.method == DENSE]
+        summary = summarise(
+            points, [Evidence.of(record) for record in records], reference=self._tracker.reference
+        )
+        return write_report(summary, folder, dense_accuracy=dense[0] if dense else None).page
+
+    def table(self) -> str:
+        """Return the frontier and the dense network as a table for the terminal."""
+        dense = [point for point in self._points.values() if point.method == DENSE]
+        rows = {point.point_id: point for point in [*self.front(), *dense]}
+        header = (
+            f"{'MACs':>8}  {'validation':>10}  {'test':>7}  method, groups, penalty\n"
+            f"{'of dense':>8}  {'accuracy':>10}  {'':>7}"
+        )
+        return "\n".join([header, *(self._row(point) for point in rows.values())])
+
+    def __len__(self) -> int:
+        """Return how many points are known."""
+        return len(self._points)
+
+    def _row(self, point: OperatingPoint) -> str:
+        test = self._test_accuracy.get(point.point_id)
+        shown = f"{test:7.2%}" if test is not None else f"{'':>7}"
+        fraction, accuracy = f"{point.macs_fraction:8.1%}", f"{point.accuracy:10.2%}"
+        return f"{fraction}  {accuracy}  {shown}  {describe(point)}"
+
+    def _line(self, point: OperatingPoint) -> str:
+        front = "  on the front" if point in self.front() else ""
+        return (
+            f"{point.accuracy:7.2%} at {point.macs_fraction:6.1%} of dense MACs  "
+            f"{describe(point)}{front}"
+        )
+
+
+def describe(point: OperatingPoint) -> str:
+    """Return what a point is, in a few words."""
+    penalty = "" if point.penalty is None else f", penalty {point.penalty:.3g}"
+    return f"{point.method}, {point.groups} groups{penalty}, point {point.index}"

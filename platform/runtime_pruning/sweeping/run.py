@@ -1,0 +1,112 @@
+"""From command-line arguments to a finished sweep."""
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+
+from runtime_pruning.methods.evaluation import evaluate
+from runtime_pruning.network.policies import FixedPolicy
+from runtime_pruning.sweeping.checks import Material, check_sweep
+from runtime_pruning.sweeping.cluster import refuse_dead_address, results_root, start_ray
+from runtime_pruning.sweeping.config import SweepConfig
+from runtime_pruning.sweeping.driver import Sweep, use_tune_settings
+from runtime_pruning.sweeping.ledger import Ledger
+from runtime_pruning.sweeping.prepare import Prepared, prepare
+from runtime_pruning.sweeping.presets import load_preset
+from runtime_pruning.sweeping.trial import code_version, held_out
+from runtime_pruning.tracking.mlflow_store import FrontierTracker, Status
+from runtime_pruning.tracking.storage import open_store, resolve_uri
+
+EXPERIMENT = "frontier"
+
+
+def run_sweep(arguments: argparse.Namespace, *, py_modules: Sequence[Path], presets: Path) -> int:
+    """Check, prepare, sweep and draw; return 0, or 1 if a trial failed for good.
+
+    Raises:
+        UserError: whatever cannot be used, before Ray starts.
+    """
+    started = time.monotonic()
+    sweep = load_preset(arguments.preset, presets, _overrides(arguments))
+    material = check_sweep(sweep, data_dir=arguments.data_dir, weights_dir=arguments.weights_dir)
+    refuse_dead_address(os.environ.get("RAY_ADDRESS", "local"))
+    results = results_root(arguments.results)
+    sweep_id = arguments.sweep_id or new_sweep_id(arguments.preset)
+    folder = results / sweep_id
+    folder.mkdir(parents=True, exist_ok=True)
+    # Processes that open a fresh database together destroy it, so it is made here, alone.
+    uri = resolve_uri(None, results)
+    open_store(uri)
+    print(f"Sweep {sweep_id}: results in {folder}, MLflow at {uri}")
+    prepared = prepare(material, results / "prepared")
+    tracker = FrontierTracker(uri, EXPERIMENT, sweep_id, folder / "spool")
+    tracker.start_sweep(_params(material, prepared))
+    ledger = Ledger(tracker)
+    use_tune_settings()
+    start_ray(py_modules)
+    running = Sweep(
+        material=material, prepared=prepared, sweep_id=sweep_id, folder=folder, ledger=ledger
+    )
+    status: Status = "KILLED"
+    try:
+        running.run()
+        status = "FAILED" if running.failures else "FINISHED"
+    finally:
+        tracker.finish(status)
+        ray.shutdown()
+        if status == "KILLED":
+            print(f"Interrupted. Go on with: --preset {arguments.preset} --sweep-id {sweep_id}")
+    _conclude(ledger, tracker, folder, time.monotonic() - started)
+    return int(status != "FINISHED")
+
+
+def new_sweep_id(preset: str) -> str:
+    """Return a new id: the preset's name and the time."""
+    return f"{Path(preset).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _overrides(arguments: argparse.Namespace) -> list[str]:
+    """Return the command line's changes to the preset, as assignments."""
+    named = {name: getattr(arguments, name) for name in ("backbone", "dataset", "trials", "seed")}
+    given = [
+        f"{name}={yaml.safe_dump(value).splitlines()[0]}"
+        for name, value in named.items()
+        if value is not None
+    ]
+    return [*arguments.overrides, *given]
+
+
+def _params(material: Material, prepared: Prepared) -> dict[str, Any]:
+    """Return what the sweep's run in MLflow says of it."""
+    sweep: SweepConfig = material.sweep
+    validation = held_out(material.data.validation, sweep)
+    every = FixedPolicy([prepared.dense.groups] * len(prepared.dense.sites))
+    facts = evaluate(prepared.dense, every, validation, batch_size=sweep.eval_batch)
+    correct = facts.predictions_B == validation.labels_N
+    return {
+        "backbone": sweep.backbone,
+        "dataset": sweep.dataset,
+        "method": sweep.method,
+        "trials": sweep.trials,
+        "seed": sweep.seed,
+        "search": {name: str(dimension) for name, dimension in sweep.search.items()},
+        "settings": sweep.settings,
+        "prepared": prepared.key,
+        "code_version": code_version(),
+        "dense_accuracy": float(correct.mean()),
+    }
+
+
+def _conclude(ledger: Ledger, tracker: FrontierTracker, folder: Path, seconds: float) -> None:
+    """Print the frontier, and where to look at it."""
+    print(f"\n{len(ledger)} operating points in {seconds / 60:.1f} minutes. The frontier:\n")
+    print(ledger.table())
+    print(f"\nThe page: {ledger.draw(folder)}\nIn MLflow: make ui")
+    if tracker.view_path is not None:
+        print(f"  then http://127.0.0.1:5000{tracker.view_path}")

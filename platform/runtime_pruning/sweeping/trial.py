@@ -1,0 +1,265 @@
+"""What runs on a worker: one trial of the sweep, or one control, point by point.
+
+A point is a folder that is complete before anyone hears of it:
+
+    point.json       provenance, without figures
+    record.parquet   one row per validation image
+    bundle/          the network and the policy, ready to run
+    state/           what the method needs to go on from here, where it can
+"""
+
+import copy
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray import tune
+
+from runtime_pruning import methods
+from runtime_pruning.cost.macs import dense_macs, plan_macs
+from runtime_pruning.datasets import HeldOutSplit, ImageDataset, TestSplit
+from runtime_pruning.deploy import write_bundle
+from runtime_pruning.frontier.points import OperatingPoint, Provenance, derive
+from runtime_pruning.frontier.records import HeldOut, Record, read_record, write_record
+from runtime_pruning.methods import Effort, Task
+from runtime_pruning.methods.evaluation import evaluate
+from runtime_pruning.network import PrunableNetwork
+from runtime_pruning.network.policies import Policy
+from runtime_pruning.sweeping.checks import method_config
+from runtime_pruning.sweeping.config import SweepConfig
+
+Emit = Callable[[OperatingPoint, Path], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What all trials of a sweep use, by reference into Ray's object store.
+
+    Attributes:
+        data: an `ImageDataset`; a node holds it once, whatever number of workers reads it.
+        network, dense: the prepared network and its dense original.
+        prepared_key: hash of what made them; part of every trial's identity.
+    """
+
+    data: Any
+    network: Any
+    dense: Any
+    prepared_key: str
+
+
+@dataclass(kw_only=True)
+class PointReport:
+    """Measures policies and hands finished point folders on: the `Report` of one trial."""
+
+    sweep: SweepConfig
+    sweep_id: str
+    method: str
+    config: dict[str, Any]
+    data: ImageDataset
+    emit: Emit
+    index: int = 0
+
+    def __call__(
+        self,
+        policy: Policy,
+        network: PrunableNetwork,
+        effort: Effort,
+        *,
+        save_state: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Measure on the validation split, write the point's folder, hand it on."""
+        with tempfile.TemporaryDirectory(prefix="point-") as name:
+            folder = Path(name)
+            record, analytic_macs = measure(
+                network, policy, held_out(self.data.validation, self.sweep), self.sweep.eval_batch
+            )
+            provenance = self._provenance(policy, network, effort)
+            point = derive(record, provenance, analytic_macs_per_image=analytic_macs)
+            write_record(record, folder / "record.parquet")
+            (folder / "point.json").write_text(point.to_json() + "\n")
+            write_bundle(
+                folder / "bundle",
+                network,
+                policy,
+                backbone=self.sweep.backbone,
+                align=self.sweep.align,
+            )
+            if save_state is not None:
+                save_state(folder / "state")
+            self.emit(point, folder)
+        self.index += 1
+
+    def _provenance(self, policy: Policy, network: PrunableNetwork, effort: Effort) -> Provenance:
+        return Provenance(
+            sweep_id=self.sweep_id,
+            config=self.config,
+            index=self.index,
+            method=self.method,
+            backbone=self.sweep.backbone,
+            dataset=self.sweep.dataset,
+            seed=self.sweep.seed,
+            groups=network.groups,
+            dense_macs=dense_macs(network),
+            penalty=getattr(policy, "penalty", None),
+            code_version=code_version(),
+            env_steps=effort.env_steps,
+            train_seconds=effort.train_seconds,
+            epochs=effort.epochs,
+        )
+
+
+def measure(
+    network: PrunableNetwork, policy: Policy, split: HeldOutSplit, batch_size: int
+) -> tuple[Record, float]:
+    """Return the record of a policy on a held-out split, and its mean analytic MACs per image."""
+    facts = evaluate(network, policy, split, batch_size=batch_size)
+    record = Record.from_arrays(
+        split=split_name(split),
+        image_ids_N=split.ids_N,
+        labels_N=split.labels_N,
+        predictions_N=facts.predictions_B,
+        losses_N=facts.losses_B,
+        channels_NL=facts.channels_BL,
+        executed_macs_N=facts.executed_macs_B,
+    )
+    computed_B = plan_macs(network, torch.from_numpy(facts.channels_BL)) + policy.macs_per_image
+    return record, float(np.asarray(computed_B, dtype=np.float64).mean())
+
+
+def split_name(split: HeldOutSplit) -> HeldOut:
+    """Return the name that a record carries for a held-out split."""
+    return "test" if isinstance(split, TestSplit) else "validation"
+
+
+def held_out(split: HeldOutSplit, sweep: SweepConfig) -> HeldOutSplit:
+    """Return the images of a held-out split that the sweep measures on."""
+    return split if sweep.held_out_limit is None else split.head(sweep.held_out_limit)
+
+
+def read_point(folder: Path) -> OperatingPoint:
+    """Return the operating point that a point's folder holds."""
+    return OperatingPoint.from_json(
+        (folder / "point.json").read_text(), read_record(folder / "record.parquet")
+    )
+
+
+def trial_config(
+    sweep: SweepConfig, method: str, params: Mapping[str, Any], key: str
+) -> dict[str, Any]:
+    """Return all that a trial's result depends on; its hash is the trial's identity."""
+    settings = sweep.settings if method == sweep.method else {}
+    return {"method": method, **settings, **params, "seed": sweep.seed, "prepared": key}
+
+
+def run_trial(params: dict[str, Any], *, sweep: SweepConfig, sweep_id: str, shared: Shared) -> None:
+    """Run one trial that Tune started, from its last point if it has been interrupted."""
+    _use_cores(sweep)
+
+    def emit(point: OperatingPoint, folder: Path) -> None:
+        tune.report(
+            {
+                "accuracy": point.accuracy,
+                "macs_fraction": point.macs_fraction,
+                "point": point.index,
+                "point_id": point.point_id,
+            },
+            checkpoint=tune.Checkpoint.from_directory(str(folder)),
+        )
+
+    with _last_point(tune.get_checkpoint()) as last:
+        _fit(sweep.method, params, sweep, sweep_id, shared, emit, last)
+
+
+def run_control(
+    name: str, groups: int, folder: Path, *, sweep: SweepConfig, sweep_id: str, shared: Shared
+) -> list[Path]:
+    """Run one control at one group count; return its points' folders under ``folder``.
+
+    Points that an interrupted run has completed are kept.
+    """
+    _use_cores(sweep)
+    done = sorted(folder.glob("point-*"))
+
+    def emit(point: OperatingPoint, written: Path) -> None:
+        partial = folder / f".point-{point.index:03d}"
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(written, partial)
+        partial.rename(folder / f"point-{point.index:03d}")
+
+    folder.mkdir(parents=True, exist_ok=True)
+    _fit(name, {"groups": groups}, sweep, sweep_id, shared, emit, done[-1] if done else None)
+    return sorted(folder.glob("point-*"))
+
+
+def _fit(
+    name: str,
+    params: dict[str, Any],
+    sweep: SweepConfig,
+    sweep_id: str,
+    shared: Shared,
+    emit: Emit,
+    last: Path | None,
+) -> None:
+    """Give a method its task; ``last`` is the folder of the last point that is recorded."""
+    method = methods.get(name)
+    config = method_config(sweep, method, params) if name == sweep.method else method.config_type()
+    data: ImageDataset = ray.get(shared.data)
+    done = 0 if last is None else read_point(last).index + 1
+    report = PointReport(
+        sweep=sweep,
+        sweep_id=sweep_id,
+        method=name,
+        config=trial_config(sweep, name, params, shared.prepared_key),
+        data=data,
+        emit=emit,
+        index=done,
+    )
+    groups = int(params["groups"])
+    task = Task(
+        network=copy.deepcopy(ray.get(shared.network)).regroup(groups, sweep.align),
+        dense=copy.deepcopy(ray.get(shared.dense)).regroup(groups, sweep.align),
+        data=data,
+        data_ref=shared.data,
+        seed=sweep.seed,
+        pad=sweep.prepare.pad,
+        flip=sweep.prepare.flip,
+        cpus_per_env_runner=sweep.resources.cpus_per_env_runner,
+        points_done=done,
+        resume=last / "state" if last is not None and (last / "state").is_dir() else None,
+    )
+    method().fit(task, config, report)
+
+
+@contextmanager
+def _last_point(checkpoint: tune.Checkpoint | None) -> Iterator[Path | None]:
+    """Yield the folder of an interrupted trial's last point, or None in a fresh trial."""
+    if checkpoint is None:
+        yield None
+        return
+    with checkpoint.as_directory() as folder:
+        yield Path(folder)
+
+
+def _use_cores(sweep: SweepConfig) -> None:
+    """Keep torch to the cores that the trial asked for, and to its GPUs."""
+    torch.set_num_threads(max(1, int(sweep.resources.cpus)))
+    if sweep.resources.gpus == 0:
+        # Without a request Ray leaves every GPU of the host visible.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def code_version() -> str:
+    """Return the version of this package, or ``unknown`` where it was shipped uninstalled."""
+    try:
+        return version("runtime-pruning")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,70 @@
+"""Bad input is refused before Ray starts: one sentence, exit code 2."""
+
+from pathlib import Path
+
+import pytest
+
+from runtime_pruning.sweeping.main import main
+
+ROOT = Path(__file__).parents[2]
+PRESETS = ROOT / "sweeps" / "presets"
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Fail the test if Ray is started; keep results away from the repository."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("Ray was started.")
+
+    monkeypatch.setattr("ray.init", refuse)
+    monkeypatch.setenv("RUNTIME_PRUNING_RESULTS", str(tmp_path))
+    for name in ("RUNTIME_PRUNING_DATA", "RUNTIME_PRUNING_WEIGHTS", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Return the one line that bad input is answered with."""
+    code = main(["--preset", "digits", *arguments], py_modules=(), presets=PRESETS)
+    printed = capsys.readouterr().err.strip()
+    assert code == 2
+    assert printed.startswith("error: ")
+    assert "\n" not in printed
+    return printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--backbone", "digit-cnn"], "No backbone is called 'digit-cnn'. Did you mean 'digits-"),
+        (["--dataset", "digit"], "No dataset is called 'digit'. Did you mean 'digits'?"),
+        (["--set", "method=rnpp"], "No method is called 'rnpp'. Did you mean 'rnp'?"),
+        (["--set", "controls=[fixd-width]"], "Did you mean 'fixed-width'?"),
+        (["--set", "settings.cost=mac"], "No cost is called 'mac'. Did you mean 'macs'?"),
+        (["--set", "search.groups=[2, 64]"], "`groups <= channels` must hold"),
+        (["--set", "search.penalty=[-1, 1]"], "`0 <= penalty < inf` must hold, but got -1"),
+        (["--set", "search.penalti=[1]"], "`search.penalti` is no setting of 'rnp'. Did you mean"),
+        (["--set", "settings.agent.hiden=3"], "no setting 'hiden'. Did you mean 'hidden'?"),
+        (["--set", "trails=3"], "no setting 'trails'. Did you mean 'trials'?"),
+        (["--preset", "digitz"], "No preset is called 'digitz'. Did you mean 'digits'?"),
+        (["--dataset", "cifar10", "--data-dir", "nowhere"], "nowhere"),
+        (["--set", "prepare.pretrained=true"], "has no published weights"),
+    ],
+)
+def test_each_fault_is_named_with_a_way_out(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert message in refusal(capsys, *arguments)
+
+
+def test_a_dead_head_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    assert "nothing answers at '127.0.0.1:9'" in refusal(capsys)
+
+
+def test_an_unknown_option_exits_with_two() -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--trails", "3"], py_modules=(), presets=PRESETS)
+    assert caught.value.code == 2

@@ -1,0 +1,64 @@
+"""Where results go, and what is refused before a trial could wait for ever."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from runtime_pruning.errors import ConfigError, UserError
+from runtime_pruning.sweeping.cluster import (
+    refuse_dead_address,
+    refuse_what_never_fits,
+    results_root,
+)
+from runtime_pruning.sweeping.config import ResourceConfig
+
+
+def test_results_root_prefers_the_choice_then_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNTIME_PRUNING_RESULTS", str(tmp_path / "named"))
+    assert results_root(tmp_path / "chosen") == tmp_path / "chosen"
+    assert results_root() == tmp_path / "named"
+
+
+def test_results_of_a_submitted_job_outlive_its_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RUNTIME_PRUNING_RESULTS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert results_root() == tmp_path / "results"
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert results_root() == Path.home() / "runtime-pruning"
+
+
+def test_a_dead_head_is_refused_and_a_living_one_is_not() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+        with pytest.raises(UserError, match=f"nothing answers at '127.0.0.1:{port}'"):
+            refuse_dead_address(f"127.0.0.1:{port}")
+        server.listen()
+        refuse_dead_address(f"ray://127.0.0.1:{port}")
+    refuse_dead_address("local")
+
+
+@pytest.mark.parametrize(
+    ("needed", "env_runners", "nodes"),
+    [
+        (ResourceConfig(cpus=4), 0, [{"CPU": 2.0}, {"CPU": 2.0}]),
+        (ResourceConfig(cpus=1, cpus_per_env_runner=1), 2, [{"CPU": 2.0}]),
+        (ResourceConfig(gpus=1), 0, [{"CPU": 8.0}]),
+        (ResourceConfig(), 0, []),
+    ],
+)
+def test_a_trial_that_never_fits_is_refused_with_the_arithmetic(
+    needed: ResourceConfig, env_runners: int, nodes: list[dict[str, float]]
+) -> None:
+    with pytest.raises(ConfigError, match="A trial must fit the cluster, but it asks for"):
+        refuse_what_never_fits(needed, env_runners, nodes)
+
+
+def test_a_trial_that_fits_passes() -> None:
+    needed = ResourceConfig(cpus=1, cpus_per_env_runner=0.5, gpus=0.5)
+    refuse_what_never_fits(needed, 2, [{"CPU": 2.0, "GPU": 1.0}])
