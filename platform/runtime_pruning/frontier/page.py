@@ -18,7 +18,9 @@ def draw_page(summary: FrontierSummary, path: Path, *, dense_accuracy: float | N
     _add_dense(figure, summary, dense_accuracy)
     _dress(figure, summary, dense_accuracy)
     config = {"displaylogo": False, "responsive": True}
-    figure.write_html(path, include_plotlyjs=True, config=config, div_id="frontier")
+    figure.write_html(
+        path, include_plotlyjs=True, config=config, div_id="frontier", default_height="96vh"
+    )
 
 
 def _add_front(figure: go.Figure, summary: FrontierSummary) -> None:
@@ -102,10 +104,15 @@ def _dress(figure: go.Figure, summary: FrontierSummary, dense_accuracy: float | 
     shares = [share / 10 for share in range(0, 11, 2)]
     figure.update_layout(
         template="plotly_white",
-        title={"text": f"<b>{title}</b><br><sup>{subtitle}</sup>", "x": 0.02},
+        title={
+            "text": f"<b>{title}</b><br><sup>{subtitle}</sup>",
+            "x": 0.02,
+            "y": 0.97,
+            "yanchor": "top",
+        },
         font={"family": "system-ui, sans-serif", "size": 15, "color": style.INK},
         legend={"x": 0.99, "y": 0.02, "xanchor": "right", "yanchor": "bottom"},
-        margin={"l": 80, "r": 30, "t": 130, "b": 70},
+        margin={"l": 80, "r": 30, "t": 115, "b": 70},
         hoverlabel={"align": "left", "font": {"size": 13}},
         xaxis={
             "title": "executed MACs per image (policy included)",
@@ -114,12 +121,12 @@ def _dress(figure: go.Figure, summary: FrontierSummary, dense_accuracy: float | 
         },
         yaxis={"title": "accuracy", "range": frame.accuracy, "tickformat": ".1%"},
         xaxis2={
-            "title": {"text": "share of the dense network's MACs", "font": {"size": 13}},
             "overlaying": "x",
             "side": "top",
             "matches": "x",
             "tickvals": [share * dense_macs for share in shares],
-            "ticktext": [f"{share:.0%}" for share in shares],
+            "ticktext": [*(f"{share:.0%}" for share in shares[:-1]), "100% of dense"],
+            "tickfont": {"size": 13, "color": style.FAINT},
             "showgrid": False,
         },
     )

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 
 from runtime_pruning.errors import DataError
 from runtime_pruning.frontier.points import OperatingPoint
@@ -72,8 +73,16 @@ def load_point(client: MlflowClient, run: Run) -> StoredPoint:
 
 
 def _download(client: MlflowClient, run: Run, artifact: str, folder: str) -> Path:
-    """Return a local copy of a run's artifact."""
-    return Path(client.download_artifacts(run.info.run_id, artifact, folder))
+    """Return a local copy of a run's artifact, without a progress bar for each small file."""
+    shown = MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.get_raw()
+    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
+    try:
+        return Path(client.download_artifacts(run.info.run_id, artifact, folder))
+    finally:
+        if shown is None:
+            MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.unset()
+        else:
+            MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(shown)
 
 
 def _experiment_ids(client: MlflowClient) -> Iterator[str]:

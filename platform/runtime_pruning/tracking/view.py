@@ -13,6 +13,7 @@ from typing import Any
 from runtime_pruning.tracking import glossary
 
 _SECTION = "frontier"
+_MAX_LINKS = 12  # a tag of an experiment holds 5000 characters
 
 
 def view_key(sweep_id: str) -> str:
@@ -36,6 +37,20 @@ def view_path(experiment_id: str, sweep_id: str) -> str:
 def run_path(experiment_id: str, run_id: str) -> str:
     """Return the part of a run's address behind the server's."""
     return f"/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def experiment_note(old: str, experiment_id: str, sweep_id: str) -> str:
+    """Return the experiment's description with a link to a sweep's view as its first line.
+
+    MLflow folds the description down to its first line, on every page of the experiment: so the
+    newest sweep's frontier is two clicks from the root page. Text that is not ours stays.
+    """
+    start = f"[Frontier of {sweep_id}]("
+    link = view_path(experiment_id, sweep_id).removeprefix("/")
+    lines = [line for line in old.splitlines() if line.strip() and not line.startswith(start)]
+    ours = [line for line in lines if line.startswith("[Frontier of ")][: _MAX_LINKS - 1]
+    others = [line for line in lines if not line.startswith("[Frontier of ")]
+    return "\n\n".join([f"{start}{link}): accuracy against executed MACs", *ours, *others])
 
 
 def view_value(sweep_id: str, at_ms: int) -> str:
@@ -79,6 +94,8 @@ def _state(sweep_id: str) -> dict[str, Any]:
                 "isReordered": False,
                 "deleted": False,
                 "isGenerated": False,
+                "columns": 1,
+                "cardHeight": 420,
             }
         ],
         "compareRunCharts": _charts(),
@@ -101,20 +118,21 @@ def _charts() -> list[dict[str, Any]]:
     accuracy = glossary.ACCURACY.name
     parallel = {
         "type": "PARALLEL",
+        "displayName": "Settings, cost, accuracy",
         "selectedParams": ["groups", "penalty"],
         "selectedMetrics": [glossary.MACS_FRACTION.name, accuracy],
     }
     return [
-        {**_frame("scatter"), **_scatter(cost, accuracy)},
-        {**_frame("scatter-p90"), **_scatter(tail, accuracy)},
+        {**_frame("scatter"), **_scatter(cost, accuracy, "Accuracy against mean MACs")},
+        {**_frame("scatter-p90"), **_scatter(tail, accuracy, "Accuracy against p90 MACs")},
         {**_frame("parallel"), **parallel},
     ]
 
 
-def _scatter(x: str, y: str) -> dict[str, Any]:
+def _scatter(x: str, y: str, name: str) -> dict[str, Any]:
     """Return a scatter chart of two metrics."""
     axes = {"xaxis": {"key": x, "type": "METRIC"}, "yaxis": {"key": y, "type": "METRIC"}}
-    return {"type": "SCATTER", **axes}
+    return {"type": "SCATTER", "displayName": name, **axes}
 
 
 def _frame(uuid: str) -> dict[str, Any]:

@@ -142,13 +142,17 @@ class EventWriter:
         self._runs.end(sweep, status)
 
     def _install_view(self, at_ms: int) -> None:
-        """Install the saved view; its format is MLflow's own, so failing is no more than a pity."""
+        """Install the saved view and link it from the experiment's description.
+
+        The view's format is MLflow's own: failing to install it is no more than a pity.
+        """
+        client, experiment = self._runs.client, self.experiment_id
         try:
-            self._runs.client.set_experiment_tag(
-                self.experiment_id,
-                view.view_tag(self._sweep_id),
-                view.view_value(self._sweep_id, at_ms),
-            )
+            value = view.view_value(self._sweep_id, at_ms)
+            client.set_experiment_tag(experiment, view.view_tag(self._sweep_id), value)
+            old = client.get_experiment(experiment).tags.get(glossary.NOTE, "")
+            note = view.experiment_note(old, experiment, self._sweep_id)
+            client.set_experiment_tag(experiment, glossary.NOTE, note)
         except Exception:
             log.warning("The saved view could not be installed.", exc_info=True)
 
