@@ -51,6 +51,7 @@ def executed_macs(backbone: nn.Module, image_shape: tuple[int, int, int]) -> Exe
 
 def test_the_built_in_backbones_are_known() -> None:
     assert set(BUILT_IN) <= set(backbones.names())
+    assert backbones.get("mcifarnet")(num_classes=3, image_shape=CIFAR)[-1].out_features == 3
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

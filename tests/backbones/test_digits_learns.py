@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from runtime_pruning import backbones, datasets
 
-EPOCHS = 12
+EPOCHS = 20
 BATCH = 64
 
 

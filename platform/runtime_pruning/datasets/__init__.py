@@ -7,7 +7,7 @@ once). A third party names its loader under the entry-point group ``runtime_prun
 
 from runtime_pruning.datasets import cifar10 as _cifar10
 from runtime_pruning.datasets import digits as _digits
-from runtime_pruning.datasets.catalogue import DATA_ENV, DatasetLoader, load, names, register
+from runtime_pruning.datasets.catalogue import DATA_ENV, DatasetLoader, get, load, names, register
 from runtime_pruning.datasets.splits import (
     DatasetInfo,
     HeldOutSplit,
@@ -32,6 +32,7 @@ __all__ = [
     "TrainingSplit",
     "ValidationSplit",
     "augment",
+    "get",
     "load",
     "names",
     "register",

@@ -21,6 +21,15 @@ def register(name: str) -> Callable[[DatasetLoader], DatasetLoader]:
     return _registry.register(name)
 
 
+def get(name: str) -> DatasetLoader:
+    """Return the dataset loader called ``name``; nothing is created or loaded.
+
+    Raises:
+        UnknownNameError: nobody registered the name; the message suggests the nearest.
+    """
+    return _registry.get(name)
+
+
 def names() -> list[str]:
     """Return the names of all known datasets, third-party ones included, sorted."""
     return sorted(_registry)

@@ -38,7 +38,7 @@ def decode_pngs(
     """
     images_NCHW = np.empty((len(pngs), *image_shape), np.uint8)
     chunks = [range(start, min(start + CHUNK, len(pngs))) for start in range(0, len(pngs), CHUNK)]
-    workers = threads or len(os.sched_getaffinity(0))
+    workers = threads or _usable_cores()
     with (
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(pngs), desc=f"Decoding {what}", unit="image", disable=None) as bar,
@@ -52,6 +52,13 @@ def decode_pngs(
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return images_NCHW
+
+
+def _usable_cores() -> int:
+    """Return the cores that this process may run on, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _decode_rows(pngs: Sequence[bytes], rows: range, images_NCHW: UInt8Array, what: str) -> None:

@@ -1,0 +1,77 @@
+"""The contract suite for datasets notices what it is there to notice."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime_pruning import datasets
+from runtime_pruning.datasets import ImageDataset, PolicySplit, catalogue
+from runtime_pruning.errors import ContractError
+from runtime_pruning.registry import Registry
+from runtime_pruning.testing.datasets import DatasetContract
+
+
+class OneClassPolicy(DatasetContract):
+    dataset_name = "digits"
+
+    def load(self) -> ImageDataset:
+        digits = datasets.load("digits")
+        rows = np.flatnonzero(digits.policy.labels_N == 3)
+        return replace(digits, policy=digits.policy.take(rows))
+
+
+class DarkTraining(DatasetContract):
+    dataset_name = "digits"
+
+    def load(self) -> ImageDataset:
+        digits = datasets.load("digits")
+        whole = digits.training
+        dark = whole.images_NCHW // 16
+        arrays = (digits.info, dark, whole.labels_N, whole.ids_N)
+        return replace(digits, training=type(whole).from_arrays(*arrays))
+
+
+class OtherImagesEachTime(DatasetContract):
+    dataset_name = "digits"
+    sizes: Iterator[int] = iter(range(100, 0, -1))
+
+    def load(self) -> ImageDataset:
+        digits = datasets.load("digits")
+        return replace(digits, policy=digits.policy.take(np.arange(next(self.sizes))))
+
+
+class AnotherName(DatasetContract):
+    dataset_name = "digits-of-mine"
+
+    def load(self) -> ImageDataset:
+        return datasets.load("digits")
+
+
+@pytest.mark.parametrize(
+    ("suite", "test"),
+    [
+        (OneClassPolicy, "test_each_split_holds_each_class"),
+        (DarkTraining, "test_pixels_use_the_range_of_a_byte"),
+        (OtherImagesEachTime, "test_loading_twice_gives_the_same_images"),
+        (AnotherName, "test_it_is_known_by_its_name"),
+    ],
+)
+def test_a_broken_dataset_fails_its_contract(suite: type[DatasetContract], test: str) -> None:
+    with pytest.raises(AssertionError):
+        getattr(suite(), test)()
+
+
+def test_a_loader_that_returns_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A registry of its own: what is registered stays registered.
+    monkeypatch.setattr(catalogue, "_registry", Registry("dataset", "no.such.group"))
+
+    @datasets.register("broken")
+    def broken(data_dir: Path | None) -> ImageDataset:
+        return PolicySplit  # type: ignore[return-value]
+
+    assert datasets.get("broken") is broken
+    with pytest.raises(ContractError, match="'broken' must be an ImageDataset, but got"):
+        datasets.load("broken")
