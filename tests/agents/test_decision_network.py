@@ -32,6 +32,7 @@ def test_steps_and_whole_episodes_agree(shape: dict[str, object]) -> None:
     features_BLF = torch.rand(9, 3, 6)
     for site, width in enumerate((4, 6, 5)):
         features_BLF[:, site, width:] = 0
+    network.standardise(features_BLF)
     previous_BL = torch.randint(0, 4, (9, 3))
     penalty_B = torch.rand(9)
     state = network.initial_state(9)
@@ -57,6 +58,18 @@ def test_values_depend_on_everything_the_network_is_shown() -> None:
     assert not torch.equal(network(seen_BLF, previous_BL, penalty_B)[0, 2], before[0, 2])
     assert not torch.equal(network(features_BLF, previous_BL + 1, penalty_B), before)
     assert not torch.equal(network(features_BLF, previous_BL, penalty_B * 2), before)
+
+
+def test_features_are_standardised_and_dead_ones_only_shifted() -> None:
+    network = make()
+    features_BLF = torch.zeros(4, 3, 6)
+    features_BLF[:, 0, 0] = torch.tensor([1.0, 3.0, 1.0, 3.0])
+    features_BLF[:, 0, 1] = 7.0
+    network.standardise(features_BLF)
+    assert network.feature_mean_LF[0].tolist() == [2, 7, 0, 0, 0, 0]
+    assert network.feature_scale_LF[0].tolist() == [1] * 6  # deviation 1, then constants
+    network.standardise(features_BLF * 10)
+    assert network.feature_scale_LF[0].tolist() == pytest.approx([0.1, 1, 1, 1, 1, 1])
 
 
 def test_no_penalty_is_the_smallest_penalty() -> None:

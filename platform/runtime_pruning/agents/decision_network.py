@@ -22,6 +22,7 @@ GATES = {"gru": 3, "lstm": 4}
 
 # Penalties span decades; below this floor they count as zero.
 PENALTY_FLOOR = 1e-4
+LEAST_DEVIATION = 1e-5  # features that vary less count as constant
 
 State = tuple[Tensor, ...]  # hidden state, and the LSTM's cell state: each (1, B, H)
 
@@ -74,9 +75,13 @@ class Decision(NamedTuple):
 class DecisionNetwork(nn.Module):
     """Values of running 1 to G groups, site by site.
 
-    Weights of encoders and decoders lie in banks over the sites, padded to the widest features:
-    a whole batch of episodes is then one batched product.
+    Features are standardised by constants (`standardise`), neutral at first: pooled activations
+    vary little around large means. Weights of encoders and decoders lie in banks over the sites,
+    padded to the widest features: a whole batch of episodes is then one batched product.
     """
+
+    feature_mean_LF: Tensor
+    feature_scale_LF: Tensor
 
     def __init__(self, config: DecisionConfig) -> None:
         super().__init__()
@@ -84,6 +89,8 @@ class DecisionNetwork(nn.Module):
         sites, groups = config.num_sites, config.groups
         encoder, hidden, widest = config.encoder, config.hidden, max(config.feature_widths)
         outputs = groups + config.dueling
+        self.register_buffer("feature_mean_LF", torch.zeros(sites, widest))
+        self.register_buffer("feature_scale_LF", torch.ones(sites, widest))
         self.encode_LFD = nn.Parameter(torch.zeros(sites, widest, encoder))
         self.encode_penalty_LD = nn.Parameter(torch.zeros(sites, encoder))
         self.encode_previous_LPD = nn.Parameter(torch.zeros(sites, groups + 1, encoder))
@@ -107,13 +114,27 @@ class DecisionNetwork(nn.Module):
             bound = 1 / math.sqrt(self.config.hidden)
             nn.init.uniform_(self.decode_LHG[site].data, -bound, bound)
 
+    @torch.no_grad()
+    def standardise(self, features_BLF: Tensor) -> None:
+        """Shift and scale features from here on, so that these have mean 0 and deviation 1.
+
+        Features that do not vary are shifted only.
+
+        Args:
+            features_BLF: of images under plans like those to come, zero-padded.
+        """
+        deviation_LF, mean_LF = torch.std_mean(features_BLF, dim=0, correction=0)
+        self.feature_mean_LF.copy_(mean_LF)
+        varies_LF = deviation_LF > LEAST_DEVIATION
+        self.feature_scale_LF.copy_(torch.where(varies_LF, 1 / deviation_LF, 1.0))
+
     @property
     def macs_per_image(self) -> int:
         """Multiply-accumulates of all decisions on one image.
 
         Encoders (features and penalty; the previous decision is a table look-up), the gates of
-        the recurrent cell, and decoders. Biases and pointwise operations multiply nothing that
-        is accumulated and count as none, as in the backbone.
+        the recurrent cell, and decoders. Pointwise operations count as none, as in the backbone;
+        the standardisation of features can be folded into the encoders.
         """
         config = self.config
         encoders = sum(width + 1 for width in config.feature_widths) * config.encoder
@@ -144,9 +165,9 @@ class DecisionNetwork(nn.Module):
             state: from the site before, or `initial_state`.
         """
         width = self.config.feature_widths[site]
-        encoded_BD = torch.addmm(
-            self.encode_bias_LD[site], features_BF[:, :width], self.encode_LFD[site, :width]
-        )
+        seen_BF = features_BF[:, :width] - self.feature_mean_LF[site, :width]
+        seen_BF = seen_BF * self.feature_scale_LF[site, :width]
+        encoded_BD = torch.addmm(self.encode_bias_LD[site], seen_BF, self.encode_LFD[site, :width])
         encoded_BD = encoded_BD + _log_penalty(penalty_B)[:, None] * self.encode_penalty_LD[site]
         encoded_BD = encoded_BD + self.encode_previous_LPD[site, previous_B]
         hidden_B1H, state = self._recur(encoded_BD.relu()[:, None], state)
@@ -161,7 +182,8 @@ class DecisionNetwork(nn.Module):
             previous_BL: groups chosen at the site before each, int64; 0 at the first.
             penalty_B: reward lost per unit of cost, at least 0.
         """
-        encoded_BLD = torch.einsum("blf,lfd->bld", features_BLF, self.encode_LFD)
+        seen_BLF = (features_BLF - self.feature_mean_LF) * self.feature_scale_LF
+        encoded_BLD = torch.einsum("blf,lfd->bld", seen_BLF, self.encode_LFD)
         penalty_B11 = _log_penalty(penalty_B)[:, None, None]
         encoded_BLD = encoded_BLD + penalty_B11 * self.encode_penalty_LD + self.encode_bias_LD
         site_L = torch.arange(self.config.num_sites, device=previous_BL.device)

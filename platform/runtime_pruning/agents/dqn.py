@@ -39,6 +39,7 @@ from runtime_pruning.agents.sharing import Shared
 from runtime_pruning.errors import ContractError
 
 LEARNER, MODULE = "learner", "rl_module"
+STANDARDISING_EPISODES = 1024
 
 
 class LabelledImages(Protocol):
@@ -198,6 +199,7 @@ class PruningDQN(DQN):
         self.backbone: Mapping[str, Any] | None = None
         self.backbone_version = 0
         self._updates_due = 0.0
+        self._standardised = not settings.standardise
 
     @classmethod
     def get_default_config(cls) -> PruningDQNConfig:
@@ -210,6 +212,8 @@ class PruningDQN(DQN):
         steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
         if not added or steps < self.config.num_steps_sampled_before_learning_starts:
             return
+        if not self._standardised:
+            self._standardise()
         settings = self.config.settings
         self._updates_due += settings.replay_ratio * added / settings.batch_episodes
         if self._updates_due < 1:
@@ -235,6 +239,17 @@ class PruningDQN(DQN):
         self.metrics.aggregate(metrics, key=ENV_RUNNER_RESULTS)
         batches = [episodes for runner in samples for episodes in runner]
         return sum(self.local_replay_buffer.add(episodes) for episodes in batches)
+
+    def _standardise(self) -> None:
+        """Measure the features of the episodes so far, and standardise by them from here on."""
+        drawn = self.local_replay_buffer.sample(STANDARDISING_EPISODES)
+        features_BLF = torch.from_numpy(drawn.features_ELF)
+        self.learner_group.foreach_learner(
+            lambda learner: learner.module[DEFAULT_MODULE_ID].standardise(
+                features_BLF.to(learner.device)
+            )
+        )
+        self._standardised = True
 
     def _update(self, steps: int) -> list[dict[str, Any]]:
         """Take one gradient step; return the learners' results."""
@@ -301,6 +316,7 @@ class PruningDQN(DQN):
             "pruning": {
                 "backbone": self.backbone,
                 "backbone_version": self.backbone_version,
+                "standardised": self._standardised,
                 "replay": replay,
             }
         }
@@ -311,6 +327,7 @@ class PruningDQN(DQN):
         own = state.get("pruning")
         if own is None:
             return
+        self._standardised = own["standardised"]
         if own["backbone"] is not None:
             self.push_backbone(own["backbone"], own["backbone_version"])
         self.local_replay_buffer.flush(self.backbone_version)

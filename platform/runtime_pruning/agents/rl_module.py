@@ -39,6 +39,11 @@ class RNPModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, QNetAPI):
         """Copy the network that acts."""
         self._target_q_network = make_target_network(self.q_network)
 
+    def standardise(self, features_BLF: Tensor) -> None:
+        """Standardise features alike in the network that acts and in its target."""
+        self.q_network.standardise(features_BLF)
+        self._target_q_network.standardise(features_BLF)
+
     def get_target_network_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """Return the network that acts with its target."""
         return [(self.q_network, self._target_q_network)]

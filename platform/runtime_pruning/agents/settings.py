@@ -13,6 +13,7 @@ class DQNSettings:
 
     Attributes:
         encoder, hidden, cell, dueling: shape of the decision network, see `DecisionConfig`.
+        standardise: give features mean 0 and deviation 1, as measured once, after the warm-up.
         gamma: discount per site. Episodes are short and finite, so 1 is exact.
         lr: Adam's learning rate.
         grad_clip: greatest global norm of a gradient.
@@ -25,7 +26,7 @@ class DQNSettings:
         batch_episodes: whole episodes per gradient step.
         replay_ratio: episodes trained on per episode sampled, however many env runners there are.
         replay_episodes: capacity of the replay.
-        warmup_episodes: episodes sampled before the first gradient step.
+        warmup_episodes: at least so many episodes are sampled before the first gradient step.
         store_replay: keep the replay in checkpoints.
         env_runners: processes that sample; 0 samples in the driver.
         images_per_runner: images that an env runner moves in lockstep.
@@ -41,6 +42,7 @@ class DQNSettings:
     hidden: int = 64
     cell: Cell = "gru"
     dueling: bool = False
+    standardise: bool = True
     gamma: float = 1.0
     lr: float = 1e-3
     grad_clip: float = 10.0
