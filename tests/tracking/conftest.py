@@ -1,6 +1,7 @@
-"""Gives tests the synthetic records of the frontier."""
+"""Gives tests the synthetic records of the frontier, and fresh SQLite stores."""
 
 import importlib.util
+import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -16,3 +17,20 @@ def synthetic() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database of MLflow's: migrating takes seconds, copying does not."""
+    from runtime_pruning.tracking.storage import open_store
+
+    path = tmp_path_factory.mktemp("template") / "mlflow.db"
+    open_store(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def uri(migrated: Path, tmp_path: Path) -> str:
+    """A store of the test's own."""
+    shutil.copyfile(migrated, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"

@@ -112,7 +112,7 @@ def _dress(figure: go.Figure, summary: FrontierSummary, dense_accuracy: float | 
         },
         font={"family": "system-ui, sans-serif", "size": 15, "color": style.INK},
         legend={"x": 0.99, "y": 0.02, "xanchor": "right", "yanchor": "bottom"},
-        margin={"l": 80, "r": 30, "t": 115, "b": 70},
+        margin={"l": 80, "r": 30, "t": 95, "b": 70},
         hoverlabel={"align": "left", "font": {"size": 13}},
         xaxis={
             "title": "executed MACs per image (policy included)",

@@ -159,7 +159,7 @@ class EventWriter:
     def _sweep_run(self, at_ms: int) -> Run:
         return self._run(
             self._sweep_id,
-            name=f"sweep {self._sweep_id}",
+            name=self._sweep_id,
             tags={glossary.KIND: "sweep", glossary.SWEEP_ID: self._sweep_id},
             parent=None,
             at_ms=at_ms,

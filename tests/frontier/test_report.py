@@ -1,0 +1,100 @@
+"""Page, picture and table of a frontier whose shape is known."""
+
+import re
+import struct
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from runtime_pruning.errors import DataError
+from runtime_pruning.frontier.dominance import Reference
+from runtime_pruning.frontier.report import markdown_table, write_report
+from runtime_pruning.frontier.style import steps
+from runtime_pruning.frontier.summary import FrontierSummary, summarise
+from runtime_pruning.frontier.uncertainty import Evidence
+
+
+@pytest.fixture(scope="module")
+def summary(synthetic: ModuleType) -> FrontierSummary:
+    measured = [
+        synthetic.make_point(0.3, penalty=0.05),
+        synthetic.make_point(0.6, penalty=0.02),
+        synthetic.make_point(0.7, method="fixed-width", skill=0.6),
+    ]
+    return summarise(
+        [point for point, _ in reversed(measured)],
+        [Evidence.of(record) for _, record in reversed(measured)],
+        reference=Reference(),
+        replicates=200,
+    )
+
+
+def test_summary_by_hand(summary: FrontierSummary) -> None:
+    cheap, dear, beaten = summary.points
+    assert [point.penalty for point in summary.points] == [0.05, 0.02, None]
+    assert summary.on_front_P.tolist() == [True, True, False]
+    assert summary.front == (cheap, dear)
+    assert summary.probability_P.tolist() == [1.0, 1.0, 0.0]
+    expected = (1.1 - cheap.macs_fraction) * cheap.accuracy
+    expected += (1.1 - dear.macs_fraction) * (dear.accuracy - cheap.accuracy)
+    assert summary.hypervolume == pytest.approx(expected)
+    for p, point in enumerate(summary.points):
+        assert summary.accuracy.low_P[p] < point.accuracy < summary.accuracy.high_P[p]
+    assert beaten.accuracy < cheap.accuracy
+
+
+def test_the_front_is_a_staircase_up_to_the_dense_cost(summary: FrontierSummary) -> None:
+    cheap, dear = summary.front
+    corner = steps(summary)
+    macs = [cheap.executed_macs_per_image, dear.executed_macs_per_image, cheap.dense_macs]
+    assert corner.macs.tolist() == macs
+    assert corner.accuracy.tolist() == [cheap.accuracy, dear.accuracy, dear.accuracy]
+    assert (corner.low <= corner.accuracy).all()
+    assert (np.diff(corner.low) >= 0).all()
+
+
+def test_report_files(summary: FrontierSummary, tmp_path: Path) -> None:
+    files = write_report(summary, tmp_path / "report", dense_accuracy=0.917)
+    png = files.picture.read_bytes()
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", png[16:24])
+    assert (width, height) == (1376, 800)
+    page = files.page.read_text()
+    # Works offline: plotly.js is inside, and nothing is fetched.
+    assert len(page) > 1_000_000
+    assert not re.search(r"<script[^>]+src=|<link[^>]+href=", page)
+    for point in summary.points:
+        assert point.point_id in page
+    assert "resnet20-cifar on cifar10" in page
+    assert "validation split, 500 images, seed 0" in page
+    assert "dense network" in page
+    assert files.table.read_text() == markdown_table(summary) + "\n"
+
+
+def test_a_report_without_the_dense_network(summary: FrontierSummary, tmp_path: Path) -> None:
+    files = write_report(summary, tmp_path, dense_accuracy=None)
+    assert "dense network" not in files.page.read_text()
+
+
+def test_table(summary: FrontierSummary) -> None:
+    cheap = summary.front[0]
+    lines = markdown_table(summary).splitlines()
+    assert len(lines) == 5
+    assert lines[2].startswith(f"| **rnp** | **4** | **0.05** | **{100 * cheap.accuracy:.2f} ±")
+    assert lines[4].startswith("| fixed-width | 4 | none |")
+    assert {line.count("|") for line in lines} == {8}
+    short = markdown_table(summary, front_only=True, limit=1).splitlines()
+    assert short == [*lines[:3], "", "and 1 more."]
+
+
+def test_points_that_do_not_compare_are_refused(synthetic: ModuleType) -> None:
+    one, record = synthetic.make_point(0.3)
+    facts = Evidence.of(record)
+    from dataclasses import replace
+
+    with pytest.raises(DataError, match="must share backbone"):
+        summarise([one, replace(one, backbone="other")], [facts, facts], reference=Reference())
+    with pytest.raises(DataError, match="must share backbone"):
+        summarise([], [], reference=Reference())

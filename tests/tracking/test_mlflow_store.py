@@ -1,0 +1,327 @@
+"""A sweep in a real SQLite store: what is written, once, whatever the store does meanwhile."""
+
+import json
+import logging
+import pickle
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from runtime_pruning.errors import DataError
+from runtime_pruning.frontier import OperatingPoint, Record, derive, write_record
+from runtime_pruning.frontier.dominance import Reference, hypervolume, losses_of, pareto_mask
+from runtime_pruning.tracking import glossary
+from runtime_pruning.tracking.mlflow_store import FrontierTracker
+from runtime_pruning.tracking.rebuild import rebuild, rebuild_test_record
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader")
+
+
+@pytest.fixture
+def tracker(uri: str, tmp_path: Path) -> FrontierTracker:
+    return FrontierTracker(uri, "frontier", "s1", tmp_path / "spool", retry_after_s=0.0)
+
+
+def log_point(tracker: FrontierTracker, measured: tuple[OperatingPoint, Record]) -> None:
+    """Log through a file that is gone as soon as the call is back."""
+    point, record = measured
+    path = tracker._spool_dir.parent / "record-of-the-trial.parquet"
+    write_record(record, path)
+    tracker.log_point(point, path)
+    path.unlink()
+
+
+def runs_of(uri: str, kind: str) -> list[Run]:
+    client = MlflowClient(uri)
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    return list(client.search_runs(experiments, f"tags.`frontier.kind` = '{kind}'"))
+
+
+def by_id(uri: str) -> dict[str, Run]:
+    return {run.data.tags[glossary.POINT_ID]: run for run in runs_of(uri, "point")}
+
+
+@pytest.fixture
+def broken(uri: str) -> tuple[Callable[[str], None], Callable[[], None]]:
+    """Makes a table refuse new rows, as a full disk would; gives back the way to mend it."""
+    database = uri.removeprefix("sqlite:///")
+
+    def break_table(table: str) -> None:
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute(
+                f"CREATE TRIGGER deny BEFORE INSERT ON {table} "
+                "BEGIN SELECT RAISE(FAIL, 'the disk is full'); END"
+            )
+
+    def mend() -> None:
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute("DROP TRIGGER deny")
+
+    return break_table, mend
+
+
+def test_a_sweep_is_nested_runs(
+    tracker: FrontierTracker, uri: str, synthetic: ModuleType, tmp_path: Path
+) -> None:
+    sweep = synthetic.make_sweep()
+    tracker.start_sweep({"trials": 12, "prepare": {"lr": 0.1}, "dense_accuracy": 0.917})
+    for point, record in sweep:
+        tracker.start_trial(point.trial_key, point.config)
+        log_point(tracker, (point, record))
+        tracker.finish_trial(point.trial_key)
+    assert tracker.finish() == 0
+
+    (root,) = runs_of(uri, "sweep")
+    trials, points = runs_of(uri, "trial"), by_id(uri)
+    assert {run.info.status for run in [root, *trials, *points.values()]} == {"FINISHED"}
+    assert len(trials) == len(points) == 12
+    assert root.data.params == {
+        "trials": "12",
+        "prepare.lr": "0.1",
+        "dense_accuracy": "0.917",
+        "reference_accuracy": "0.0",
+        "reference_macs_fraction": "1.1",
+    }
+    assert {run.data.tags[glossary.PARENT] for run in trials} == {root.info.run_id}
+    trial_of = {run.data.tags[glossary.TRIAL_KEY]: run.info.run_id for run in trials}
+    losses = losses_of([point for point, _ in sweep])
+    for (point, _), on_front in zip(sweep, pareto_mask(losses), strict=True):
+        run = points[point.point_id]
+        assert run.data.tags[glossary.PARENT] == trial_of[point.trial_key]
+        assert run.data.tags[glossary.ON_FRONT] == ("true" if on_front else "false")
+        assert run.data.tags[glossary.METHOD] == point.method
+        assert run.data.params["backbone"] == "resnet20-cifar"
+        assert run.data.params["config.fraction"] == str(point.config["fraction"])
+        assert run.data.metrics["accuracy"] == point.accuracy
+        assert run.data.metrics["executed_macs_per_image"] == point.executed_macs_per_image
+        assert run.data.metrics["macs_fraction"] == point.macs_fraction
+        assert set(run.data.metrics) <= {metric.name for metric in glossary.ALL_METRICS}
+
+    client = MlflowClient(uri)
+    assert root.data.metrics["points_done"] == 12
+    assert root.data.metrics["hypervolume"] == hypervolume(losses, Reference().losses_K)
+    history = client.get_metric_history(root.info.run_id, "hypervolume")
+    assert [entry.step for entry in history] == list(range(1, 13))
+    volumes = [entry.value for entry in history]
+    assert volumes == sorted(volumes)
+    names = {file.path for file in client.list_artifacts(root.info.run_id)}
+    assert names == {glossary.PAGE, glossary.PICTURE, glossary.TABLE}
+    note = root.data.tags[glossary.NOTE]
+    assert f"{int(pareto_mask(losses).sum())} on the front" in note
+    assert str(tracker.view_path).removeprefix("/") in note
+    assert str(tmp_path) in client.get_experiment(root.info.experiment_id).artifact_location
+    # From MLflow alone, the same to the last bit.
+    assert rebuild(uri, "s1") == sorted(sweep, key=lambda m: (m[0].trial_key, m[0].index))
+
+
+def test_an_unknown_sweep_is_named(tracker: FrontierTracker, uri: str) -> None:
+    tracker.start_sweep({})
+    assert rebuild(uri, "s1") == []
+    with pytest.raises(DataError, match="No sweep 's2'"):
+        rebuild(uri, "s2")
+
+
+def test_logging_again_changes_nothing(
+    tracker: FrontierTracker,
+    uri: str,
+    synthetic: ModuleType,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    point, record = synthetic.make_point(0.5)
+    tracker.start_sweep({"trials": 1})
+    tracker.start_trial(point.trial_key, point.config)
+    log_point(tracker, (point, record))
+    first = by_id(uri)[point.point_id]
+
+    other = synthetic.make_record(0.6)
+    again = FrontierTracker(uri, "frontier", "s1", tmp_path / "another-spool")
+    again.start_sweep({"trials": 9})
+    again.start_trial(point.trial_key, point.config)
+    log_point(again, (replace(derive(other, point.provenance), code_version="later"), other))
+    again.finish()
+
+    assert len(runs_of(uri, "sweep")) == len(runs_of(uri, "trial")) == 1
+    (run,) = runs_of(uri, "point")
+    assert run.data.metrics == first.data.metrics
+    assert run.data.params == first.data.params
+    assert runs_of(uri, "sweep")[0].data.params["trials"] == "1"
+    assert rebuild(uri, "s1") == [(point, record)]
+    assert "measured again with other figures" in caplog.text
+    assert "keeps trials='1'" in caplog.text
+
+
+def test_front_tags_follow_the_points(
+    tracker: FrontierTracker, uri: str, synthetic: ModuleType
+) -> None:
+    worse, better = synthetic.make_point(0.5, skill=0.8), synthetic.make_point(0.49)
+    log_point(tracker, worse)
+    assert by_id(uri)[worse[0].point_id].data.tags[glossary.ON_FRONT] == "true"
+    log_point(tracker, better)
+    tags = {key: run.data.tags[glossary.ON_FRONT] for key, run in by_id(uri).items()}
+    assert tags == {worse[0].point_id: "false", better[0].point_id: "true"}
+
+
+def test_the_test_split_is_added_once(
+    tracker: FrontierTracker, uri: str, synthetic: ModuleType, tmp_path: Path
+) -> None:
+    point, record = synthetic.make_point(0.5)
+    log_point(tracker, (point, record))
+    test_record = synthetic.make_record(0.5, split="test", seed=9)
+    write_record(test_record, tmp_path / "test.parquet")
+    tracker.log_test_record(point, tmp_path / "test.parquet")
+    write_record(synthetic.make_record(0.9, split="test"), tmp_path / "test.parquet")
+    tracker.log_test_record(point, tmp_path / "test.parquet")
+
+    (run,) = runs_of(uri, "point")
+    expected = derive(test_record, point.provenance)
+    assert run.data.metrics["test_accuracy"] == expected.accuracy
+    assert run.data.metrics["test_macs_per_image"] == expected.macs_per_image
+    assert run.data.metrics["accuracy"] == point.accuracy
+    assert rebuild_test_record(uri, run) == test_record
+    assert rebuild(uri, "s1") == [(point, record)]
+
+
+@pytest.mark.parametrize("table", ["runs", "metrics", "params", "latest_metrics", "experiments"])
+def test_a_store_that_fails_delays_but_loses_nothing(
+    tracker: FrontierTracker, uri: str, synthetic: ModuleType, broken: Any, table: str
+) -> None:
+    break_table, mend = broken
+    one, two = synthetic.make_point(0.4), synthetic.make_point(0.6)
+    if table != "experiments":
+        tracker.start_sweep({"trials": 2})
+        log_point(tracker, one)
+    break_table(table)
+    tracker.start_sweep({"trials": 2})
+    log_point(tracker, one)
+    log_point(tracker, two)
+    assert tracker.finish() > 0
+    mend()
+    assert tracker.replay() == 0
+    assert len(runs_of(uri, "sweep")) == 1
+    assert len(runs_of(uri, "trial")) == 2
+    assert len(runs_of(uri, "point")) == 2
+    assert sorted(rebuild(uri, "s1"), key=lambda m: m[0].macs_fraction) == [one, two]
+    assert {run.info.status for run in runs_of(uri, "sweep")} == {"FINISHED"}
+
+
+def test_what_the_store_never_takes_holds_up_nothing(
+    tracker: FrontierTracker, uri: str, synthetic: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker.start_sweep({})
+    with caplog.at_level(logging.ERROR):
+        tracker.start_trial("t1", {"a name with %": 1})
+    assert "refuses an event for good" in caplog.text
+    log_point(tracker, synthetic.make_point(0.5))
+    assert tracker.finish() == 0
+    assert len(runs_of(uri, "point")) == 1
+
+
+def test_a_second_copy_of_a_run_is_deleted(
+    tracker: FrontierTracker, uri: str, synthetic: ModuleType, tmp_path: Path
+) -> None:
+    point, record = synthetic.make_point(0.5)
+    log_point(tracker, (point, record))
+    (run,) = runs_of(uri, "point")
+    # What a server leaves that created a run, answered too late, and was asked again.
+    MlflowClient(uri).create_run(run.info.experiment_id, tags=run.data.tags)
+    write_record(record, tmp_path / "test.parquet")
+    fresh = FrontierTracker(uri, "frontier", "s1", tmp_path / "spool")
+    path = tmp_path / "test-record.parquet"
+    write_record(synthetic.make_record(0.5, split="test"), path)
+    fresh.log_test_record(point, path)
+    assert [kept.info.run_id for kept in runs_of(uri, "point")] == [run.info.run_id]
+
+
+def test_a_sweep_goes_on_after_its_end(
+    tracker: FrontierTracker, uri: str, synthetic: ModuleType
+) -> None:
+    tracker.start_sweep({})
+    tracker.start_trial("t1", {})
+    tracker.finish("KILLED")
+    assert [run.info.status for run in runs_of(uri, "sweep") + runs_of(uri, "trial")] == [
+        "KILLED",
+        "KILLED",
+    ]
+    copy = pickle.loads(pickle.dumps(tracker))
+    copy.start_sweep({})
+    copy.start_trial("t1", {})
+    assert {run.info.status for run in runs_of(uri, "sweep") + runs_of(uri, "trial")} == {"RUNNING"}
+    copy.finish()
+    assert {run.info.status for run in runs_of(uri, "sweep") + runs_of(uri, "trial")} == {
+        "FINISHED"
+    }
+
+
+def test_a_bundle_is_kept(
+    tracker: FrontierTracker, uri: str, synthetic: ModuleType, tmp_path: Path
+) -> None:
+    point, record = synthetic.make_point(0.5)
+    write_record(record, tmp_path / "r.parquet")
+    (tmp_path / "to-deploy" / "deep").mkdir(parents=True)
+    (tmp_path / "to-deploy" / "deep" / "weights.bin").write_bytes(b"\x00\x01")
+    tracker.log_point(point, tmp_path / "r.parquet", tmp_path / "to-deploy")
+    (run,) = runs_of(uri, "point")
+    client = MlflowClient(uri)
+    names = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert names == {glossary.RECORD, glossary.POINT, glossary.BUNDLE}
+    deep = client.list_artifacts(run.info.run_id, f"{glossary.BUNDLE}/deep")
+    assert [file.path for file in deep] == ["bundle/deep/weights.bin"]
+
+
+def test_what_cannot_be_right_raises(
+    tracker: FrontierTracker, synthetic: ModuleType, tmp_path: Path
+) -> None:
+    point, record = synthetic.make_point(0.5)
+    path = tmp_path / "r.parquet"
+    with pytest.raises(DataError, match="No readable record"):
+        tracker.log_point(point, path)
+    write_record(synthetic.make_record(0.6), path)
+    with pytest.raises(DataError, match="figures that"):
+        tracker.log_point(point, path)
+    write_record(synthetic.make_record(0.5, split="test"), path)
+    with pytest.raises(DataError, match="record of validation, but got validation and test"):
+        tracker.log_point(point, path)
+    write_record(record, path)
+    with pytest.raises(DataError, match="record of test"):
+        tracker.log_test_record(point, path)
+    with pytest.raises(DataError, match="does not belong to 's1'"):
+        tracker.log_point(replace(point, sweep_id="s2"), path)
+    with pytest.raises(DataError, match="dense_accuracy <= 1"):
+        tracker.start_sweep({"dense_accuracy": 91.7})
+
+
+def test_the_saved_view_decodes(tracker: FrontierTracker, uri: str) -> None:
+    import base64
+    import zlib
+
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("frontier")
+    client.set_experiment_tag(experiment, glossary.NOTE, "my own words")
+    tracker.start_sweep({})
+    other = FrontierTracker(uri, "frontier", "s 2", tracker._spool_dir.parent / "spool-2")
+    other.start_sweep({})
+    other.start_sweep({})
+    tags = client.get_experiment(experiment).tags
+    lines = [line for line in tags[glossary.NOTE].splitlines() if line]
+    assert [line.split("]")[0] for line in lines] == [
+        "[Frontier of s 2",
+        "[Frontier of s1",
+        "my own words",
+    ]
+    saved = json.loads(tags["mlflow.sharedViewState.frontier-s-2"])
+    kind, packed = saved["state"].split(";")
+    assert kind == "deflate"
+    state = json.loads(zlib.decompress(base64.b64decode(packed)))
+    assert "tags.`frontier.sweep_id` = 's 2'" in state["searchFilter"]
+    keys = {c[axis]["key"] for c in state["compareRunCharts"] for axis in c if axis[1:] == "axis"}
+    assert keys <= {metric.name for metric in glossary.ALL_METRICS}
+    assert "viewStateShareKey=frontier-s-2&" in str(other.view_path)
