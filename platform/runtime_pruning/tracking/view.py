@@ -34,11 +34,6 @@ def view_path(experiment_id: str, sweep_id: str) -> str:
     )
 
 
-def run_path(experiment_id: str, run_id: str) -> str:
-    """Return the part of a run's address behind the server's."""
-    return f"/#/experiments/{experiment_id}/runs/{run_id}"
-
-
 def experiment_note(old: str, experiment_id: str, sweep_id: str) -> str:
     """Return the experiment's description with a link to a sweep's view as its first line.
 

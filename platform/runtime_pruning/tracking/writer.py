@@ -8,8 +8,8 @@ from typing import Any
 from mlflow.entities import Run
 
 from runtime_pruning.frontier.dominance import Reference
-from runtime_pruning.frontier.points import OperatingPoint, figures_of
-from runtime_pruning.frontier.records import Record, read_record
+from runtime_pruning.frontier.points import Figures, OperatingPoint, figures_of
+from runtime_pruning.frontier.records import read_record
 from runtime_pruning.tracking import glossary, view
 from runtime_pruning.tracking.publishing import FrontPublisher
 from runtime_pruning.tracking.runs import Runs, flat
@@ -103,7 +103,7 @@ class EventWriter:
                 self._runs.client.log_artifact(run_id, str(artifact))
         self._runs.client.log_text(run_id, point.to_json(), glossary.POINT)
         metrics = {
-            **_numbers(point, ""),
+            **_numbers(point.figures),
             glossary.DENSE_MACS.name: float(point.dense_macs),
             **{metric.name: float(getattr(point, metric.name)) for metric in glossary.EFFORT},
         }
@@ -125,7 +125,7 @@ class EventWriter:
             log.warning("The test split was read before for %s; the first stays.", event.key)
             return
         self._runs.client.log_artifact(run.info.run_id, str(path))
-        figures = _figures(read_record(path), event.payload["dense_macs"], "test_")
+        figures = _numbers(figures_of(read_record(path), event.payload["dense_macs"]), "test_")
         self._runs.write(run, metrics=figures, tags={glossary.TESTED: "true"}, at_ms=event.at_ms)
 
     def _write_trial_end(self, event: Event) -> None:
@@ -207,14 +207,7 @@ def point_key(point: OperatingPoint) -> str:
     return f"{point.sweep_id}/{point.trial_key}/{point.index}"
 
 
-def _numbers(point: OperatingPoint, prefix: str) -> dict[str, float]:
-    """Return a point's figures by metric name; one that is not finite is left out."""
-    values = {metric.name: getattr(point.figures, metric.name) for metric in glossary.FIGURES}
-    return {f"{prefix}{name}": float(v) for name, v in values.items() if v is not None}
-
-
-def _figures(record: Record, dense_macs: int, prefix: str) -> dict[str, float]:
-    """Return a record's figures by metric name."""
-    figures = figures_of(record, dense_macs)
+def _numbers(figures: Figures, prefix: str = "") -> dict[str, float]:
+    """Return figures by metric name; one that is not finite is left out."""
     values = {metric.name: getattr(figures, metric.name) for metric in glossary.FIGURES}
     return {f"{prefix}{name}": float(v) for name, v in values.items() if v is not None}
