@@ -76,4 +76,4 @@ class MacStepCost:
         macs_B = torch.zeros(channels_BL.shape[0], dtype=torch.int64)
         for unit in self._stages[site]:
             macs_B += unit.macs(channels_BL)
-        return macs_B / self._dense
+        return macs_B.double() / self._dense

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-# A buffer of this name on a module: values seen per channel since `start_counting`.
+# An attribute of a module: values seen per channel since `start_counting`.
 _SEEN = "_values_seen"
 
 
@@ -46,9 +46,10 @@ def batch_norm(
     )
 
 
-def start_counting(norm: nn.Module) -> None:
+def start_counting(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
     """From now on, training passes make the running statistics a plain average over all values."""
-    norm.__dict__[_SEEN] = 0
+    device = None if norm.running_mean is None else norm.running_mean.device
+    norm.__dict__[_SEEN] = torch.zeros(norm.num_features, dtype=torch.int64, device=device)
 
 
 def stop_counting(norm: nn.Module) -> None:
@@ -66,7 +67,7 @@ def _first(vector_C: Tensor | None, width: int) -> Tensor | None:
 def _over_present(
     norm: nn.BatchNorm1d | nn.BatchNorm2d, features: Tensor, present_BC: Tensor | None
 ) -> Tensor:
-    """Normalise by the mean and variance over present images, in float32."""
+    """Normalise by the mean and variance over present images, in float32 or better."""
     batch, width = features.shape[:2]
     pixels = features[0, 0].numel()
     if present_BC is None:
@@ -74,8 +75,8 @@ def _over_present(
     count_C = present_BC.sum(0) * pixels
     whole = [*present_BC.shape, *[1] * (features.ndim - 2)]
     over = [0, *range(2, features.ndim)]
-    present = present_BC.float().view(whole)
-    values = features.float()
+    values = features.to(torch.promote_types(features.dtype, torch.float32))
+    present = present_BC.view(whole).to(values.dtype)
     mean_C = (values * present).sum(over) / count_C.clamp(min=1)
     centred = values - mean_C.view(whole[1:])
     var_C = (centred.square() * present).sum(over) / count_C.clamp(min=1)
@@ -98,25 +99,19 @@ def _update(
         return
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
-    share_C = _share(norm, count_C)
-    width = mean_C.shape[0]
+    width, like = mean_C.shape[0], norm.running_mean
+    share_C = _share(norm, count_C).to(like)
     unbiased_C = var_C * count_C / (count_C - 1).clamp(min=1)
-    norm.running_mean[:width].lerp_(mean_C, share_C)
-    norm.running_var[:width].lerp_(unbiased_C, share_C)
+    norm.running_mean[:width].lerp_(mean_C.to(like), share_C)
+    norm.running_var[:width].lerp_(unbiased_C.to(like), share_C)
 
 
 def _share(norm: nn.BatchNorm1d | nn.BatchNorm2d, count_C: Tensor) -> Tensor:
     """Return the weight, per channel, of this batch in the running statistics."""
-    seen = norm.__dict__.get(_SEEN)
-    if seen is not None:
-        seen_C = (
-            seen
-            if isinstance(seen, Tensor)
-            else torch.zeros(norm.num_features, device=count_C.device)
-        )
-        seen_C[: count_C.shape[0]] += count_C
-        norm.__dict__[_SEEN] = seen_C
-        return count_C / seen_C[: count_C.shape[0]].clamp(min=1)
+    seen_C = norm.__dict__.get(_SEEN)
+    if seen_C is not None:
+        seen_C[: len(count_C)] += count_C
+        return count_C / seen_C[: len(count_C)].clamp(min=1)
     momentum = norm.momentum
     if momentum is None:
         momentum = 1 / float(norm.num_batches_tracked or 1)

@@ -159,13 +159,15 @@ class _Cutter:
         return found
 
     def _around(self, end: fx.Node, branch: fx.Node) -> set[fx.Node]:
-        """Return the 1x1 convolutions that end in ``end`` and start where ``branch`` does."""
+        """Return the 1x1 convolutions that end in ``end`` and lead around convolutions."""
         upstream = _upstream(branch)
+        learned = (_upstream(conv) for conv in upstream if self._is_conv(conv))
+        before = set[fx.Node]().union(*learned)
         return {
             conv
             for conv in self._sources(end, through_adds=False) - upstream
             if getattr(self._module(conv), "kernel_size", None) == (1, 1)
-            and conv.all_input_nodes[0] in upstream
+            and conv.all_input_nodes[0] in before
         }
 
     # Building units

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from runtime_pruning.network.prunable import PrunableNetwork
 
 Mode = Literal["sliced", "masked"]
-MODES = ("sliced", "masked")
+MODES: tuple[Mode, ...] = ("sliced", "masked")
 
 # Channels of a value: the same for all images, or a count per image (B, int64, on the CPU).
 Extent: TypeAlias = int | Tensor

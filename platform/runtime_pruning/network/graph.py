@@ -14,6 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor
+from torch.nn import functional
+
+_dispatched = {
+    id(function): name
+    for name, function in vars(functional).items()
+    if getattr(function, "__qualname__", name) != name
+}
 
 Kind = Literal["convolution", "depthwise", "linear", "add", "follow", "opaque"]
 
@@ -77,6 +84,16 @@ class Step:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     factor: int = 1
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Some functions (max_pool2d) are nameless closures: they pickle by where they are found.
+        path = _dispatched.get(id(self.target)) if self.op == "function" else None
+        return {**vars(self), "target": path} if path else vars(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self.op == "function" and isinstance(self.target, str):
+            vars(self)["target"] = getattr(functional, self.target)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,157 @@
+"""What is a site, what is not, and how a backbone that cannot be traced is refused."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision import models
+
+from runtime_pruning.errors import TracingError
+from runtime_pruning.network import PrunableNetwork, trace
+
+SHAPE = (3, 8, 8)
+
+
+class Lambda(nn.Module):
+    """Two convolutions and a linear layer; what lies between is given."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor], features: int = 8) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.linear = nn.Linear(features, 10)
+        self.between = between
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(self.between(self.second(self.first(images))))
+
+
+def sites(network: PrunableNetwork) -> list[str]:
+    return [site.name for site in network.sites]
+
+
+def pooled(features: Tensor) -> Tensor:
+    return features.mean((2, 3))
+
+
+def test_the_first_convolution_is_no_site() -> None:
+    network = trace(Lambda(pooled), SHAPE, groups=4, align=8)
+    (site,) = network.sites
+    assert (site.index, site.name, site.in_channels, site.channels) == (0, "second", 8, 8)
+    assert (site.bounds, site.align) == ((0, 2, 4, 6, 8), 2)
+    assert (network.feature_widths, network.num_classes, network.groups) == ((8,), 10, 4)
+
+
+def test_resnet18_has_its_blocks_convolutions_and_no_shortcuts() -> None:
+    expected = [f"layer{i}.{j}.conv{k}" for i in range(1, 5) for j in range(2) for k in (1, 2)]
+    assert sites(trace(models.resnet18(weights=None), (3, 32, 32))) == expected
+
+
+def test_mobilenet_has_its_pointwise_convolutions_alone() -> None:
+    backbone = models.mobilenet_v2(weights=None)
+    network = trace(backbone, (3, 32, 32))
+    convs = {name: m for name, m in backbone.named_modules() if isinstance(m, nn.Conv2d)}
+    assert sites(network) == [name for name, conv in convs.items() if conv.groups == 1][1:]
+    assert len(network.sites) == 34
+
+
+def test_a_projection_before_a_block_is_no_shortcut() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 8, 3)
+            self.project = nn.Conv2d(8, 8, 1)
+            self.inside = nn.Conv2d(8, 8, 3, padding=1)
+            self.linear = nn.Linear(8, 10)
+
+        def forward(self, images: Tensor) -> Tensor:
+            x = self.project(self.first(images))
+            return self.linear(pooled(x + self.inside(x)))
+
+    assert sites(trace(Net(), SHAPE)) == ["project", "inside"]
+
+
+def test_a_convolution_that_gives_the_classes_is_no_site() -> None:
+    backbone = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Conv2d(16, 10, 1)),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    )
+    assert sites(trace(backbone, SHAPE)) == ["2"]
+
+
+def test_modes_and_statistics_are_left_alone() -> None:
+    backbone = models.resnet18(weights=None).train()
+    backbone.layer1.eval()
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    trace(backbone, (3, 32, 32))
+    assert backbone.training
+    assert not backbone.layer1.training
+    assert all(torch.equal(before[name], t) for name, t in backbone.state_dict().items())
+
+
+def test_regroup_shares_the_weights() -> None:
+    network = trace(Lambda(pooled), SHAPE, groups=4)
+    other = network.regroup(2)
+    assert (other.groups, other.sites[0].bounds) == (2, (0, 4, 8))
+    assert network.groups == 4
+    assert other.backbone is network.backbone
+
+
+def branches_on_data(features: Tensor) -> Tensor:
+    return pooled(features if features.sum() > 0 else -features)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        (Lambda(branches_on_data), r"torch.fx cannot follow Lambda at `.*sum\(\) > 0"),
+        (Lambda(lambda x: torch.cat([pooled(x)] * 2, 1), 16), r"'cat' .* those of \['second'\]"),
+        (Lambda(lambda x: x.view(-1, 512), 512), r"'view' .* cannot take pruned channels"),
+        (Lambda(lambda x: pooled(x.softmax(1))), r"'softmax' .* cannot take pruned channels"),
+        (Lambda(lambda x: x.mean((1, 2)), 8), r"'mean' .* cannot take pruned channels"),
+        (Lambda(lambda x: pooled(x).view(3, 7)), r"Node 'view' .* cannot run"),
+        (Lambda(lambda x: pooled(x * x.mean((2, 3), keepdim=True))), r"'mul' .* pruned"),
+        (Lambda(lambda x: pooled(functional.pad(x, (0, 0, 0, 0, 1, 1))), 10), r"'pad' .* pruned"),
+        (nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(288, 10)), "No site found"),
+        (nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)), r"logits of shape \(B, K\)"),
+        (nn.Sequential(nn.ConvTranspose2d(3, 8, 3), nn.Flatten()), "MACs cannot be counted"),
+    ],
+)
+def test_what_cannot_be_traced_is_refused_by_name(backbone: nn.Module, message: str) -> None:
+    with pytest.raises(TracingError, match=message):
+        trace(backbone, SHAPE)
+
+
+def test_a_grouped_convolution_refuses_pruned_channels() -> None:
+    class Net(Lambda):
+        def __init__(self) -> None:
+            super().__init__(lambda x: pooled(self.grouped(x)))
+            self.grouped = nn.Conv2d(8, 8, 3, groups=2)
+
+    with pytest.raises(TracingError, match=r"'grouped' \(Conv2d 'grouped'\) cannot take pruned"):
+        trace(Net(), SHAPE)
+
+
+def test_a_convolution_called_twice_is_refused() -> None:
+    class Net(Lambda):
+        def __init__(self) -> None:
+            super().__init__(lambda x: pooled(self.second(x)))
+
+    with pytest.raises(TracingError, match=r"'second_1' calls 'second' again \(first: 'second'\)"):
+        trace(Net(), SHAPE)
+
+
+def test_a_site_narrower_than_its_groups_is_refused() -> None:
+    with pytest.raises(TracingError, match=r"'second' cannot be cut.*groups=9, channels=8"):
+        trace(Lambda(pooled), SHAPE, groups=9)
+
+
+def test_two_inputs_are_refused() -> None:
+    class Net(Lambda):
+        def forward(self, images: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(images * mask)
+
+    with pytest.raises(TracingError, match=r"one argument, its images, but got \['images', 'mask'"):
+        trace(Net(pooled), SHAPE)

@@ -1,0 +1,200 @@
+"""It learns digits at all widths; it resumes bit for bit; statistics worked out by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from runtime_pruning import backbones, datasets
+from runtime_pruning.datasets import Split, to_float
+from runtime_pruning.errors import ConfigError
+from runtime_pruning.network import PrunableNetwork, order_channels, trace
+from runtime_pruning.network.fitting import learning_rate
+from runtime_pruning.network.policies import FixedPolicy, PlanPolicy, Policy, RandomPolicy
+from runtime_pruning.network.training import (
+    EpochReport,
+    TrainConfig,
+    finetune,
+    recalibrate_batch_norm,
+    train,
+)
+
+DATA = datasets.load("digits")
+SHORT = TrainConfig(epochs=3, batch_size=64, lr=0.1, pad=1, calibration_images=128)
+
+
+def digits_net() -> PrunableNetwork:
+    return trace(backbones.create("digits-cnn", num_classes=10, image_shape=(1, 8, 8)), (1, 8, 8))
+
+
+@torch.no_grad()
+def accuracy(network: PrunableNetwork, policy: Policy, split: Split = DATA.validation) -> float:
+    logits_BK = network.execute(to_float(split.images_NCHW), policy).logits_BK
+    return float((logits_BK.argmax(1).numpy() == split.labels_N).mean())
+
+
+def state(network: PrunableNetwork) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_it_learns_digits_at_every_width() -> None:
+    network = digits_net()
+    config = TrainConfig(epochs=5, batch_size=64, lr=0.1, calibration_images=512)
+    report = train(network, DATA.training, config, progress=False)
+    assert not network.training
+    assert report.steps == 5 * (len(DATA.training) // 64)
+    assert report.epochs[0].loss > report.epochs[-1].loss
+    for groups in (1, 2, 4):
+        policy = FixedPolicy([groups] * 3)
+        recalibrate_batch_norm(network, DATA.training, policy)
+        assert accuracy(network, policy) > 0.9
+
+
+def test_training_stopped_and_resumed_is_training_never_stopped(tmp_path: Path) -> None:
+    straight, stopped = digits_net(), digits_net()
+    config = TrainConfig(**{**vars(SHORT), "epochs": 2})
+    file = tmp_path / "deep" / "training.pt"
+
+    def pull_the_plug(report: EpochReport) -> None:
+        if report.epoch == 1:
+            raise KeyboardInterrupt
+
+    images = DATA.training.head(256)
+    full = train(straight, images, config, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            *(stopped, images, config),
+            progress=False,
+            checkpoint=file,
+            on_epoch=pull_the_plug,
+        )
+    fresh = digits_net()
+    resumed = train(fresh, images, config, progress=False, checkpoint=file)
+    assert same(state(straight), state(fresh))
+    assert not same(state(stopped), state(fresh))
+    assert [e[:3] for e in resumed.epochs] == [e[:3] for e in full.epochs]
+    assert [path.name for path in file.parent.iterdir()] == ["training.pt"]
+    with pytest.raises(ConfigError, match=r"'training.pt' is of another training: its config"):
+        train(fresh, images, SHORT, progress=False, checkpoint=file)
+
+
+def test_training_replays_from_its_seed_and_leaves_the_global_generator() -> None:
+    config = TrainConfig(**{**vars(SHORT), "epochs": 1})
+    before = torch.get_rng_state()
+    states = []
+    for _ in range(2):
+        network = digits_net()
+        train(network, DATA.training.head(128), config, progress=False)
+        states.append(state(network))
+    assert same(*states)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_finetuning_helps_the_plans_that_it_is_given() -> None:
+    network = digits_net()
+    config = TrainConfig(epochs=4, batch_size=64, lr=0.1, any_width=False)
+    train(network, DATA.training, config, progress=False)
+    order_channels(network)
+    policy = RandomPolicy(4, 3, seed=0)
+    before = accuracy(network, policy)
+    for mode in ("sliced", "masked"):
+        tuned = TrainConfig(epochs=1, batch_size=64, lr=0.05, mode=mode)
+        finetune(network, DATA.training, policy, tuned)
+    assert accuracy(network, policy) > before + 0.05
+
+
+def test_frozen_batch_norm_keeps_its_statistics() -> None:
+    network = digits_net()
+    before = state(network)
+    config = TrainConfig(epochs=1, batch_size=64, lr=0.01, freeze_batch_norm=True)
+    finetune(network, DATA.training.head(64), FixedPolicy([2, 2, 2]), config)
+    after = state(network)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "backbone.bn2.weight" in moved
+    assert not [name for name in moved if "running" in name]
+
+
+def test_channels_last_and_bfloat16_learn() -> None:
+    network = digits_net()
+    config = TrainConfig(epochs=2, batch_size=64, lr=0.1, precision="bfloat16", channels_last=True)
+    report = train(network, DATA.training.head(256), config, progress=False)
+    assert report.epochs[1].loss < report.epochs[0].loss < 3
+    assert network.backbone.conv2.weight.dtype == torch.float32
+    assert network.backbone.conv2.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def test_recalibrated_statistics_by_hand() -> None:
+    network = identity_net()
+    pixels = np.array([3, 5, 9, 7], dtype=np.uint8)
+    split: Any = FakeSplit(pixels)
+    plans_BL = torch.tensor([[1], [2], [2], [1]])
+    norm = network.backbone[2]
+    norm.running_mean.fill_(99.0)
+    for plan_BL in (plans_BL, plans_BL[:, :1] * 0 + 1):
+        recalibrate_batch_norm(network, split, PlanPolicy(plan_BL), batches=1)
+        # Channel 0 over all images: mean 6, squares 9 + 1 + 9 + 1 over 3; channel 1, doubled,
+        # over the images of two groups: 10 and 18, then over none: left alone.
+        assert norm.running_mean.tolist() == pytest.approx([6.0, 14.0])
+        assert norm.running_var.tolist() == pytest.approx([20 / 3, 32.0])
+    assert not network.training
+
+
+def test_batches_of_unequal_counts_average_over_images() -> None:
+    network = identity_net()
+    split: Any = FakeSplit(np.array([3, 5, 10], dtype=np.uint8))
+    recalibrate_batch_norm(network, split, FixedPolicy([2]), batches=2, batch_size=2)
+    assert network.backbone[2].running_mean.tolist() == pytest.approx([6.0, 12.0])
+
+
+class FakeSplit:
+    """One-pixel images of the given brightness."""
+
+    def __init__(self, pixels: np.ndarray[Any, Any]) -> None:
+        self.images_NCHW = pixels.reshape(-1, 1, 1, 1)
+
+    def __len__(self) -> int:
+        return len(self.images_NCHW)
+
+
+def identity_net() -> PrunableNetwork:
+    """Return a net whose site has two channels: the pixel (0 to 255) and twice that."""
+    backbone = nn.Sequential(
+        nn.Conv2d(1, 1, 1, bias=False),
+        nn.Conv2d(1, 2, 1, bias=False),
+        nn.BatchNorm2d(2),
+        nn.Flatten(),
+        nn.Linear(2, 2),
+    )
+    with torch.no_grad():
+        backbone[0].weight.fill_(255.0)
+        backbone[1].weight.copy_(torch.tensor([1.0, 2.0]).view(2, 1, 1, 1))
+    return trace(backbone, (1, 1, 1), groups=2).eval()
+
+
+def test_learning_rates_by_hand() -> None:
+    cosine = TrainConfig(lr=2.0, schedule="cosine")
+    assert [learning_rate(cosine, done) for done in (0, 0.5, 1)] == pytest.approx([2, 1, 0])
+    cycle = TrainConfig(lr=2.0, schedule="one-cycle")
+    done = (0, 0.125, 0.25, 0.625, 1)
+    assert [learning_rate(cycle, d) for d in done] == pytest.approx([0.08, 1.04, 2, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": 0.0}, r"`lr > 0` must hold, but got 0.0"),
+        ({"momentum": 1.0}, r"`0 <= momentum < 1` must hold, but got 1.0"),
+        ({"batch_size": 1}, r"`batch_size >= 2` must hold, but got 1"),
+    ],
+)
+def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**settings)
