@@ -61,7 +61,7 @@ def words(summary: FrontierSummary) -> Words:
     title = f"{first.backbone} on {first.dataset}: accuracy against executed MACs"
     subtitle = (
         f"{first.split} split, {first.figures.images:,} images, seed{plural} {seeds}; "
-        f"band: {summary.level:.0%} bootstrap over images"
+        f"filled: on the front; band: {summary.level:.0%} bootstrap over images"
     )
     return Words(title, subtitle)
 
