@@ -161,7 +161,7 @@ class _Cutter:
     def _around(self, end: fx.Node, branch: fx.Node) -> set[fx.Node]:
         """Return the 1x1 convolutions that end in ``end`` and lead around convolutions."""
         upstream = _upstream(branch)
-        learned = (_upstream(conv) for conv in upstream if self._is_conv(conv))
+        learned = (_upstream(conv) - {conv} for conv in upstream if self._is_conv(conv))
         before = set[fx.Node]().union(*learned)
         return {
             conv
