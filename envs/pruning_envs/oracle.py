@@ -77,13 +77,13 @@ class OracleRun:
         return self.site == self._network.num_sites
 
     @property
-    def features_BF(self) -> Tensor:  # noqa: N802
+    def features_BF(self) -> Tensor:
         """The class, one-hot, or zeros where it is kept secret."""
         shown_BF = nn.functional.one_hot(self._class_B, self._network.num_classes).float()
         return shown_BF if self.site == 0 or self._network.remind else torch.zeros_like(shown_BF)
 
     @property
-    def logits_BK(self) -> Tensor:  # noqa: N802
+    def logits_BK(self) -> Tensor:
         """Scores whose cross-entropy is ``loss_per_group`` per missing group."""
         loss_B = self._network.loss_per_group * self._missing_B.double()
         right_BK = nn.functional.one_hot(self._class_B, self._network.num_classes).bool()

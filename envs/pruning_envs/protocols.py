@@ -24,15 +24,15 @@ class StagedRun(Protocol):
         """Whether the last site has been decided and the logits are there."""
 
     @property
-    def features_BF(self) -> Tensor:  # noqa: N802
+    def features_BF(self) -> Tensor:
         """Spatial means of the site's input; channels that did not run are zero."""
 
     @property
-    def logits_BK(self) -> Tensor:  # noqa: N802
+    def logits_BK(self) -> Tensor:
         """Class scores; only once finished."""
 
     @property
-    def executed_macs_B(self) -> Tensor:  # noqa: N802
+    def executed_macs_B(self) -> Tensor:
         """Multiply-accumulates counted so far, int64."""
 
     def advance(self, groups_B: Tensor) -> None:

@@ -25,11 +25,11 @@ class TinyRun:
         return self.site == 2
 
     @property
-    def features_BF(self) -> Tensor:  # noqa: N802
+    def features_BF(self) -> Tensor:
         return self._x_BCHW.mean((2, 3))
 
     @property
-    def logits_BK(self) -> Tensor:  # noqa: N802
+    def logits_BK(self) -> Tensor:
         return self._network.linear(self._x_BCHW.mean((2, 3)))
 
     def advance(self, groups_B: Tensor) -> None:

@@ -46,11 +46,11 @@ class LabelledImages(Protocol):
     """Images and labels as arrays: a dataset's split is one."""
 
     @property
-    def images_NCHW(self) -> NDArray[np.uint8]:  # noqa: N802
+    def images_NCHW(self) -> NDArray[np.uint8]:
         """Raw pixels."""
 
     @property
-    def labels_N(self) -> NDArray[np.int64]:  # noqa: N802
+    def labels_N(self) -> NDArray[np.int64]:
         """Class indices."""
 
 

@@ -42,7 +42,7 @@ class Episodes:
         return len(self)
 
     @property
-    def previous_EL(self) -> NDArray[np.int64]:  # noqa: N802
+    def previous_EL(self) -> NDArray[np.int64]:
         """Groups chosen at the site before each; 0 at the first."""
         previous_EL = np.zeros_like(self.actions_EL)
         previous_EL[:, 1:] = self.actions_EL[:, :-1] + 1

@@ -3,7 +3,6 @@
 Objectives get a direction once, in :func:`losses_of`; from there on everything is minimised.
 Dimensions: P points, K objectives.
 """
-# ruff: noqa: N802 (properties carry their dimensions too)
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,7 +3,6 @@
 Dimensions: N images, L sites. Rows are ordered by image id, so that records of the same images
 pair up row by row. Stored as Parquet; the split and the schema's version are in its metadata.
 """
-# ruff: noqa: N802 (properties carry their dimensions too)
 
 import os
 from dataclasses import dataclass

@@ -54,7 +54,7 @@ class Execution:
     mode: Mode
 
     @property
-    def total_macs_B(self) -> Tensor:  # noqa: N802
+    def total_macs_B(self) -> Tensor:
         """Executed MACs of backbone and policy, int64."""
         return self.executed_macs_B + self.policy_macs_B
 
@@ -97,7 +97,7 @@ class StagedRun:
         return self._next is None
 
     @property
-    def features_BF(self) -> Tensor:  # noqa: N802
+    def features_BF(self) -> Tensor:
         """The pooled input of the site's convolution; absent channels are 0."""
         unit = self._next
         if unit is None:
@@ -107,7 +107,7 @@ class StagedRun:
         return functional.pad(pooled_BC, (0, missing)) if missing else pooled_BC
 
     @property
-    def logits_BK(self) -> Tensor:  # noqa: N802
+    def logits_BK(self) -> Tensor:
         """Class scores, when finished."""
         if self._next is not None:
             raise ConfigError(f"A run has no logits before its end: site {self.site} is next.")
@@ -115,7 +115,7 @@ class StagedRun:
         return logits_BK
 
     @property
-    def groups_BL(self) -> Tensor:  # noqa: N802
+    def groups_BL(self) -> Tensor:
         """The plan so far, int64, a column per site that was decided."""
         if not self._groups:
             return torch.empty(self._batch, 0, dtype=torch.int64)

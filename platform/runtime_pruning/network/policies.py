@@ -22,15 +22,17 @@ class Chooser(Protocol):
 
 
 class Policy(Protocol):
-    """Chooses plans.
+    """Chooses plans."""
 
-    Attributes:
-        name: for reports.
-        macs_per_image: what choosing costs, over all sites.
-    """
+    @property
+    def name(self) -> str:
+        """What the policy is, for reports."""
+        ...
 
-    name: str
-    macs_per_image: int
+    @property
+    def macs_per_image(self) -> int:
+        """What choosing costs, over all sites."""
+        ...
 
     def start(self, batch: int) -> Chooser:
         """Return what chooses for the next ``batch`` images."""
