@@ -45,14 +45,15 @@ def plan_macs(network: PrunableNetwork, channels_BL: Tensor) -> Tensor:
 class MacStepCost:
     """What a decision spends: MACs from its site to the next, as a fraction of the dense network.
 
-    The costs of all decisions and `before` add up to the plan's MACs over the dense ones.
+    The costs of all decisions and `before` add up to the plan's MACs over the dense ones. Holds
+    no weights: it travels in the configuration of every env runner.
 
     Attributes:
         before: fraction that is spent before the first decision, whatever is chosen.
     """
 
     def __init__(self, network: PrunableNetwork) -> None:
-        self._network = network
+        self._bounds_GL = torch.tensor([site.bounds for site in network.sites]).T.contiguous()
         self._dense = dense_macs(network)
         first, *self._stages = network.graph.stages
         none_10 = torch.empty(1, 0, dtype=torch.int64)
@@ -72,7 +73,7 @@ class MacStepCost:
             raise ConfigError(
                 f"The plan up to site {site} has {site + 1} columns, but got {groups_BL.shape[1]}."
             )
-        channels_BL = self._network.channels(groups_BL)
+        channels_BL = self._bounds_GL[:, : site + 1].gather(0, groups_BL)
         macs_B = torch.zeros(channels_BL.shape[0], dtype=torch.int64)
         for unit in self._stages[site]:
             macs_B += unit.macs(channels_BL)

@@ -65,7 +65,6 @@ class StagedRun:
     Attributes:
         mode: ``"sliced"`` or ``"masked"``.
         site: index of the site whose groups are chosen next; the number of sites when finished.
-        executed_macs_B: MACs executed so far, int64.
     """
 
     def __init__(self, network: "PrunableNetwork", images_BCHW: Tensor, mode: Mode) -> None:
@@ -78,7 +77,8 @@ class StagedRun:
             )
         self.mode = mode
         self.site = 0
-        self.executed_macs_B = torch.zeros(images_BCHW.shape[0], dtype=torch.int64)
+        self._common_macs = 0  # of calls on the whole batch, per image
+        self._own_macs_B = torch.zeros(images_BCHW.shape[0], dtype=torch.int64)
         self._network = network
         self._batch = images_BCHW.shape[0]
         self._device = images_BCHW.device
@@ -105,6 +105,11 @@ class StagedRun:
         pooled_BC = self._values[unit.source.name].mean((2, 3))
         missing = self._network.feature_widths[self.site] - pooled_BC.shape[1]
         return functional.pad(pooled_BC, (0, missing)) if missing else pooled_BC
+
+    @property
+    def executed_macs_B(self) -> Tensor:  # noqa: N802
+        """MACs executed so far, int64, counted at the calls."""
+        return self._own_macs_B + self._common_macs
 
     @property
     def logits_BK(self) -> Tensor:
@@ -151,13 +156,13 @@ class StagedRun:
 
     def result(self) -> Execution:
         """Return the finished run's outcome."""
-        groups_BL = self.groups_BL
+        groups_BL, macs_B = self.groups_BL, self.executed_macs_B
         return Execution(
             logits_BK=self.logits_BK,
             groups_BL=groups_BL,
             channels_BL=self._network.channels(groups_BL),
-            executed_macs_B=self.executed_macs_B,
-            policy_macs_B=torch.zeros_like(self.executed_macs_B),
+            executed_macs_B=macs_B,
+            policy_macs_B=torch.zeros_like(macs_B),
             mode=self.mode,
         )
 
@@ -253,7 +258,10 @@ class StagedRun:
         else:
             result = _convolve(module, features, weight, bias)
         macs = (result.numel() // result.shape[0]) * (weight.numel() // weight.shape[0])
-        self.executed_macs_B[slice(None) if rows_N is None else rows_N] += macs
+        if rows_N is None:
+            self._common_macs += macs
+        else:
+            self._own_macs_B[rows_N] += macs
         return result
 
     def _followed(self, unit: Unit, features: Tensor) -> Tensor:

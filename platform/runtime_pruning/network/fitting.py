@@ -50,7 +50,8 @@ class TrainConfig:
         calibration_images: images over which batch-norm statistics are taken anew, under random
             plans, when any-width training ends.
         freeze_batch_norm: keep batch-norm statistics as they are (fine-tuning).
-        mode: how fine-tuning runs the policy's plans.
+        mode: how fine-tuning runs the policy's plans; images with plans of their own learn faster
+            masked.
         precision: ``"auto"`` is bfloat16 where the device is fast at it.
         channels_last: memory layout of weights and images.
         seed: of order, augmentation, plans and dropout.
@@ -71,7 +72,7 @@ class TrainConfig:
     temperature: float = 1.0
     calibration_images: int = 2048
     freeze_batch_norm: bool = False
-    mode: Mode = "sliced"
+    mode: Mode = "masked"
     precision: Precision = "auto"
     channels_last: bool = False
     seed: int = 0
