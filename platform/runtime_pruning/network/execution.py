@@ -107,7 +107,7 @@ class StagedRun:
         return functional.pad(pooled_BC, (0, missing)) if missing else pooled_BC
 
     @property
-    def executed_macs_B(self) -> Tensor:  # noqa: N802
+    def executed_macs_B(self) -> Tensor:
         """MACs executed so far, int64, counted at the calls."""
         return self._own_macs_B + self._common_macs
 
