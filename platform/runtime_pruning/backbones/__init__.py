@@ -8,6 +8,8 @@ traceable by torch.fx; sites, stages and costs are derived from it elsewhere.
 from runtime_pruning.backbones import digits_cnn as _digits_cnn
 from runtime_pruning.backbones import mcifarnet as _mcifarnet
 from runtime_pruning.backbones import resnet_cifar as _resnet_cifar
+from runtime_pruning.backbones import torchvision_models as _torchvision_models
+from runtime_pruning.backbones import vgg_cifar as _vgg_cifar
 from runtime_pruning.backbones.catalogue import (
     WEIGHTS_ENV,
     BackboneFactory,
@@ -30,4 +32,4 @@ __all__ = [
 ]
 
 # Importing a family registers its members.
-_FAMILIES = (_digits_cnn, _mcifarnet, _resnet_cifar)
+_FAMILIES = (_digits_cnn, _mcifarnet, _resnet_cifar, _torchvision_models, _vgg_cifar)

@@ -1,9 +1,10 @@
 """The registry of backbones, and how one is created with or without published weights."""
 
 import os
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -20,7 +21,9 @@ class BackboneFactory(Protocol):
     """What a backbone plugin is: one function.
 
     The module that it returns may carry the attribute ``weights_file``: the name of a safetensors
-    file with its published weights.
+    file with its published weights. It may also have ``other_weights_files`` (names of files that
+    torch can load, tried next) and ``download_weights()``, which returns a state dict and is asked
+    where no file is found.
     """
 
     def __call__(self, *, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
@@ -89,7 +92,7 @@ def create(
         raise ContractError(f"The backbone {name!r} must be an nn.Module, but got {backbone!r}.")
     _check_shapes(name, backbone, num_classes, image_shape)
     if pretrained:
-        _load_weights(backbone, _weights_path(name, backbone, weights_dir))
+        _load_weights(name, backbone, weights_dir)
     return backbone
 
 
@@ -115,27 +118,53 @@ def _check_shapes(
         )
 
 
-def _weights_path(name: str, backbone: nn.Module, weights_dir: Path | None) -> Path:
-    """Return where the published weights lie, or say what is missing."""
+def _load_weights(name: str, backbone: nn.Module, weights_dir: Path | None) -> None:
+    """Load all tensors of published weights; none may be missing, left over or misshapen."""
+    path = _weights_path(name, backbone, weights_dir)
+    where = repr(str(path)) if path else "the download"
+    try:
+        state = _downloaded(name, backbone) if path is None else _read(path)
+        backbone.load_state_dict(state, strict=True)
+    except (SafetensorError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"The weights in {where} do not fit: {reason}") from error
+
+
+def _weights_path(name: str, backbone: nn.Module, weights_dir: Path | None) -> Path | None:
+    """Return where the published weights lie, None to download them, or say what is missing."""
     file_name = getattr(backbone, "weights_file", None)
     if not isinstance(file_name, str):
         raise DataError(f"The backbone {name!r} has no published weights: train it instead.")
     folder = weights_dir or (Path(found) if (found := os.environ.get(WEIGHTS_ENV)) else None)
+    others = getattr(backbone, "other_weights_files", ())
+    for path in (folder / file for file in (file_name, *others)) if folder else ():
+        if path.is_file():
+            return path
+    if hasattr(backbone, "download_weights"):
+        return None
     if folder is None:
         raise DataError(
             f"The weights of {name!r} ({file_name}) need a folder: give `weights_dir`, "
             f"or set {WEIGHTS_ENV}."
         )
-    path = folder / file_name
-    if not path.is_file():
-        raise DataError(f"The weights of {name!r} must be in {str(path)!r}: no such file.")
-    return path
+    raise DataError(
+        f"The weights of {name!r} must be in {str(folder / file_name)!r}: no such file."
+    )
 
 
-def _load_weights(backbone: nn.Module, path: Path) -> None:
-    """Load all tensors of a safetensors file; none may be missing, left over or misshapen."""
+def _read(path: Path) -> Mapping[str, Any]:
+    """Return the tensors of a file by name."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _downloaded(name: str, backbone: Any) -> Mapping[str, Any]:
+    """Return the weights from wherever the family downloads them."""
     try:
-        backbone.load_state_dict(load_file(path), strict=True)
-    except (SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"The weights in {str(path)!r} do not fit: {reason}") from error
+        return backbone.download_weights()
+    except OSError as error:
+        raise DataError(
+            f"The weights of {name!r} cannot be downloaded ({error}): put the file "
+            f"{backbone.weights_file!r} into a folder and set {WEIGHTS_ENV} to it."
+        ) from error
