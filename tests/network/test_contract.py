@@ -103,6 +103,18 @@ class TestThreeGroups(TestPeculiar):
     groups = 3
 
 
+class TestStatisticsPerWidth(TestPeculiar):
+    conditioned = True
+
+
+class TestStatisticsPerWidthInABranch(TestResNet20):
+    conditioned = True
+
+
+class TestStatisticsPerWidthInAChain(TestDigitsCnn):
+    conditioned = True
+
+
 @pytest.mark.parametrize(("name", "sites"), [("vgg11_bn", 7), ("resnet50", 48)])
 @torch.no_grad()
 def test_published_models_run_at_any_width(name: str, sites: int) -> None:

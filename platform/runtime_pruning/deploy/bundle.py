@@ -128,13 +128,13 @@ def read_bundle(folder: Path) -> Bundle:
         num_classes=manifest["num_classes"],
         image_shape=tuple(manifest["image_shape"]),
     )
-    backbone.load_state_dict(load_file(folder / "network.safetensors"))
     network = trace(
         backbone,
         tuple(manifest["image_shape"]),
         groups=manifest["groups"],
         align=manifest["align"],
     )
+    network.load_backbone(load_file(folder / "network.safetensors"))
     settings = dict(manifest["policy"])
     kind = policy_kinds.get(settings.pop("kind"))
     policy = kind.load(settings, load_file(folder / "policy.safetensors"))

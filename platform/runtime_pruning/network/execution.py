@@ -17,6 +17,7 @@ from torch.fx.node import map_aggregate
 from torch.nn import functional
 
 from runtime_pruning.errors import ConfigError
+from runtime_pruning.network.batch_norm import NORMS, batch_norm
 from runtime_pruning.network.graph import Ref, Step, Unit, Value
 from runtime_pruning.network.policies import Chooser, PlannedChooser
 from runtime_pruning.network.rules import rule_for
@@ -240,7 +241,7 @@ class StagedRun:
                 0, bucket.rows_N.to(self._device)
             )
             part = self._called(unit, part, bucket.inputs, bucket.outputs, bucket.rows_N)
-            pieces.append(part if learns else self._steps(unit, part))
+            pieces.append(part if learns else self._steps(unit, part, bucket.inputs))
             rows.append(bucket.rows_N)
         whole = _assemble(pieces, rows)
         return self._followed(unit, whole) if learns else whole
@@ -267,10 +268,10 @@ class StagedRun:
     def _followed(self, unit: Unit, features: Tensor) -> Tensor:
         """Run the followers on the whole batch; leave zeros where channels are absent."""
         if self._present_channels(unit.output, unit.output.factor) is None:
-            return self._steps(unit, features)
+            return self._steps(unit, features, self._read(unit))
         for step in unit.followers:
             present_BC = self._present_channels(unit.output, step.factor)
-            features = self._step(step, features, present_BC)
+            features = self._step(step, features, present_BC, self._read(unit))
         if not unit.followers and (self.mode == "sliced" or unit.kind == "add"):
             return features  # zeros already
         present_BC = self._present_channels(unit.output, unit.output.factor)
@@ -278,16 +279,24 @@ class StagedRun:
         whole = (*present_BC.shape, *[1] * (features.ndim - 2))
         return features * present_BC.view(whole).to(features.dtype)
 
-    def _steps(self, unit: Unit, features: Tensor) -> Tensor:
+    def _steps(self, unit: Unit, features: Tensor, read: Extent | None) -> Tensor:
         """Run the followers where every image has all channels."""
         for step in unit.followers:
-            features = self._step(step, features, None)
+            features = self._step(step, features, None, read)
         return features
 
-    def _step(self, step: Step, features: Tensor, present_BC: Tensor | None) -> Tensor:
+    def _read(self, unit: Unit) -> Extent | None:
+        """Return how many channels a unit's head reads under the plan, where that varies."""
+        return self._chosen(unit.source) if unit.conditional else None
+
+    def _step(
+        self, step: Step, features: Tensor, present_BC: Tensor | None, read: Extent | None
+    ) -> Tensor:
         """Run one per-channel operation at the width of its input."""
         if step.op == "module":
             module = self._network.module(step.target)
+            if isinstance(module, NORMS):
+                return batch_norm(module, features, present_BC, read)
             rule = rule_for(module)
             assert rule is not None
             return rule(module, features, present_BC)

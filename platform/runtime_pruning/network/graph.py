@@ -132,6 +132,11 @@ class Unit:
         """Elements per channel in the head's own output."""
         return self.followers[0].factor if self.followers else self.output.factor
 
+    @property
+    def conditional(self) -> bool:
+        """Whether the head mixes channels of which a plan may leave some out."""
+        return self.kind in ("convolution", "linear") and self.source.width.pruned
+
     def macs(self, channels_BL: Tensor) -> Tensor:
         """Return ``macs_B``, int64: multiply-accumulates of the head under a plan."""
         macs_B = self.output.width.resolve(channels_BL) * self.mac_scale

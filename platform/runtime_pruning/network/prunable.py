@@ -3,6 +3,7 @@
 Dimensions: B images, C channels, H W pixels, L sites, F features, K classes.
 """
 
+from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from runtime_pruning.errors import ConfigError, TracingError
+from runtime_pruning.network.batch_norm import NORMS, condition, is_conditioned
 from runtime_pruning.network.execution import Execution, Mode, StagedRun
 from runtime_pruning.network.graph import Graph, Site, Unit
 from runtime_pruning.network.grouping import fitting_align, group_bounds
@@ -72,6 +74,39 @@ class PrunableNetwork(nn.Module):
             self.backbone, self.image_shape, self.graph, groups=groups, align=align
         )
         return other.train(self.training)
+
+    def condition_batch_norm(self) -> "PrunableNetwork":
+        """Keep batch-norm statistics per width, behind each layer that reads pruned channels.
+
+        Widths are those of the present groups: call it on the finest. The statistics become
+        buffers of the backbone's modules; a second call changes nothing.
+        """
+        for unit in self.units:
+            if unit.conditional:
+                widths = {b for i in unit.source.width.sites for b in self.sites[i].bounds[1:]}
+                for norm in self._norms(unit):
+                    if not is_conditioned(norm):
+                        condition(norm, sorted(widths))
+        return self
+
+    def load_backbone(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load the backbone's ``state_dict`` strictly, statistics per width included if it has any.
+
+        Raises:
+            RuntimeError: names or shapes differ.
+        """
+        for name, widths in tensors.items():
+            path, _, buffer = name.rpartition(".")
+            if buffer == "narrow_widths" and not is_conditioned(self.module(path)):
+                narrow = widths.tolist()
+                condition(self.module(path), [*narrow, narrow[-1] + 1])
+        self.backbone.load_state_dict(tensors)
+
+    def _norms(self, unit: Unit) -> list[Any]:
+        """Return the batch norms that follow a unit's head."""
+        steps = (step for step in unit.followers if step.op == "module")
+        found = (self.module(step.target) for step in steps)
+        return [module for module in found if isinstance(module, NORMS)]
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return ``logits_BK`` of the plain backbone."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from runtime_pruning.network.batch_norm import batch_norm
+from runtime_pruning.network.batch_norm import NORMS, batch_norm
 from runtime_pruning.network.graph import Step
 
 # (module, features of real width, present_BC or None where every image has all of them)
@@ -48,7 +48,7 @@ def _as_it_is(module: nn.Module, features: Tensor, present_BC: Tensor | None) ->
     return module(features)
 
 
-@per_channel(nn.BatchNorm1d, nn.BatchNorm2d)
+@per_channel(*NORMS)
 def _normalise(module: Any, features: Tensor, present_BC: Tensor | None) -> Tensor:
     return batch_norm(module, features, present_BC)
 

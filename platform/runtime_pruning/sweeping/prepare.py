@@ -18,6 +18,9 @@ from runtime_pruning.network.grouping import order_channels
 from runtime_pruning.network.training import TrainConfig, train
 from runtime_pruning.sweeping.checks import Material
 
+# Counts changes to what preparation does with the same settings.
+RECIPE = 1
+
 
 class Prepared(NamedTuple):
     """Two states of one backbone, both in evaluation mode."""
@@ -38,8 +41,8 @@ def prepare(material: Material, cache: Path) -> Prepared:
     dense, network = copy.deepcopy(material.network), copy.deepcopy(material.network)
     if not (folder / "manifest.json").is_file():
         _train_into(folder, material)
-    _load(dense, folder / "dense.safetensors")
-    _load(network, folder / "network.safetensors")
+    dense.load_backbone(load_file(folder / "dense.safetensors"))
+    network.load_backbone(load_file(folder / "network.safetensors"))
     return Prepared(dense=dense.eval(), network=network.eval(), key=key)
 
 
@@ -48,10 +51,8 @@ def preparation_key(material: Material) -> str:
     digest = hashlib.sha256()
     digest.update(json.dumps(_settings(material), sort_keys=True).encode())
     for name, tensor in sorted(material.network.backbone.state_dict().items()):
-        # Weights drawn by chance differ from run to run; the seed stands for them.
-        if material.sweep.prepare.pretrained:
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().numpy().tobytes())
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -66,6 +67,7 @@ def _settings(material: Material) -> dict[str, Any]:
         "seed": sweep.seed,
         "prepare": asdict(sweep.prepare),
         "torch": torch.__version__,
+        "recipe": RECIPE,
     }
 
 
@@ -87,6 +89,7 @@ def _train_into(folder: Path, material: Material) -> None:
     _save(network.backbone.state_dict(), work / "dense.safetensors")
     order_channels(network)
     if material.sweep.prepare.anywidth_epochs:
+        network.condition_batch_norm()
         train(
             network,
             training,
@@ -118,7 +121,3 @@ def _train_config(material: Material, *, any_width: bool) -> TrainConfig:
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
-
-
-def _load(network: PrunableNetwork, path: Path) -> None:
-    network.backbone.load_state_dict(load_file(path))

@@ -24,7 +24,7 @@ from torch.nn import functional
 from runtime_pruning import backbones
 from runtime_pruning.cost.macs import MacStepCost, dense_macs, plan_macs
 from runtime_pruning.network import Mode, PrunableNetwork, order_channels, trace
-from runtime_pruning.network.batch_norm import NORMS
+from runtime_pruning.network.batch_norm import NORMS, is_conditioned
 from runtime_pruning.network.execution import MODES
 
 BATCH = 5
@@ -37,6 +37,7 @@ class PrunableNetworkContract:
     image_shape: ClassVar[tuple[int, int, int]] = (3, 32, 32)
     num_classes: ClassVar[int] = 10
     groups: ClassVar[int] = 4
+    conditioned: ClassVar[bool] = False  # batch-norm statistics per width
     _traced: ClassVar[PrunableNetwork]
 
     def create(self) -> nn.Module:
@@ -51,7 +52,8 @@ class PrunableNetworkContract:
         suite = type(self)
         if "_traced" not in vars(suite):
             backbone = shake(self.create().double(), self.images(), seed=1)
-            suite._traced = trace(backbone, self.image_shape, groups=self.groups).eval()
+            network = trace(backbone, self.image_shape, groups=self.groups).eval()
+            suite._traced = spread(network, seed=1) if self.conditioned else network
         return suite._traced
 
     def images(self, batch: int = BATCH) -> Tensor:
@@ -183,6 +185,19 @@ def shake(backbone: nn.Module, images_BCHW: Tensor, seed: int) -> nn.Module:
         if isinstance(module, NORMS):
             module.momentum = 0.1
     return backbone.eval()
+
+
+@torch.no_grad()
+def spread(network: PrunableNetwork, seed: int) -> PrunableNetwork:
+    """Return the network with batch-norm statistics per width, drawn apart at random."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.condition_batch_norm().modules():
+        if isinstance(module, NORMS) and is_conditioned(module):
+            for name in ("narrow_means", "narrow_vars"):
+                buffer = module.get_buffer(name)
+                noise = torch.rand(buffer.shape, generator=generator, dtype=buffer.dtype)
+                buffer.mul_(0.5 + noise)
+    return network
 
 
 def close(actual: Tensor, expected: Tensor, what: str = "values") -> None:
