@@ -1,5 +1,6 @@
 """The driver's book of points: each one goes to MLflow and becomes a line on the terminal."""
 
+import time
 from pathlib import Path
 
 from tqdm import tqdm
@@ -25,6 +26,7 @@ class Ledger:
 
     def __init__(self, tracker: FrontierTracker) -> None:
         self._tracker = tracker
+        self._started = time.monotonic()
         self._points: dict[str, OperatingPoint] = {}
         self._folders: dict[str, Path] = {}
         self._trials: set[str] = set()
@@ -41,7 +43,8 @@ class Ledger:
             self._trials.add(point.trial_key)
             self._tracker.start_trial(point.trial_key, point.config)
         self._tracker.log_point(point, folder / "record.parquet", folder / "bundle")
-        tqdm.write(f"{len(self._points):4d}  {self._line(point)}")
+        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
+        tqdm.write(f"{len(self._points):4d}  {minutes:3d}:{seconds:02d}  {self._line(point)}")
 
     def add_test(self, folder: Path, record_path: Path) -> None:
         """Take in what a point's policy did to the test split."""
