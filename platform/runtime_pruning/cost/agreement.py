@@ -1,0 +1,124 @@
+"""Predicted against measured: how well a latency table foretells what plans take.
+
+Dimensions: P plans.
+"""
+
+import random
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from runtime_pruning.cost.calibration import Timings, images_for, waiting_for
+from runtime_pruning.cost.latency import LatencyTable
+from runtime_pruning.cost.steppers import Plan, Stepper
+from runtime_pruning.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well a table predicts executions that it was not made from.
+
+    Attributes:
+        mape: mean absolute error of the predicted milliseconds, as a share of the measured ones.
+            The machine's drift since calibration is part of it.
+        mape_of_dense: the same of times over the dense one's, which was measured between: what an
+            agent's penalty rests on.
+        kendall_tau: rank correlation, in [-1, 1].
+        predicted_ms: per plan, of a whole batch.
+        measured_ms: per plan, of a whole batch.
+    """
+
+    mape: float
+    mape_of_dense: float
+    kendall_tau: float
+    predicted_ms: tuple[float, ...]
+    measured_ms: tuple[float, ...]
+
+
+@torch.inference_mode()
+def predicted_against_measured(
+    table: LatencyTable,
+    stepper: Stepper,
+    *,
+    plans: int = 20,
+    rounds: int = 7,
+    batch: int = 1,
+    seed: int = 1,
+) -> Agreement:
+    """Run random plans on the whole network, and hold the table's prices against their times.
+
+    Args:
+        table: of the stepper's network on this device.
+        stepper: executes the network.
+        plans: how many, at least 2, drawn from narrow to wide.
+        rounds: each runs all plans once, in an order of its own; one more goes before.
+        batch: images, all on the same plan.
+        seed: of plans, images and orders.
+    """
+    if plans < 2 or rounds < 1:
+        raise ConfigError(f"`plans >= 2` and `rounds >= 1` must hold, got {plans} and {rounds}.")
+    network, rng = stepper.network, random.Random(seed)
+    images_BCHW = images_for(network, batch, seed)
+    drawn = _random_plans(len(network.sites), network.groups, plans, rng)
+    dense = (network.groups,) * len(network.sites)
+    timings = _timed(stepper, images_BCHW, dense, drawn, rounds, rng)
+    measured_P = np.array([timings.median_ms(plan) for plan in drawn])
+    channels_QL = network.channels(torch.tensor([dense, *drawn]))
+    dense_ms, *predicted = (table.price(channels_QL, batch=batch) * batch).tolist()
+    predicted_P = np.array(predicted)
+    return Agreement(
+        mape=_mape(predicted_P, measured_P),
+        mape_of_dense=_mape(predicted_P / dense_ms, measured_P / timings.yardstick_ms),
+        kendall_tau=kendall_tau(predicted_P, measured_P),
+        predicted_ms=tuple(predicted_P.tolist()),
+        measured_ms=tuple(measured_P.tolist()),
+    )
+
+
+def _timed(
+    stepper: Stepper,
+    images_BCHW: Tensor,
+    dense: Plan,
+    plans: list[Plan],
+    rounds: int,
+    rng: random.Random,
+) -> Timings:
+    """Time plans in orders of their own, the dense one before each."""
+    yardstick = partial(stepper.run, images_BCHW, dense)
+    wait = waiting_for(stepper.network)
+    timings = Timings(yardstick, wait)
+    for kept in (Timings(yardstick, wait), *[timings] * rounds):
+        for plan in rng.sample(plans, len(plans)):
+            kept.visit()
+            kept.measure_yardstick()
+            kept.time(plan, partial(stepper.run, images_BCHW, plan))
+            kept.measure_yardstick()
+    return timings
+
+
+def _mape(predicted_P: NDArray[np.float64], measured_P: NDArray[np.float64]) -> float:
+    """Return the mean absolute error as a share of what was measured."""
+    return float(np.mean(np.abs(predicted_P - measured_P) / measured_P))
+
+
+def _random_plans(sites: int, groups: int, plans: int, rng: random.Random) -> list[Plan]:
+    """Return plans whose mean widths spread from narrow to wide."""
+    drawn = []
+    for index in range(plans):
+        wide = index / (plans - 1)  # chance of more than half of the groups
+        half = max(1, groups // 2)
+        halves = (1, half), (min(half + 1, groups), groups)
+        drawn.append(tuple(rng.randint(*halves[rng.random() < wide]) for _ in range(sites)))
+    return drawn
+
+
+def kendall_tau(one_P: Any, other_P: Any) -> float:
+    """Return the rank correlation tau-b (Kendall, "The treatment of ties", 1945)."""
+    signs = [np.sign(np.subtract.outer(values, values)) for values in (one_P, other_P)]
+    untied = np.sqrt((signs[0] ** 2).sum() * (signs[1] ** 2).sum())
+    return float((signs[0] * signs[1]).sum() / untied) if untied else 0.0
