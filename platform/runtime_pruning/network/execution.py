@@ -44,7 +44,8 @@ class Execution:
         executed_macs_B: MACs of the backbone, int64, counted where its layers were called. A
             masked run executes the dense network.
         policy_macs_B: MACs of whatever chose the plan, int64.
-        mode: ``"sliced"`` or ``"masked"``.
+        mode: how it ran: ``"sliced"`` or ``"masked"``, or a mode of a deployed network. All but
+            ``"masked"`` and ``"dense"`` execute what the plan says.
     """
 
     logits_BK: Tensor
@@ -52,7 +53,7 @@ class Execution:
     channels_BL: Tensor
     executed_macs_B: Tensor
     policy_macs_B: Tensor
-    mode: Mode
+    mode: str
 
     @property
     def total_macs_B(self) -> Tensor:
@@ -225,7 +226,7 @@ class StagedRun:
         """Return the sum of an add's values, the narrower on the first channels of the wider."""
         first, *others = (self._values[value.name] for value in unit.inputs)
         for other in others:
-            first = _add_channels(first, other)
+            first = add_channels(first, other)
         return first
 
     def _weighted(self, unit: Unit) -> Tensor:
@@ -257,7 +258,7 @@ class StagedRun:
         if unit.kind == "linear":
             result = functional.linear(features, weight, bias)
         else:
-            result = _convolve(module, features, weight, bias)
+            result = convolve(module, features, weight, bias)
         macs = (result.numel() // result.shape[0]) * (weight.numel() // weight.shape[0])
         if rows_N is None:
             self._common_macs += macs
@@ -374,7 +375,7 @@ def _assemble(pieces: list[Tensor], rows: list[Tensor]) -> Tensor:
     return whole
 
 
-def _add_channels(one: Tensor, other: Tensor) -> Tensor:
+def add_channels(one: Tensor, other: Tensor) -> Tensor:
     """Return the sum, the narrower part added to the first channels of the wider."""
     if one.shape[1] == other.shape[1]:
         return one + other
@@ -387,7 +388,7 @@ def _add_channels(one: Tensor, other: Tensor) -> Tensor:
     return total
 
 
-def _convolve(conv: nn.Conv2d, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def convolve(conv: nn.Conv2d, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Run a convolution with a slice of its weights; its groups follow from the shapes."""
     padding: Any = conv.padding
     if conv.padding_mode != "zeros":

@@ -1,0 +1,336 @@
+"""Operations bound to widths: closures that read and write the slots of a state.
+
+Dimensions: B images, C channels, H W pixels.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.fx.node import map_aggregate
+from torch.nn import functional
+
+from runtime_pruning.network.batch_norm import batch_norm
+from runtime_pruning.network.execution import add_channels, convolve
+from runtime_pruning.network.graph import Ref, Value
+from runtime_pruning.network.kernels import (
+    NOTHING,
+    Call,
+    Layer,
+    convolution,
+    convolution_onto,
+    linear,
+)
+from runtime_pruning.network.lowering import LateNorm, Lowered, Operation, folded
+
+State: TypeAlias = list[Any]  # a tensor per slot, or None; the last slot holds the masks
+Step: TypeAlias = Callable[[State], None]
+
+Masks: TypeAlias = dict[frozenset[int], "Mask"]  # by the sites that decide
+Widths: TypeAlias = Mapping[str, int]  # channels, by the name of a value
+
+
+class Mask(NamedTuple):
+    """Which channels of a value are present, image by image.
+
+    Attributes:
+        channels: of all images, or per image (B, int64).
+        present_BC: bool; None where nothing is absent.
+    """
+
+    channels: int | Tensor
+    present_BC: Tensor | None
+
+
+class Bound(NamedTuple):
+    """Steps that have run once, and the multiply-accumulates that they made per image."""
+
+    steps: list[Step]
+    macs: int
+
+
+class Binder:
+    """Binds operations, and runs them once while it does.
+
+    Args:
+        lowered: what is known of the values.
+        slots: of the values in a state.
+        dtype: of weights and features.
+        fused: whether to use oneDNN's fused calls.
+    """
+
+    def __init__(
+        self, lowered: Lowered, slots: Mapping[str, int], *, dtype: torch.dtype, fused: bool
+    ) -> None:
+        self._lowered = lowered
+        self._slots = slots
+        self._dtype = dtype
+        self._fused = fused
+
+    def bind(self, op: Operation, index: int, widths: Widths, state: State) -> Bound:
+        """Return an operation at real widths, its result written to the state.
+
+        Args:
+            op: the operation.
+            index: its place among all operations.
+            widths: of the values that it touches, in channels.
+            state: holds what it reads.
+        """
+        steps: list[Step] = []
+        macs = 0
+        if op.weight is not None:
+            source = self._slots[op.source.name]
+            if state[source].dtype != self._dtype:
+                steps.append(_casting(source, self._dtype))
+                steps[-1](state)
+            masked = state[-1] is not None
+            layer = self._layer(op, widths, masked)
+            macs = self._count(op, layer, state[source])
+            if masked and op.conditional:
+                steps.append(_conditional(op, layer, self._slots))
+            else:
+                op = _at_width(op, _read(op, widths))
+                steps.append(self._layer_step(op, layer, index, widths, state))
+        elif op.kind == "opaque":
+            steps.append(_opaque(op, self._slots))
+        elif op.kind == "add":
+            steps.append(_adding(op, self._slots))
+        else:
+            steps.append(_calling(lambda features: features, op, self._slots))
+        steps[-1](state)
+        return Bound(steps, macs)
+
+    def _layer(self, op: Operation, widths: Widths, masked: bool) -> Layer:
+        """Return the first rows and columns of a layer's weights."""
+        assert op.weight is not None
+        own = op.output if op.conv_output is None else op.conv_output
+        rows = widths[own.name] * op.head_factor
+        inputs = widths[op.source.name] * op.source.factor
+        columns = op.weight.shape[1] if op.kind == "depthwise" else inputs // op.groups
+        weight = op.weight[:rows, :columns]
+        bias = None if op.bias is None else op.bias[:rows]
+        for norm in () if masked and op.conditional else op.norms:
+            weight, bias = folded(weight, bias, norm, _read(op, widths))
+        weight = weight.to(self._dtype)
+        if op.kind != "linear":
+            weight = weight.contiguous()
+        bias = None if bias is None else bias.to(self._dtype)
+        return Layer(weight, bias, op.geometry, inputs // columns)
+
+    def _count(self, op: Operation, layer: Layer, features: Tensor) -> int:
+        """Return the MACs per image of calling a layer on these features."""
+        if op.kind == "linear":
+            elements = layer.weight.shape[0] * features[0].numel() // features.shape[-1]
+        else:
+            with torch.device("meta"):
+                sample = torch.empty(1, *features.shape[1:])
+                weight = torch.empty(layer.weight.shape)
+            elements = convolve(op.module, sample, weight, None).numel()
+        return elements * (layer.weight.numel() // layer.weight.shape[0])
+
+    def _layer_step(
+        self, op: Operation, layer: Layer, index: int, widths: Widths, state: State
+    ) -> Step:
+        """Return the step of a convolution or linear layer."""
+        like = state[self._slots[op.source.name]]
+        if op.kind == "linear":
+            return _calling(linear(layer), op, self._slots)
+        if layer.geometry is None:
+            return _calling(_odd(op, layer), op, self._slots)
+        if op.onto is None:
+            call = convolution(layer, op.activation, like, fused=self._fused)
+            return _calling(call, op, self._slots)
+        return self._residual(op, layer, index, widths, state)
+
+    def _residual(
+        self, op: Operation, layer: Layer, index: int, widths: Widths, state: State
+    ) -> Step:
+        """Return the step of a convolution whose result is added to a stream."""
+        assert op.onto is not None
+        assert op.conv_output is not None
+        like = state[self._slots[op.source.name]]
+        mine, theirs = widths[op.conv_output.name], widths[op.onto.name]
+        if mine > theirs:
+            call = convolution(layer, NOTHING, like, fused=self._fused)
+            return _added(call, op, self._slots)
+        name = op.onto.name
+        dies = self._lowered.last_reader[name] == index and name != op.source.name
+        copies = not (dies and name in self._lowered.owned)
+        whole = mine == theirs
+        positive = op.activation.attr == "relu" and name in self._lowered.nonnegative
+        # On a view, oneDNN's call falls back to an add with ReLU that knows no bfloat16.
+        able = whole or (positive and self._dtype == torch.float32)
+        inside = op.activation if able else NOTHING
+        call_onto = convolution_onto(layer, inside, like, fused=self._fused)
+        source, onto, to = (self._slots[v.name] for v in (op.source, op.onto, op.output))
+        rows, after, followers = layer.weight.shape[0], op.activation, op.followers
+        later = inside is NOTHING and after != NOTHING
+
+        def run(state: State) -> None:
+            stream = state[onto].clone() if copies else state[onto]
+            first = stream if whole else stream.narrow(1, 0, rows)
+            call_onto(state[source], first)
+            if later:
+                after.apply_(first if positive else stream)
+            for follower in followers:
+                stream = follower(stream)
+            state[to] = stream
+
+        return run
+
+
+def _read(op: Operation, widths: Widths) -> int | None:
+    """Return how many channels a layer reads, where batch norm may ask for it."""
+    mixes = op.kind in ("convolution", "linear") and op.source.width.pruned
+    return widths[op.source.name] if mixes else None
+
+
+def _at_width(op: Operation, read: int | None) -> Operation:
+    """Return the operation with the batch norms that are not folded at one width."""
+    bound = [partial(f, read=read) if isinstance(f, LateNorm) else f for f in op.followers]
+    return replace(op, followers=tuple(bound))
+
+
+# Steps
+
+
+def _conditional(op: Operation, layer: Layer, slots: Mapping[str, int]) -> Step:
+    """Return a layer whose images read unlike widths, each normalised as its own asks."""
+    source, to, sites = slots[op.source.name], slots[op.output.name], op.source.width.sites
+    activation, norms = op.activation, op.norms
+
+    def run(state: State) -> None:
+        read = state[-1][sites].channels
+        if op.kind == "linear":
+            features = functional.linear(state[source], layer.weight, layer.bias)
+        else:
+            features = convolve(op.module, state[source], layer.weight, layer.bias)
+        for norm in norms:
+            features = batch_norm(norm, features, None, read)
+        features = activation.apply_(features)
+        for follower in op.followers:
+            if isinstance(follower, LateNorm):
+                features = follower(features, read)
+            else:
+                features = follower(features)
+        state[to] = features
+
+    return run
+
+
+def _calling(call: Call, op: Operation, slots: Mapping[str, int]) -> Step:
+    """Return a call on the first input, and what follows it."""
+    source, to, followers = slots[op.source.name], slots[op.output.name], op.followers
+    if not followers:
+
+        def single(state: State) -> None:
+            state[to] = call(state[source])
+
+        return single
+
+    def run(state: State) -> None:
+        features = call(state[source])
+        for follower in followers:
+            features = follower(features)
+        state[to] = features
+
+    return run
+
+
+def _added(call: Call, op: Operation, slots: Mapping[str, int]) -> Step:
+    """Return a convolution that is wider than the stream that it is added to."""
+    assert op.onto is not None
+    source, onto, to = slots[op.source.name], slots[op.onto.name], slots[op.output.name]
+    activation, followers = op.activation, op.followers
+
+    def run(state: State) -> None:
+        stream = call(state[source])
+        narrow = state[onto]
+        stream.narrow(1, 0, narrow.shape[1]).add_(narrow)
+        activation.apply_(stream)
+        for follower in followers:
+            stream = follower(stream)
+        state[to] = stream
+
+    return run
+
+
+def _adding(op: Operation, slots: Mapping[str, int]) -> Step:
+    """Return an add with what follows it."""
+    one, other = (slots[value.name] for value in (op.inputs * 2)[:2])
+    to, activation, followers = slots[op.output.name], op.activation, op.followers
+
+    def run(state: State) -> None:
+        total = activation.apply_(add_channels(state[one], state[other]))
+        for follower in followers:
+            total = follower(total)
+        state[to] = total
+
+    return run
+
+
+def _odd(op: Operation, layer: Layer) -> Call:
+    """Return a convolution whose padding the fused calls do not know."""
+    conv, activation = op.module, op.activation
+    return lambda features: activation.apply_(convolve(conv, features, layer.weight, layer.bias))
+
+
+def _opaque(op: Operation, slots: Mapping[str, int]) -> Step:
+    """Return an operation of which nothing is known, as torch.fx saw it."""
+    step, found, to = op.step, op.module, slots[op.output.name]
+    assert step is not None
+
+    def run(state: State) -> None:
+        args, kwargs = map_aggregate(
+            (step.args, dict(step.kwargs)),
+            lambda item: state[slots[item.name]] if isinstance(item, Ref) else item,
+        )
+        if step.op == "module":
+            state[to] = found(*args, **kwargs)
+        elif step.op == "method":
+            state[to] = getattr(args[0], step.target)(*args[1:], **kwargs)
+        else:
+            state[to] = step.target(*args, **kwargs) if step.op == "function" else found
+
+    if step.op == "module" and len(step.args) == 1 and isinstance(step.args[0], Ref):
+        return _calling(found, op, slots) if not step.kwargs else run
+    return run
+
+
+def _casting(slot: int, dtype: torch.dtype) -> Step:
+    """Return a step that changes a value's type."""
+
+    def run(state: State) -> None:
+        state[slot] = state[slot].to(dtype)
+
+    return run
+
+
+def masking(slot: int, value: Value) -> Step:
+    """Return a step that sets a value's absent channels to zero, as the state's masks say."""
+    sites, factor = value.width.sites, value.factor
+
+    def run(state: State) -> None:
+        features = state[slot]
+        present_BC = state[-1][sites].present_BC
+        if present_BC is None:
+            return
+        present_BC = present_BC.to(features.dtype)
+        if factor > 1:
+            present_BC = present_BC.repeat_interleave(factor, dim=1)
+        state[slot] = features * present_BC.view(*present_BC.shape, *[1] * (features.ndim - 2))
+
+    return run
+
+
+def forgetting(slots: Sequence[int]) -> Step:
+    """Return a step that drops the values that nobody reads any more."""
+
+    def run(state: State) -> None:
+        for slot in slots:
+            state[slot] = None
+
+    return run

@@ -1,0 +1,114 @@
+"""Which mode pays: measured on this device, by batch size and expected share of the dense MACs.
+
+Dimensions: B images, L sites.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+PLAN_TRIES = 40
+
+
+@dataclass(frozen=True)
+class BreakEven:
+    """Times of each mode, as ratios to dense, and the choice that follows.
+
+    Attributes:
+        threads: of PyTorch when it was measured.
+        ratios: time over dense time, by (batch, MAC fraction), by mode.
+    """
+
+    threads: int
+    ratios: Mapping[tuple[int, float], Mapping[str, float]]
+
+    def choose(self, batch: int, fraction: float) -> str:
+        """Return the fastest mode at the nearest measured batch (in octaves) and fraction."""
+        near = min(self.ratios, key=lambda k: (abs(math.log2(k[0] / batch)), abs(k[1] - fraction)))
+        modes = self.ratios[near]
+        return min(modes, key=modes.__getitem__)
+
+    def table(self) -> str:
+        """Return the ratios as a Markdown table."""
+        modes = sorted({mode for row in self.ratios.values() for mode in row})
+        lines = [
+            "| batch | MAC fraction | " + " | ".join(modes) + " | fastest |",
+            "|---" * (len(modes) + 3) + "|",
+        ]
+        for (batch, fraction), row in sorted(self.ratios.items()):
+            cells = [f"{row[mode]:.2f}" if mode in row else "" for mode in modes]
+            fastest = min(row, key=row.__getitem__)
+            lines.append(f"| {batch} | {fraction:.2f} | " + " | ".join(cells) + f" | {fastest} |")
+        return "\n".join(lines)
+
+
+def interleaved(
+    calls: Mapping[str, Callable[[], object]], *, rounds: int, least_seconds: float = 0.02
+) -> dict[str, list[float]]:
+    """Return seconds per call, a reading per round, all calls taking turns.
+
+    Each reading repeats its call until ``least_seconds`` have passed, as one warm-up told.
+    """
+    repeats = {}
+    for name, call in calls.items():
+        call()
+        start = time.perf_counter()
+        call()
+        once = time.perf_counter() - start
+        repeats[name] = max(1, math.ceil(least_seconds / max(once, 1e-7)))
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(rounds):
+        names = list(calls) if turn % 2 == 0 else list(calls)[::-1]
+        for name in names:
+            start = time.perf_counter()
+            for _ in range(repeats[name]):
+                calls[name]()
+            seconds[name].append((time.perf_counter() - start) / repeats[name])
+    return seconds
+
+
+def ratio_to(seconds: Mapping[str, Sequence[float]], base: str) -> dict[str, float]:
+    """Return the median over rounds of each call's time over the base's in the same round."""
+    return {
+        name: statistics.median(a / b for a, b in zip(own, seconds[base], strict=True))
+        for name, own in seconds.items()
+    }
+
+
+def plans_near(
+    fraction_of: Callable[[tuple[int, ...]], float],
+    *,
+    sites: int,
+    groups: int,
+    fraction: float,
+    batch: int,
+    generator: torch.Generator,
+) -> list[tuple[int, ...]]:
+    """Return random plans whose MACs are about a fraction of the dense ones.
+
+    Counts are drawn around a level that is moved until the mean fits; each image takes, of a few
+    draws, the one that is nearest.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(12):
+        level = (low + high) / 2
+        drawn = [_draw(level, sites, groups, generator) for _ in range(PLAN_TRIES)]
+        mean = statistics.fmean(fraction_of(plan) for plan in drawn)
+        low, high = (level, high) if mean < fraction else (low, level)
+    plans = []
+    for _ in range(batch):
+        drawn = [_draw(level, sites, groups, generator) for _ in range(8)]
+        plans.append(min(drawn, key=lambda plan: abs(fraction_of(plan) - fraction)))
+    return plans
+
+
+def _draw(level: float, sites: int, groups: int, generator: torch.Generator) -> tuple[int, ...]:
+    """Return a plan; 0 is the least everywhere, 1 the most, between them each site varies."""
+    spread = min(level, 1 - level)
+    noise_L = (torch.rand(sites, generator=generator) * 2 - 1) * spread
+    counts_L = ((level + noise_L) * (groups - 1)).round().long() + 1
+    return tuple(counts_L.clamp(1, groups).tolist())

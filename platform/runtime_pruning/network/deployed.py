@@ -1,0 +1,330 @@
+"""A prunable network made fast for inference: fused, packed, and run in the mode that pays.
+
+Every mode means what `PrunableNetwork` means; they differ in how a batch of unlike plans is cut:
+
+* ``image``: one image at a time; nothing is gathered.
+* ``prefix``: the batch is split where plans part, and never joined again until the logits.
+* ``bucket``: stage by stage, the images that share widths are gathered, run and put back.
+* ``dense``: everything is computed and absent channels are set to zero: executed MACs are dense.
+* ``auto``: the fastest of these for the batch and the MACs that are expected, by measurement.
+
+Dimensions: B images, C channels, H W pixels, L sites, F features, K classes.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+
+from runtime_pruning.errors import ConfigError
+from runtime_pruning.network.break_even import BreakEven, interleaved, plans_near, ratio_to
+from runtime_pruning.network.execution import Execution
+from runtime_pruning.network.kernels import fused_calls_exist
+from runtime_pruning.network.lowering import lower
+from runtime_pruning.network.modes import (
+    Asking,
+    Outcome,
+    Planned,
+    joined,
+    run_alone,
+    run_bucket,
+    run_dense,
+    run_planned_prefix,
+    run_prefix,
+    run_uniform,
+)
+from runtime_pruning.network.policies import Chooser, PlannedChooser, Policy
+from runtime_pruning.network.programs import FULL, MOST_CHAINS, Programs
+from runtime_pruning.network.prunable import PrunableNetwork
+
+_Settled: TypeAlias = Literal["image", "prefix", "bucket", "dense"]
+DeployedMode: TypeAlias = Literal["auto", "image", "prefix", "bucket", "dense"]
+DEPLOYED_MODES: tuple[DeployedMode, ...] = get_args(DeployedMode)
+_SINGLE: tuple[_Settled, ...] = ("image", "dense")
+_BATCHED: tuple[_Settled, ...] = ("image", "prefix", "bucket", "dense")
+_BASELINE = "baseline"
+
+
+def deploy(
+    network: PrunableNetwork,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    channels_last: bool = True,
+    fused: bool | None = None,
+) -> "DeployedNetwork":
+    """Return a copy of the network for inference only.
+
+    Args:
+        network: its weights are copied, batch norm is folded into them.
+        dtype: of weights and features; logits and pooled features are float32.
+        device: where it runs.
+        channels_last: memory layout of feature maps.
+        fused: use oneDNN's fused calls; None: where they exist.
+
+    Raises:
+        ConfigError: fused calls are asked for where there are none.
+    """
+    possible = torch.device(device).type == "cpu" and fused_calls_exist()
+    if fused and not possible:
+        raise ConfigError(f"`fused=True` needs a CPU and PyTorch with oneDNN, but got {device!r}.")
+    own = copy.deepcopy(network).eval().to(device)
+    use = possible if fused is None else fused
+    return DeployedNetwork(own, dtype=dtype, channels_last=channels_last, fused=use)
+
+
+class DeployedNetwork:
+    """Runs plans and policies at inference; built by `deploy`.
+
+    Args:
+        network: in evaluation mode; it must not change any more.
+        dtype: of weights and features.
+        channels_last: memory layout of feature maps.
+        fused: whether to use oneDNN's fused calls.
+
+    Attributes:
+        network: see above.
+        break_even: which mode pays, if it was measured.
+        dense_macs: of the backbone at full width, per image.
+    """
+
+    def __init__(
+        self, network: PrunableNetwork, *, dtype: torch.dtype, channels_last: bool, fused: bool
+    ) -> None:
+        self.network = network
+        self.dtype = dtype
+        self.channels_last = channels_last
+        self.fused = fused
+        self.break_even: BreakEven | None = None
+        full_1L = torch.tensor([[site.channels for site in network.sites]])
+        self.dense_macs = sum(int(unit.macs(full_1L)[0]) for unit in network.weighted_units)
+        self._device = next(network.parameters()).device
+        with torch.inference_mode():
+            self._programs = Programs(
+                lower(network),
+                [site.bounds for site in network.sites],
+                dtype=dtype,
+                fused=fused,
+            )
+        self._fractions: dict[tuple[int, ...], float] = {}
+        self._expected: dict[str, float] = {}
+
+    @torch.inference_mode()
+    def dense(self, images_BCHW: Tensor) -> Tensor:
+        """Return ``logits_BK``, float32, of the backbone at full width: the baseline."""
+        return self._uniform(images_BCHW, (FULL,) * len(self.network.sites))
+
+    def static(self, groups_L: Sequence[int]) -> Callable[[Tensor], Tensor]:
+        """Return a network pruned to one plan for good: the limit of what slicing can gain."""
+        plan = tuple(groups_L)
+        self._check_plans([plan])
+        return torch.inference_mode()(lambda images_BCHW: self._uniform(images_BCHW, plan))
+
+    def run(
+        self, images_BCHW: Tensor, groups_BL: Tensor, *, mode: DeployedMode = "auto"
+    ) -> Execution:
+        """Run a plan that is known beforehand.
+
+        Raises:
+            ConfigError: shapes that do not fit, group counts out of range, or an unknown mode.
+        """
+        if groups_BL.shape != (images_BCHW.shape[0], len(self.network.sites)):
+            raise ConfigError(
+                f"A plan of shape {(images_BCHW.shape[0], len(self.network.sites))} is needed, "
+                f"but got {tuple(groups_BL.shape)}."
+            )
+        return self._planned(images_BCHW, list(map(tuple, groups_BL.tolist())), mode)
+
+    @torch.inference_mode()
+    def execute(
+        self,
+        images_BCHW: Tensor,
+        policy: Policy,
+        *,
+        mode: DeployedMode = "auto",
+        expected_fraction: float | None = None,
+    ) -> Execution:
+        """Run what a policy chooses, site by site; its own MACs are counted with it.
+
+        Args:
+            images_BCHW: float, in [0, 1].
+            policy: what chooses.
+            mode: how the batch is cut; see the module.
+            expected_fraction: of the dense MACs, for the choice of a mode; None: as the policy's
+                last batches had.
+
+        Raises:
+            ConfigError: images of another shape, counts out of range, or an unknown mode.
+        """
+        size = images_BCHW.shape[0]
+        chooser = policy.start(size)
+        if isinstance(chooser, PlannedChooser):
+            plans = list(map(tuple, chooser.groups_BL.tolist()))
+            execution = self._planned(images_BCHW, plans, mode)
+            execution.policy_macs_B += policy.macs_per_image
+            return execution
+        if expected_fraction is None:
+            expected_fraction = self._expected.get(policy.name, 0.5)
+        chosen = self._mode(mode, size, lambda: expected_fraction)
+        images_BCHW = self._entered(images_BCHW)
+        if chosen == "image" and size > 1:
+            outcome = joined(
+                self._asked(images_BCHW[row, None], policy.start(1), "image") for row in range(size)
+            )
+        else:
+            outcome = self._asked(images_BCHW, chooser, chosen)
+        self._expected[policy.name] = sum(outcome.macs) / size / self.dense_macs
+        return self._execution(outcome, chosen, policy.macs_per_image)
+
+    def fraction(self, plan: tuple[int, ...]) -> float:
+        """Return a plan's share of the dense MACs, by formula."""
+        found = self._fractions.get(plan)
+        if found is None:
+            channels_1L = self.network.channels(torch.tensor([plan]))
+            macs = sum(int(unit.macs(channels_1L)[0]) for unit in self.network.weighted_units)
+            if len(self._fractions) >= MOST_CHAINS:
+                self._fractions.clear()
+            found = self._fractions[plan] = macs / self.dense_macs
+        return found
+
+    def measure_break_even(
+        self,
+        batches: Sequence[int] = (1, 4, 16, 64),
+        fractions: Sequence[float] = (1.0, 0.75, 0.5, 0.25),
+        *,
+        rounds: int = 3,
+        least_seconds: float = 0.02,
+        seed: int = 0,
+    ) -> BreakEven:
+        """Time each mode against dense at random plans; ``auto`` goes by it from here on.
+
+        Args:
+            batches: sizes to measure at.
+            fractions: of the dense MACs; those below the smallest plan count as that plan.
+            rounds: readings per mode, interleaved.
+            least_seconds: per reading.
+            seed: of images and plans.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        ratios = {}
+        for batch in batches:
+            shape = (batch, *self.network.image_shape)
+            images_BCHW = torch.rand(shape, generator=generator).to(self._device)
+            for fraction in fractions:
+                plans_BL = torch.tensor(self.plans(fraction, batch, generator))
+                calls: dict[str, Callable[[], object]] = {
+                    mode: partial(self.run, images_BCHW, plans_BL, mode=mode)
+                    for mode in (_SINGLE if batch == 1 else _BATCHED)
+                }
+                calls[_BASELINE] = partial(self.dense, images_BCHW)
+                seconds = interleaved(calls, rounds=rounds, least_seconds=least_seconds)
+                found = ratio_to(seconds, _BASELINE)
+                del found[_BASELINE]
+                ratios[batch, fraction] = found
+        self.break_even = BreakEven(torch.get_num_threads(), ratios)
+        return self.break_even
+
+    def plans(
+        self, fraction: float, batch: int, generator: torch.Generator
+    ) -> list[tuple[int, ...]]:
+        """Return random plans, one per image, whose MACs are about a fraction of the dense ones."""
+        return plans_near(
+            self.fraction,
+            sites=len(self.network.sites),
+            groups=self.network.groups,
+            fraction=fraction,
+            batch=batch,
+            generator=generator,
+        )
+
+    # Inside
+
+    def _entered(self, images_BCHW: Tensor) -> Tensor:
+        """Return images on the device, in the layout that the calls want."""
+        if images_BCHW.ndim != 4 or tuple(images_BCHW.shape[1:]) != self.network.image_shape:
+            raise ConfigError(
+                f"Images of shape (B, {', '.join(map(str, self.network.image_shape))}) are "
+                f"needed, but got {tuple(images_BCHW.shape)}."
+            )
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return images_BCHW.to(self._device).contiguous(memory_format=layout)
+
+    def _uniform(self, images_BCHW: Tensor, plan: tuple[int, ...]) -> Tensor:
+        logits_BK, _ = run_uniform(self._programs, self._entered(images_BCHW), plan)
+        return logits_BK.float()
+
+    def _check_plans(self, plans: Sequence[tuple[int, ...]]) -> None:
+        """Raise where a count is out of range."""
+        sites, most = len(self.network.sites), self.network.groups
+        for plan in plans:
+            if len(plan) != sites or min(plan) < 1 or max(plan) > most:
+                raise ConfigError(
+                    f"Plans of {sites} counts in [1, {most}] are needed, but got {plan}."
+                )
+
+    def _mode(self, mode: DeployedMode, size: int, fraction: Callable[[], float]) -> _Settled:
+        """Return the mode to run in."""
+        if mode not in DEPLOYED_MODES:
+            raise ConfigError(f"`mode` must be one of {DEPLOYED_MODES}, but got {mode!r}.")
+        if mode != "auto":
+            return mode
+        if size == 1:
+            return "image"
+        known = self.break_even
+        if known is None or known.threads != torch.get_num_threads():
+            return "prefix"
+        found: Any = known.choose(size, fraction())
+        return found
+
+    @torch.inference_mode()
+    def _planned(
+        self, images_BCHW: Tensor, plans: list[tuple[int, ...]], mode: DeployedMode
+    ) -> Execution:
+        """Run plans that are known."""
+        self._check_plans(plans)
+        images_BCHW = self._entered(images_BCHW)
+        size, sites, programs = len(plans), len(self.network.sites), self._programs
+        alike = plans.count(plans[0]) == size
+        chosen: _Settled = "prefix"
+        if mode != "auto" or not alike:
+            mean = lambda: sum(map(self.fraction, plans)) / size  # noqa: E731
+            chosen = self._mode(mode, size, mean)
+        if chosen == "dense" and (not alike or min(plans[0]) < self.network.groups):
+            outcome = run_dense(programs, images_BCHW, Planned(plans), sites)
+        elif alike and chosen != "image":
+            logits_BK, macs = run_uniform(programs, images_BCHW, plans[0])
+            outcome = Outcome(logits_BK, plans, [macs] * size)
+        elif chosen == "image":
+            runs = [run_uniform(programs, images_BCHW[i, None], p) for i, p in enumerate(plans)]
+            logits_BK = torch.cat([run[0] for run in runs]) if size > 1 else runs[0][0]
+            outcome = Outcome(logits_BK, plans, [run[1] for run in runs])
+        elif chosen == "bucket":
+            outcome = run_bucket(programs, images_BCHW, Planned(plans), sites)
+        else:
+            outcome = run_planned_prefix(programs, images_BCHW, plans)
+        return self._execution(outcome, chosen, 0)
+
+    def _asked(self, images_BCHW: Tensor, chooser: Chooser, mode: _Settled) -> Outcome:
+        """Run what a chooser says, the whole batch going from site to site."""
+        size = images_BCHW.shape[0]
+        decide = Asking(chooser, size, self.network.groups)
+        ways = {"dense": run_dense, "bucket": run_bucket, "prefix": run_prefix, "image": run_alone}
+        return ways[mode](self._programs, images_BCHW, decide, len(self.network.sites))
+
+    def _execution(self, outcome: Outcome, mode: str, policy_macs: int) -> Execution:
+        """Return an outcome as tensors."""
+        bounds = self._programs.bounds
+        channels = [
+            [bounds[site][groups] for site, groups in enumerate(plan)] for plan in outcome.plans
+        ]
+        return Execution(
+            logits_BK=outcome.logits_BK.float(),
+            groups_BL=torch.tensor(outcome.plans),
+            channels_BL=torch.tensor(channels),
+            executed_macs_B=torch.tensor(outcome.macs),
+            policy_macs_B=torch.tensor([policy_macs] * len(channels)),
+            mode=mode,
+        )

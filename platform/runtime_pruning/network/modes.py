@@ -1,0 +1,360 @@
+"""Ways to run a batch whose images have unlike plans.
+
+Each takes a `Decider` and returns an `Outcome`. Which one is fastest depends on the batch, the
+plans and the machine; what they return does not, but for the MACs of `run_dense`.
+
+Dimensions: B images, C channels, L sites, F features, K classes, N images of a part.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from runtime_pruning.errors import ConfigError
+from runtime_pruning.network.binding import Mask, Masks, State
+from runtime_pruning.network.kernels import pooled
+from runtime_pruning.network.policies import Chooser
+from runtime_pruning.network.programs import FULL, MASKED, Programs
+
+Plan = tuple[int, ...]
+
+
+class Outcome(NamedTuple):
+    """What came of a batch.
+
+    Attributes:
+        logits_BK: class scores.
+        plans: group counts per site, a tuple per image.
+        macs: of the backbone, per image.
+    """
+
+    logits_BK: Tensor
+    plans: list[Plan]
+    macs: list[int]
+
+
+def joined(outcomes: Iterable[Outcome]) -> Outcome:
+    """Return outcomes of parts of a batch, in order, as one."""
+    parts = list(outcomes)
+    return Outcome(
+        torch.cat([part.logits_BK for part in parts]),
+        [plan for part in parts for plan in part.plans],
+        [macs for part in parts for macs in part.macs],
+    )
+
+
+class Decider(Protocol):
+    """Decides a site for the whole batch; features are made only where they are looked at."""
+
+    def __call__(self, site: int, features: Callable[[], Tensor]) -> Sequence[int]:
+        """Return the group count of each image."""
+        ...
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Plans that are known beforehand."""
+
+    plans: list[Plan]
+
+    def __call__(self, site: int, features: Callable[[], Tensor]) -> Sequence[int]:
+        """Return the site's column."""
+        return [plan[site] for plan in self.plans]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Asks a chooser, and checks what it says.
+
+    Attributes:
+        chooser: of as many images as the batch has.
+        size: images in the batch.
+        groups: largest count.
+    """
+
+    chooser: Chooser
+    size: int
+    groups: int
+
+    def __call__(self, site: int, features: Callable[[], Tensor]) -> Sequence[int]:
+        """Return what the chooser says.
+
+        Raises:
+            ConfigError: not one count per image, or a count out of range.
+        """
+        counts: list[int] = self.chooser.choose(site, features()).tolist()
+        if len(counts) != self.size or min(counts) < 1 or max(counts) > self.groups:
+            raise ConfigError(
+                f"{self.size} counts in [1, {self.groups}] are needed at site {site}, "
+                f"but got {counts}."
+            )
+        return counts
+
+
+def features_of(programs: Programs, site: int, state: State) -> Tensor:
+    """Return ``features_BF``, float32: the pooled input of a site; absent channels are 0."""
+    pooled_BC = pooled(state[programs.site_slots[site]])
+    missing = programs.lowered.sources[site].width.channels - pooled_BC.shape[1]
+    return functional.pad(pooled_BC, (0, missing)) if missing else pooled_BC
+
+
+def run_uniform(programs: Programs, images_BCHW: Tensor, plan: Plan) -> tuple[Tensor, int]:
+    """Return ``logits_BK`` of images that share a plan, and the MACs of each."""
+    state = programs.new_state(images_BCHW)
+    chain = programs.chain(plan)
+    if chain is not None:
+        for step in chain.steps:
+            step(state)
+        return state[programs.logits_slot], chain.macs
+    macs = sum(
+        programs.run(stage, programs.key(stage, plan), state) for stage in range(len(plan) + 1)
+    )
+    return state[programs.logits_slot], macs
+
+
+def run_alone(programs: Programs, image_1CHW: Tensor, decide: Decider, sites: int) -> Outcome:
+    """Run one image, deciding as it goes."""
+    state = programs.new_state(image_1CHW)
+    plan: list[int] = []
+    macs = programs.run(0, (), state)
+    for site in range(sites):
+        plan += decide(site, partial(features_of, programs, site, state))
+        macs += programs.run(site + 1, programs.key(site + 1, plan), state)
+    return Outcome(state[programs.logits_slot], [tuple(plan)], [macs])
+
+
+def run_dense(programs: Programs, images_BCHW: Tensor, decide: Decider, sites: int) -> Outcome:
+    """Compute everything; set absent channels to zero wherever they are written."""
+    masks: Masks = {}
+    state = programs.new_state(images_BCHW, masks)
+    columns: list[Sequence[int]] = []
+    macs = programs.run(0, MASKED, state)
+    for site in range(sites):
+        columns.append(decide(site, partial(features_of, programs, site, state)))
+        for deciding in programs.widths[site + 1]:
+            if deciding not in masks:
+                masks[deciding] = _present(programs, deciding, columns, images_BCHW.device)
+        macs += programs.run(site + 1, MASKED, state)
+    plans = list(zip(*columns, strict=True))
+    return Outcome(state[programs.logits_slot], plans, [macs] * len(plans))
+
+
+def _present(
+    programs: Programs, sites: frozenset[int], columns: list[Sequence[int]], device: torch.device
+) -> Mask:
+    """Return what is present of a value whose width these sites decide."""
+    whole = max(programs.bounds[site][FULL] for site in sites)
+    counts = [
+        max(programs.bounds[site][groups] for site, groups in zip(sites, row, strict=True))
+        for row in zip(*(columns[site] for site in sites), strict=True)
+    ]
+    if min(counts) == whole:
+        return Mask(whole, None)
+    counts_B = torch.tensor(counts)
+    channels = counts[0] if min(counts) == max(counts) else counts_B
+    return Mask(channels, (torch.arange(whole) < counts_B[:, None]).to(device))
+
+
+# Prefix
+
+
+def run_planned_prefix(programs: Programs, images_BCHW: Tensor, plans: list[Plan]) -> Outcome:
+    """Sort the batch by plan, so that all parts are views; follow each part to its end."""
+    order = sorted(range(len(plans)), key=plans.__getitem__)
+    ordered = [plans[image] for image in order]
+    if ordered[0] == ordered[-1]:
+        logits_BK, macs = run_uniform(programs, images_BCHW, plans[0])
+        return Outcome(logits_BK, plans, [macs] * len(plans))
+    rows_B = torch.tensor(order, device=images_BCHW.device)
+    state = programs.new_state(_rows(images_BCHW, rows_B))
+    walk = _Walk(programs, ordered)
+    walk.descend(0, 0, len(order), state, 0)
+    logits_BK = torch.empty_like(walk.logits[0].new_empty(len(order), walk.logits[0].shape[1]))
+    logits_BK[rows_B] = torch.cat(walk.logits)
+    macs_of = dict(zip(order, walk.macs, strict=True))
+    return Outcome(logits_BK, plans, [macs_of[image] for image in range(len(order))])
+
+
+@dataclass
+class _Walk:
+    """Goes down the tree of plans, depth first: a part stays in the cache while it runs."""
+
+    programs: Programs
+    plans: list[Plan]  # sorted
+    logits: list[Tensor] = field(default_factory=list)
+    macs: list[int] = field(default_factory=list)
+
+    def descend(self, stage: int, first: int, last: int, state: State, spent: int) -> None:
+        """Run images ``[first, last)``, which share their plan up to a stage, to the end."""
+        plan = self.plans[first]
+        while True:
+            spent += self.programs.run(stage, self.programs.key(stage, plan), state)
+            if stage == len(plan):
+                self.logits.append(state[self.programs.logits_slot])
+                self.macs += [spent] * (last - first)
+                return
+            if self.plans[last - 1][stage] != plan[stage]:
+                break
+            stage += 1
+        start = first
+        while start < last:
+            end = start
+            while end < last and self.plans[end][stage] == self.plans[start][stage]:
+                end += 1
+            part = self.programs.part(
+                state,
+                stage + 1,
+                partial(torch.narrow, dim=0, start=start - first, length=end - start),
+            )
+            self.descend(stage + 1, start, end, part, spent)
+            start = end
+
+
+@dataclass
+class _Part:
+    """Images that have shared all decisions so far."""
+
+    rows: list[int]
+    state: State
+    plan: Plan = ()
+    macs: int = 0
+
+
+def run_prefix(programs: Programs, images_BCHW: Tensor, decide: Decider, sites: int) -> Outcome:
+    """Run all parts from site to site, splitting each where its images part."""
+    size = images_BCHW.shape[0]
+    parts = [_Part(list(range(size)), programs.new_state(images_BCHW))]
+    for stage in range(sites + 1):
+        if stage:
+            column = decide(
+                stage - 1, partial(_gathered_features, programs, stage - 1, parts, size)
+            )
+            parts = [child for part in parts for child in _split(programs, part, stage, column)]
+        for part in parts:
+            part.macs += programs.run(stage, programs.key(stage, part.plan), part.state)
+    first = parts[0].state[programs.logits_slot]
+    logits_BK = first.new_empty(size, first.shape[1])
+    plans: list[Plan] = [()] * size
+    macs = [0] * size
+    for part in parts:
+        logits_BK[torch.tensor(part.rows)] = part.state[programs.logits_slot]
+        for row in part.rows:
+            plans[row], macs[row] = part.plan, part.macs
+    return Outcome(logits_BK, plans, macs)
+
+
+def _gathered_features(programs: Programs, site: int, parts: list[_Part], size: int) -> Tensor:
+    """Return ``features_BF`` of all parts, in the order of the batch."""
+    if len(parts) == 1:
+        return features_of(programs, site, parts[0].state)
+    pieces = [features_of(programs, site, part.state) for part in parts]
+    features_BF = pieces[0].new_empty(size, pieces[0].shape[1])
+    rows = torch.tensor([row for part in parts for row in part.rows], device=features_BF.device)
+    features_BF[rows] = torch.cat(pieces)
+    return features_BF
+
+
+def _split(programs: Programs, part: _Part, stage: int, column: Sequence[int]) -> list[_Part]:
+    """Return the parts of a part that a decision makes."""
+    places: dict[int, list[int]] = {}
+    for place, row in enumerate(part.rows):
+        places.setdefault(column[row], []).append(place)
+    if len(places) == 1:
+        (groups,) = places
+        part.plan = (*part.plan, groups)
+        return [part]
+    children = []
+    for groups, own in places.items():
+        index = torch.tensor(own)
+        state = programs.part(part.state, stage, partial(_rows, rows_N=index))
+        rows = [part.rows[place] for place in own]
+        children.append(_Part(rows, state, (*part.plan, groups), part.macs))
+    return children
+
+
+# Buckets
+
+
+def run_bucket(programs: Programs, images_BCHW: Tensor, decide: Decider, sites: int) -> Outcome:
+    """Stage by stage, gather the images that share widths, run them, put them back."""
+    size = images_BCHW.shape[0]
+    state = programs.new_state(images_BCHW)
+    plans: list[Plan] = [()] * size
+    macs = [programs.run(0, (), state)] * size
+    for stage in range(1, sites + 1):
+        column = decide(stage - 1, partial(features_of, programs, stage - 1, state))
+        plans = [(*plan, groups) for plan, groups in zip(plans, column, strict=True)]
+        rows: dict[tuple[int, ...], list[int]] = {}
+        for image, plan in enumerate(plans):
+            rows.setdefault(programs.key(stage, plan), []).append(image)
+        if len(rows) == 1:
+            spent = programs.run(stage, next(iter(rows)), state)
+            macs = [before + spent for before in macs]
+            continue
+        for images, spent in _run_buckets(programs, stage, rows, plans, state):
+            for image in images:
+                macs[image] += spent
+    return Outcome(state[programs.logits_slot], plans, macs)
+
+
+def _run_buckets(
+    programs: Programs,
+    stage: int,
+    rows: dict[tuple[int, ...], list[int]],
+    plans: list[Plan],
+    state: State,
+) -> list[tuple[list[int], int]]:
+    """Run the buckets of a stage; return the images and MACs per image of each."""
+    spent, pieces = [], []
+    for key, images in rows.items():
+        rows_N = torch.tensor(images)
+        own = programs.new_state(state[0])
+        for name in programs.reads[stage]:
+            slot, value = programs.slots[name], programs.value(name)
+            found = state[slot]
+            if isinstance(found, Tensor) and name not in programs.constants:
+                width = programs.channels(value, plans[images[0]]) * value.factor
+                found = _rows(found, rows_N.to(found.device))
+                found = found.narrow(1, 0, width) if found.shape[1] > width else found
+            own[slot] = found
+        spent.append((images, programs.run(stage, key, own)))
+        pieces.append((rows_N, own))
+    for name in programs.writes[stage]:
+        slot = programs.slots[name]
+        state[slot] = _assembled([(rows_N, own[slot]) for rows_N, own in pieces], len(plans))
+    for slot in programs.dead[stage]:
+        state[slot] = None
+    return spent
+
+
+def _assembled(pieces: list[tuple[Tensor, Tensor]], size: int) -> Tensor:
+    """Put images back in order, at the largest width; absent channels are zeros."""
+    like = pieces[0][1]
+    if not isinstance(like, Tensor):
+        return like
+    width = max(piece.shape[1] for _, piece in pieces)
+    mixed = any(piece.shape[1] < width for _, piece in pieces)
+    if like.ndim != 4:
+        whole = like.new_zeros(size, width, *like.shape[2:])
+        for rows_N, piece in pieces:
+            whole[:, : piece.shape[1]].index_copy_(0, rows_N.to(like.device), piece)
+        return whole
+    shape = (size, *like.shape[2:], width)
+    whole = like.new_zeros(shape) if mixed else like.new_empty(shape)
+    for rows_N, piece in pieces:
+        part = whole if piece.shape[1] == width else whole[..., : piece.shape[1]]
+        part.index_copy_(0, rows_N.to(like.device), piece.permute(0, 2, 3, 1))
+    return whole.permute(0, 3, 1, 2)
+
+
+def _rows(tensor: Tensor, rows_N: Tensor) -> Tensor:
+    """Return some images, in the layout that they had."""
+    rows_N = rows_N.to(tensor.device)
+    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        return tensor.permute(0, 2, 3, 1).index_select(0, rows_N).permute(0, 3, 1, 2)
+    return tensor.index_select(0, rows_N)

@@ -1,0 +1,336 @@
+"""Deployed networks: each mode returns what the prunable network returns."""
+
+import copy
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from runtime_pruning import backbones
+from runtime_pruning.cost.macs import dense_macs, plan_macs
+from runtime_pruning.errors import ConfigError
+from runtime_pruning.network import PrunableNetwork, trace
+from runtime_pruning.network.batch_norm import is_conditioned
+from runtime_pruning.network.deployed import DEPLOYED_MODES, DeployedMode, DeployedNetwork, deploy
+from runtime_pruning.network.policies import FixedPolicy
+from runtime_pruning.testing.network import shake
+
+SHAPES = {
+    "digits-cnn": (1, 8, 8),
+    "mcifarnet": (3, 16, 16),
+    "resnet20-cifar": (3, 16, 16),
+    "resnet18": (3, 32, 32),
+    "vgg11_bn": (3, 32, 32),
+    "mobilenet_v2": (3, 32, 32),
+}
+
+
+def traced(name: str, shape: tuple[int, int, int]) -> PrunableNetwork:
+    """Return a network with batch norm and biases that are not neutral."""
+    torch.manual_seed(0)
+    if name in backbones.names():
+        backbone = backbones.create(name, num_classes=10, image_shape=shape)
+    else:
+        backbone = torchvision.models.get_model(name, num_classes=10)
+    images_BCHW = torch.rand(8, *shape, generator=torch.Generator().manual_seed(1))
+    return trace(shake(backbone, images_BCHW, seed=1), shape).eval()
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def network(request: pytest.FixtureRequest) -> PrunableNetwork:
+    return traced(request.param, SHAPES[request.param])
+
+
+@pytest.fixture(scope="module")
+def deployed(network: PrunableNetwork) -> DeployedNetwork:
+    return deploy(network)
+
+
+def images(network: PrunableNetwork, batch: int) -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return torch.rand(batch, *network.image_shape, generator=generator)
+
+
+def plans(network: PrunableNetwork, batch: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    size = (batch, len(network.sites))
+    return torch.randint(1, network.groups + 1, size, generator=generator)
+
+
+def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance * scale)
+
+
+class MeanPolicy:
+    """Looks at the features: more groups where they are larger on average."""
+
+    name = "mean"
+    macs_per_image = 7
+
+    def __init__(self, groups: int) -> None:
+        self.groups = groups
+        self.seen: list[Tensor] = []
+
+    def start(self, batch: int) -> "MeanPolicy":
+        return self
+
+    def choose(self, site: int, features_BF: Tensor) -> Tensor:
+        self.seen.append(features_BF.clone())
+        ranks_B = (features_BF.double().mean(1) * 1e3).long()
+        return (ranks_B + site) % self.groups + 1
+
+
+@pytest.mark.parametrize("mode", DEPLOYED_MODES)
+@pytest.mark.parametrize("batch", [1, 8])
+@torch.no_grad()
+def test_every_mode_returns_what_the_network_returns(
+    network: PrunableNetwork, deployed: DeployedNetwork, mode: DeployedMode, batch: int
+) -> None:
+    images_BCHW = images(network, batch)
+    for seed in (3, 3):  # the first makes programs, the second repeats them
+        plans_BL = plans(network, batch, seed)
+        plans_BL[batch // 2 :, : len(network.sites) // 2] = plans_BL[
+            0, : len(network.sites) // 2
+        ].clone()
+        expected = network.run(images_BCHW, plans_BL)
+        before = images_BCHW.clone()
+        execution = deployed.run(images_BCHW, plans_BL, mode=mode)
+        close(execution.logits_BK, expected.logits_BK)
+        assert torch.equal(images_BCHW, before)
+        assert torch.equal(execution.groups_BL, expected.groups_BL)
+        assert torch.equal(execution.channels_BL, expected.channels_BL)
+        assert execution.policy_macs_B.tolist() == [0] * batch
+        if mode == "dense":
+            assert execution.mode == "dense"
+            assert execution.executed_macs_B.tolist() == [dense_macs(network)] * batch
+        else:
+            macs_B = plan_macs(network, network.channels(plans_BL))
+            assert execution.executed_macs_B.tolist() == macs_B.tolist()
+            assert torch.equal(execution.executed_macs_B, expected.executed_macs_B)
+
+
+@pytest.mark.parametrize("mode", DEPLOYED_MODES)
+@pytest.mark.parametrize("batch", [1, 8])
+@torch.no_grad()
+def test_a_policy_sees_the_same_features_in_every_mode(
+    network: PrunableNetwork, deployed: DeployedNetwork, mode: DeployedMode, batch: int
+) -> None:
+    images_BCHW = images(network, batch)
+    policy = MeanPolicy(network.groups)
+    for _ in range(2):
+        policy.seen.clear()
+        execution = deployed.execute(images_BCHW, policy, mode=mode)
+        seen = list(policy.seen)
+        expected = network.run(images_BCHW, execution.groups_BL)
+        close(execution.logits_BK, expected.logits_BK)
+        assert execution.policy_macs_B.tolist() == [7] * batch
+        if mode != "dense":
+            assert torch.equal(execution.executed_macs_B, expected.executed_macs_B)
+        run = network.start(images_BCHW)
+        for site in range(len(network.sites)):
+            found = seen[site :: len(network.sites)]
+            close(torch.cat(found), run.features_BF)
+            run.advance(execution.groups_BL[:, site])
+    assert len(set(map(tuple, execution.groups_BL.tolist()))) > 1 or batch == 1
+
+
+@pytest.mark.parametrize("name", ["digits-cnn", "resnet20-cifar", "mobilenet_v2"])
+@torch.no_grad()
+def test_plain_calls_return_the_same(name: str) -> None:
+    network = traced(name, SHAPES[name])
+    deployed = deploy(network, fused=False)
+    images_BCHW, plans_BL = images(network, 8), plans(network, 8, seed=7)
+    expected_BK = network.run(images_BCHW, plans_BL).logits_BK
+    for mode in DEPLOYED_MODES:
+        close(deployed.run(images_BCHW, plans_BL, mode=mode).logits_BK, expected_BK)
+    close(deployed.dense(images_BCHW), network(images_BCHW))
+
+
+@torch.no_grad()
+def test_dense_and_static_are_the_same_at_full_width(
+    network: PrunableNetwork, deployed: DeployedNetwork
+) -> None:
+    images_BCHW = images(network, 8)
+    close(deployed.dense(images_BCHW), network.backbone(images_BCHW))
+    full_L = [network.groups] * len(network.sites)
+    assert torch.equal(deployed.static(full_L)(images_BCHW), deployed.dense(images_BCHW))
+    half_BL = torch.full((8, len(full_L)), 2)
+    expected = network.run(images_BCHW, half_BL)
+    close(deployed.static(half_BL[0].tolist())(images_BCHW), expected.logits_BK)
+
+
+@torch.no_grad()
+def test_torch_counts_the_same_macs(network: PrunableNetwork) -> None:
+    deployed = deploy(network, fused=False)
+    images_BCHW, plans_BL = images(network, 8), plans(network, 8, seed=5)
+    deployed.run(images_BCHW, plans_BL, mode="prefix")
+    with FlopCounterMode(display=False) as counter:
+        execution = deployed.run(images_BCHW, plans_BL, mode="prefix")
+    assert counter.get_total_flops() == 2 * int(execution.executed_macs_B.sum())
+    assert int(execution.executed_macs_B.sum()) < 8 * dense_macs(network)
+
+
+class NormLate(nn.Module):
+    """Batch norm once right after its convolution, once behind the activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.conv1 = nn.Conv2d(8, 16, 3, padding=1)
+        self.norm1 = nn.BatchNorm2d(16)
+        self.conv2 = nn.Conv2d(16, 16, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(16)
+        self.conv3 = nn.Conv2d(16, 16, 3, padding=1)
+        self.norm3 = nn.BatchNorm2d(16)
+        self.linear = nn.Linear(16, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = torch.relu(self.norm1(self.conv1(self.first(images))))
+        y = torch.relu(self.norm2(self.conv2(x)))
+        y = self.norm3(torch.relu(self.conv3(y)))
+        return self.linear(y.mean((2, 3)))
+
+
+@pytest.mark.parametrize("mode", DEPLOYED_MODES)
+@torch.no_grad()
+def test_statistics_per_width_are_folded_per_width(mode: DeployedMode) -> None:
+    torch.manual_seed(4)
+    shape = (3, 8, 8)
+    network = trace(shake(NormLate(), torch.rand(8, *shape), seed=1), shape, groups=4).eval()
+    plain = copy.deepcopy(network)
+    network.condition_batch_norm()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and is_conditioned(module):
+            module.narrow_means.uniform_(-0.5, 0.5)
+            module.narrow_vars.uniform_(0.5, 2.0)
+    images_BCHW = images(network, 8)
+    for seed in (3, 4):
+        plans_BL = plans(network, 8, seed)
+        expected_BK = network.run(images_BCHW, plans_BL).logits_BK
+        close(deploy(network).run(images_BCHW, plans_BL, mode=mode).logits_BK, expected_BK)
+        assert not torch.allclose(plain.run(images_BCHW, plans_BL).logits_BK, expected_BK)
+
+
+@torch.no_grad()
+def test_bfloat16_is_near() -> None:
+    network = traced("resnet20-cifar", (3, 16, 16))
+    deployed = deploy(network, dtype=torch.bfloat16)
+    images_BCHW, plans_BL = images(network, 8), plans(network, 8, seed=6)
+    expected_BK = network.run(images_BCHW, plans_BL).logits_BK
+    for mode in DEPLOYED_MODES:
+        logits_BK = deployed.run(images_BCHW, plans_BL, mode=mode).logits_BK
+        assert logits_BK.dtype == torch.float32
+        close(logits_BK, expected_BK, tolerance=0.05)
+    close(deployed.dense(images_BCHW), network(images_BCHW), tolerance=0.05)
+
+
+@torch.no_grad()
+def test_the_other_layout_gives_the_same() -> None:
+    network = traced("resnet18", (3, 32, 32))
+    deployed = deploy(network, channels_last=False)
+    images_BCHW, plans_BL = images(network, 8), plans(network, 8, seed=6)
+    expected_BK = network.run(images_BCHW, plans_BL).logits_BK
+    for mode in DEPLOYED_MODES:
+        close(deployed.run(images_BCHW, plans_BL, mode=mode).logits_BK, expected_BK)
+
+
+class Odd(nn.Module):
+    """Paddings, activations and adds that the fused calls do not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 3, padding=1)
+        self.round = nn.Conv2d(8, 8, 3, padding=1, padding_mode="circular")
+        self.same = nn.Conv2d(8, 8, 3, padding="same")
+        self.wide = nn.Conv2d(8, 8, 1)
+        self.norm = nn.BatchNorm2d(8)
+        self.act = nn.LeakyReLU(0.1)
+        self.drop = nn.Dropout(0.5)
+        self.linear = nn.Linear(8 * 16, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = torch.relu(self.first(images))
+        y = self.act(self.norm(self.round(x)))
+        z = self.same(y) + self.wide(y)  # both pruned: as wide as the wider
+        z = nn.functional.relu6(z) + y
+        z = self.drop(z) + z
+        return self.linear(torch.flatten(z, 1))
+
+
+@torch.no_grad()
+def test_what_cannot_be_fused_runs_unfused() -> None:
+    torch.manual_seed(3)
+    shape = (1, 4, 4)
+    backbone = shake(Odd(), torch.rand(8, *shape), seed=1)
+    network = trace(backbone, shape, groups=4).eval()
+    images_BCHW = images(network, 8)
+    for seed in range(3):
+        plans_BL = plans(network, 8, seed)
+        expected = network.run(images_BCHW, plans_BL)
+        for mode in DEPLOYED_MODES:
+            execution = deploy(network).run(images_BCHW, plans_BL, mode=mode)
+            close(execution.logits_BK, expected.logits_BK)
+            if mode != "dense":
+                assert torch.equal(execution.executed_macs_B, expected.executed_macs_B)
+
+
+@torch.no_grad()
+def test_the_network_that_was_deployed_may_change() -> None:
+    network = traced("digits-cnn", (1, 8, 8))
+    deployed = deploy(network)
+    images_BCHW = images(network, 2)
+    before_BK = deployed.dense(images_BCHW)
+    assert network.backbone.bn1.weight.grad_fn is None
+    for parameter in network.parameters():
+        parameter.zero_()
+    assert torch.equal(deployed.dense(images_BCHW), before_BK)
+    assert not torch.allclose(network(images_BCHW), before_BK)
+
+
+def test_the_mode_is_chosen_by_what_was_measured() -> None:
+    network = copy.deepcopy(traced("digits-cnn", (1, 8, 8)))
+    deployed = deploy(network)
+    images_BCHW, plans_BL = images(network, 8), plans(network, 8, seed=3)
+    assert deployed.run(images_BCHW, plans_BL).mode == "prefix"  # nothing was measured
+    table = deployed.measure_break_even((1, 8), (1.0, 0.5), rounds=1, least_seconds=0.0)
+    assert set(table.ratios) == {(1, 1.0), (1, 0.5), (8, 1.0), (8, 0.5)}
+    assert set(table.ratios[8, 0.5]) == {"image", "prefix", "bucket", "dense"}
+    assert all(ratio > 0 for row in table.ratios.values() for ratio in row.values())
+    assert table.table().count("\n") == 5
+    for mode in ("bucket", "dense", "image"):
+        rows = {"image": 2.0, "prefix": 2.0, "bucket": 2.0, "dense": 2.0, mode: 0.5}
+        deployed.break_even = type(table)(torch.get_num_threads(), {(8, 0.5): rows})
+        assert deployed.run(images_BCHW, plans_BL).mode == mode
+        assert deployed.execute(images_BCHW, MeanPolicy(4)).mode == mode
+    alike = FixedPolicy([2] * len(network.sites))
+    assert deployed.execute(images_BCHW, alike).mode == "prefix"  # nothing to gather: sliced
+    deployed.break_even = type(table)(torch.get_num_threads() + 1, {(8, 0.5): rows})
+    assert deployed.run(images_BCHW, plans_BL).mode == "prefix"  # measured with other threads
+
+
+def test_bad_calls_say_what_is_wrong() -> None:
+    network = traced("digits-cnn", (1, 8, 8))
+    deployed = deploy(network)
+    good = torch.full((2, len(network.sites)), 4)
+    with pytest.raises(ConfigError, match="`mode` must be one of"):
+        deployed.run(images(network, 2), good, mode="masked")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="A plan of shape"):
+        deployed.run(images(network, 3), good)
+    with pytest.raises(ConfigError, match=r"counts in \[1, 4\] are needed, but got \(5"):
+        deployed.run(images(network, 2), good + 1)
+    with pytest.raises(ConfigError, match="Images of shape"):
+        deployed.dense(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(ConfigError, match="`fused=True` needs a CPU"):
+        deploy(network, fused=True, device="meta")
+
+
+def test_random_plans_come_near_a_fraction() -> None:
+    deployed = deploy(traced("resnet20-cifar", (3, 16, 16)))
+    for fraction in (1.0, 0.5, 0.35):
+        drawn = deployed.plans(fraction, 16, torch.Generator().manual_seed(0))
+        mean = sum(map(deployed.fraction, drawn)) / len(drawn)
+        assert mean == pytest.approx(fraction, abs=0.04)
+    assert len(set(deployed.plans(0.5, 16, torch.Generator().manual_seed(0)))) > 4
