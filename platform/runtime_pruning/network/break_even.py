@@ -47,27 +47,37 @@ class BreakEven:
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], object]], *, rounds: int, least_seconds: float = 0.02
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    least_seconds: float = 0.02,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Return seconds per call, a reading per round, all calls taking turns.
 
     Each reading repeats its call until ``least_seconds`` have passed, as one warm-up told.
+
+    Args:
+        calls: by name.
+        rounds: readings per call.
+        least_seconds: per reading.
+        clock: in seconds; that of the thread's CPU time tells less of what runs beside.
     """
     repeats = {}
     for name, call in calls.items():
         call()
-        start = time.perf_counter()
+        start = clock()
         call()
-        once = time.perf_counter() - start
+        once = clock() - start
         repeats[name] = max(1, math.ceil(least_seconds / max(once, 1e-7)))
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds):
         names = list(calls) if turn % 2 == 0 else list(calls)[::-1]
         for name in names:
-            start = time.perf_counter()
+            start = clock()
             for _ in range(repeats[name]):
                 calls[name]()
-            seconds[name].append((time.perf_counter() - start) / repeats[name])
+            seconds[name].append((clock() - start) / repeats[name])
     return seconds
 
 
