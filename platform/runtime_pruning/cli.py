@@ -6,27 +6,35 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from runtime_pruning import backbones, cost, datasets, methods
-from runtime_pruning.errors import UserError
+from runtime_pruning.cost.agreement import predicted_against_measured
+from runtime_pruning.cost.calibration import calibrate
+from runtime_pruning.cost.latency_cost import table_path
+from runtime_pruning.cost.steppers import SlicedStepper
+from runtime_pruning.errors import ConfigError, UserError
 from runtime_pruning.frontier.dominance import Reference
 from runtime_pruning.frontier.report import write_report
 from runtime_pruning.frontier.summary import summarise
 from runtime_pruning.frontier.uncertainty import Evidence
+from runtime_pruning.network import trace
 from runtime_pruning.sweeping.cluster import results_root
+from runtime_pruning.testing.scorecard import score
 from runtime_pruning.tracking.rebuild import rebuild
 from runtime_pruning.tracking.storage import open_store, resolve_uri
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand; return the exit code: 0, or 2 for bad input."""
+    """Run one subcommand; return the exit code: 0, 1 if a check failed, or 2 for bad input."""
     arguments = _parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,7 +51,75 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, default=Path(), help="folder for page and picture")
     report.add_argument("--results", type=Path, help="where sweeps write; results by default")
     report.set_defaults(run=_report)
+    _add_backbone_commands(commands)
     return parser
+
+
+def _add_backbone_commands(commands: Any) -> None:
+    """Add what looks at one backbone: its contract, and its times on this device."""
+    check = commands.add_parser("check-backbone", help="try a backbone against its contract")
+    check.add_argument("backbone")
+    check.add_argument("--groups", type=int, default=4, help="per site; 4 by default")
+    check.add_argument("--align", type=int, default=8, help="multiple of group bounds")
+    check.add_argument("--image-shape", type=_shape, default=(3, 32, 32), metavar="C,H,W")
+    check.set_defaults(run=_check_backbone)
+    times = commands.add_parser("calibrate", help="time a backbone's units on this device")
+    times.add_argument("backbone")
+    times.add_argument("--dataset-shape", type=_shape, default=(3, 32, 32), metavar="C,H,W")
+    times.add_argument("--groups", type=int, default=4, help="per site; 4 by default")
+    times.add_argument("--batch", type=int, nargs="+", default=[1], help="images per call")
+    times.add_argument("--classes", type=int, default=10, help="length of the logits")
+    times.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    times.add_argument("--threads", type=int, help="of one operation; torch's choice by default")
+    times.add_argument("--passes", type=int, default=3, help="over all plans; more is steadier")
+    times.add_argument("--out", type=Path, required=True, help="folder of latency tables")
+    times.set_defaults(run=_calibrate)
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    """Return an image shape such as ``3,32,32``."""
+    channels, height, width = (int(size) for size in text.split(","))
+    return channels, height, width
+
+
+def _check_backbone(arguments: argparse.Namespace) -> int:
+    """Print a backbone's scorecard; return 1 if a clause failed."""
+    card = score(
+        arguments.backbone,
+        image_shape=arguments.image_shape,
+        groups=arguments.groups,
+        align=arguments.align,
+    )
+    print(card)
+    return 0 if card.passed else 1
+
+
+def _calibrate(arguments: argparse.Namespace) -> None:
+    """Write a backbone's latency table; say how well it predicts plans that it has not seen."""
+    if arguments.threads is not None:
+        if arguments.threads < 1:
+            raise ConfigError(f"`threads >= 1` must hold, but got {arguments.threads}.")
+        torch.set_num_threads(arguments.threads)
+    shape = arguments.dataset_shape
+    backbone = backbones.create(
+        arguments.backbone, num_classes=arguments.classes, image_shape=shape
+    )
+    network = trace(backbone, shape, groups=arguments.groups)
+    stepper = SlicedStepper(network.to(getattr(torch, arguments.dtype)).eval())
+    table = calibrate(
+        stepper,
+        backbone=arguments.backbone,
+        batches=arguments.batch,
+        passes=arguments.passes,
+        progress=sys.stderr.isatty(),
+    )
+    path = table_path(arguments.out, network)
+    table.write(path)
+    print(f"{len(table.rows)} latencies on {table.device_key}: {path}")
+    for batch in table.batches:
+        print(f"batch {batch}: {predicted_against_measured(table, stepper, batch=batch)}")
+    if (disturbed := table.notes["disturbed_share"]) > 0.1:
+        print(f"warning: {disturbed:.0%} of the timings were disturbed: calibrate on an idle host")
 
 
 def _plugins(arguments: argparse.Namespace) -> None:

@@ -39,6 +39,13 @@ class Agreement:
     predicted_ms: tuple[float, ...]
     measured_ms: tuple[float, ...]
 
+    def __str__(self) -> str:
+        return (
+            f"{len(self.measured_ms)} unseen plans, {min(self.measured_ms):.3f} to "
+            f"{max(self.measured_ms):.3f} ms: MAPE {self.mape:.1%} ({self.mape_of_dense:.1%} of "
+            f"times over the dense one's), Kendall's tau {self.kendall_tau:.2f}"
+        )
+
 
 @torch.inference_mode()
 def predicted_against_measured(
