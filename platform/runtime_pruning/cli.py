@@ -13,17 +13,18 @@ import torch
 from runtime_pruning import backbones, cost, datasets, methods
 from runtime_pruning.cost.agreement import predicted_against_measured
 from runtime_pruning.cost.calibration import calibrate
+from runtime_pruning.cost.deployed_stepper import DeployedStepper
 from runtime_pruning.cost.latency_cost import table_path
-from runtime_pruning.cost.steppers import SlicedStepper
 from runtime_pruning.errors import ConfigError, UserError
 from runtime_pruning.frontier.dominance import Reference
 from runtime_pruning.frontier.report import write_report
 from runtime_pruning.frontier.summary import summarise
 from runtime_pruning.frontier.uncertainty import Evidence
 from runtime_pruning.network import trace
+from runtime_pruning.network.deployed import deploy
 from runtime_pruning.sweeping.cluster import results_root
 from runtime_pruning.testing.scorecard import score
-from runtime_pruning.tracking.rebuild import rebuild
+from runtime_pruning.tracking.rebuild import frontier_pages, rebuild
 from runtime_pruning.tracking.storage import open_store, resolve_uri
 
 
@@ -105,7 +106,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         arguments.backbone, num_classes=arguments.classes, image_shape=shape
     )
     network = trace(backbone, shape, groups=arguments.groups)
-    stepper = SlicedStepper(network.to(getattr(torch, arguments.dtype)).eval())
+    stepper = DeployedStepper(deploy(network, dtype=getattr(torch, arguments.dtype)))
     table = calibrate(
         stepper,
         backbone=arguments.backbone,
@@ -113,7 +114,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         passes=arguments.passes,
         progress=sys.stderr.isatty(),
     )
-    path = table_path(arguments.out, network)
+    path = table_path(arguments.out, stepper)
     table.write(path)
     print(f"{len(table.rows)} latencies on {table.device_key}: {path}")
     for batch in table.batches:
@@ -136,7 +137,11 @@ def _ui(arguments: argparse.Namespace) -> None:
     if uri.startswith("http"):
         print(f"The tracking server is at {uri}")
         return
-    print(f"MLflow on {uri}: http://127.0.0.1:{arguments.port}", flush=True)
+    address = f"http://127.0.0.1:{arguments.port}"
+    print(f"MLflow on {uri}: {address}\nThe frontier of each sweep, newest first:")
+    for sweep_id, path in list(frontier_pages(uri).items())[:10]:
+        print(f"  {sweep_id}: {address}{path}")
+    print(flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", "127.0.0.1", "--port", str(arguments.port), "--workers", "1"]
     # Without its job runner the server is two processes instead of ten.

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from pruning_envs import StepCost
 from runtime_pruning import backbones, cost
 from runtime_pruning.cost.agreement import kendall_tau, predicted_against_measured
-from runtime_pruning.cost.calibration import calibrate, device_of
+from runtime_pruning.cost.calibration import calibrate
+from runtime_pruning.cost.deployed_stepper import DeployedStepper
+from runtime_pruning.cost.device import Device, this_device
 from runtime_pruning.cost.latency import FIXED, LatencyTable, Row
 from runtime_pruning.cost.latency_cost import LatencyStepCost, find_table, table_path
 from runtime_pruning.cost.steppers import (
@@ -29,6 +31,7 @@ from runtime_pruning.cost.steppers import (
 )
 from runtime_pruning.errors import ConfigError, DataError
 from runtime_pruning.network import PrunableNetwork, trace
+from runtime_pruning.network.deployed import deploy
 
 DIGITS = (1, 8, 8)
 
@@ -202,20 +205,18 @@ def test_the_registered_cost_finds_or_makes_its_table(
 ) -> None:
     monkeypatch.setenv("RUNTIME_PRUNING_CALIBRATION", str(tmp_path))
     assert "latency" in cost.names()
-    path = table_path(tmp_path, NETWORK)
-    assert path.parent.name == device_of(NETWORK).key
+    stepper = DeployedStepper(deploy(NETWORK))
+    path = table_path(tmp_path, stepper)
+    assert path.parent.name == stepper.device.key != this_device().key
     BY_HAND.write(path)
     found = cost.get("latency")(NETWORK)
     assert found(0, torch.tensor([[2]])).tolist() == pytest.approx([4 / 13])
     path.unlink()
-    NETWORK.train()
     made = cost.get("latency")(NETWORK)
-    assert NETWORK.training
-    NETWORK.eval()
     assert path.is_file()
     assert 0 < float(made(0, torch.tensor([[1]]))) < 1
     monkeypatch.delenv("RUNTIME_PRUNING_CALIBRATION")
-    assert find_table(NETWORK).device_key == device_of(NETWORK).key
+    assert find_table(NETWORK).device_key == stepper.device.key
 
 
 # Calibration
@@ -254,6 +255,28 @@ def test_a_unit_that_runs_again_does_the_same(resnet: PrunableNetwork) -> None:
     assert [step.stage for step in steps if step.kind == "linear"] == [18]
 
 
+def test_stages_of_the_deployed_network_are_priced_like_units(resnet: PrunableNetwork) -> None:
+    stepper = DeployedStepper(deploy(resnet))
+    assert "-fused-" in stepper.device.key or "-unfused-" in stepper.device.key
+    plan = tuple(site % 4 + 1 for site in range(18))
+    images_BCHW = torch.rand(2, 3, 8, 8)
+    with torch.inference_mode():
+        steps = stepper.steps(images_BCHW, plan)
+        for step in steps * 2:
+            step.run()
+    assert [step.stage for step in steps] == list(range(19))
+    assert [sorted(step.output.sites) for step in steps] == [[], *([site] for site in range(18))]
+    # In a block, the second convolution reads what the first one writes, the first one the stream.
+    assert [sorted(step.input.sites) for step in steps[1:5]] == [[], [0], [], [2]]
+    expected_BK = resnet.run(images_BCHW, torch.tensor([plan] * 2)).logits_BK
+    torch.testing.assert_close(stepper.run(images_BCHW, plan), expected_BK, rtol=1e-3, atol=1e-4)
+    table = calibrate(stepper, backbone="resnet20", passes=1, rounds=1)
+    step = LatencyStepCost(table, resnet)
+    paid = sum(float(step(site, torch.tensor([plan[: site + 1]]))) for site in range(18))
+    price = float(table.price(resnet.channels(torch.tensor([plan]))))
+    assert (paid + step.before) * step.dense_ms == pytest.approx(price)
+
+
 class Spin:
     def __init__(self, ms: float) -> None:
         self.ms = ms
@@ -269,6 +292,7 @@ class Sleeper:
 
     def __init__(self, network: PrunableNetwork) -> None:
         self.network = network
+        self.device: Device = this_device()
 
     def steps(self, images_BCHW: Tensor, plan: Plan) -> list[UnitStep]:
         steps = SlicedStepper(self.network).steps(images_BCHW, plan)
@@ -288,7 +312,7 @@ class Sleeper:
 def test_calibration_finds_known_times() -> None:
     stepper = Sleeper(NETWORK)
     table = calibrate(stepper, backbone="two", passes=3, rounds=3)
-    assert table.device_key == device_of(NETWORK).key
+    assert table.device_key == this_device().key
     for row in table.rows:
         if row.unit != FIXED:
             expected = Sleeper.ms((row.input_width, row.output_width))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from runtime_pruning.cost.device import Device, this_device
+from runtime_pruning.cost.device import Device
 from runtime_pruning.cost.latency import FIXED, LatencyTable, Row
 from runtime_pruning.cost.signs import load_average
 from runtime_pruning.cost.steppers import (
@@ -162,7 +162,7 @@ def calibrate(
         )
     network = stepper.network
     load, rows, disturbed = load_average(), list[Row](), list[float]()
-    device = device_of(network)
+    device = stepper.device
     for batch in batches:
         images_BCHW = images_for(network, batch, seed)
         shown = _Progress(f"calibrate, batch {batch}", progress)
@@ -285,9 +285,3 @@ def images_for(network: PrunableNetwork, batch: int, seed: int) -> Tensor:
     like = next(network.parameters())
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(batch, *network.image_shape, generator=generator).to(like)
-
-
-def device_of(network: PrunableNetwork) -> Device:
-    """Return what the network runs on as it stands."""
-    like = next(network.parameters())
-    return this_device(like.dtype, like.device)

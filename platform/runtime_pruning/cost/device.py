@@ -60,18 +60,27 @@ class Device:
         return {**told, "flags": " ".join(self.flags), "cores": str(os.cpu_count())}
 
 
-def this_device(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Device:
-    """Return what a network of this dtype would run on here, with torch's threads as they are."""
+def this_device(
+    dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu", *, calls: str = ""
+) -> Device:
+    """Return what a network of this dtype would run on here, with torch's threads as they are.
+
+    Args:
+        dtype: of weights and images.
+        device: where the network runs.
+        calls: which calls of the backend are used, where there are several kinds.
+    """
     where, name = torch.device(device), str(dtype).removeprefix("torch.")
     version = torch.__version__
     if where.type == "cuda":
         major, minor = torch.cuda.get_device_capability(where)
         backend = f"cudnn{_of(torch.backends.cudnn).version()}"
         model = torch.cuda.get_device_name(where)
+        backend = f"{backend} {calls}".strip()
         return Device("cuda", model, f"{major}.{minor}", (), 1, name, backend, version)
     cpu = _cpu()
     onednn = torch.backends.mkldnn.enabled and _of(torch.backends.mkldnn).is_available()
-    backend = "onednn" if onednn else "native"
+    backend = f"{'onednn' if onednn else 'native'} {calls}".strip()
     threads = torch.get_num_threads()
     return Device("cpu", cpu.model, cpu.revision, cpu.flags, threads, name, backend, version)
 

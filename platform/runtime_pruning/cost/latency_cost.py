@@ -9,11 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from runtime_pruning.cost.calibration import calibrate, device_of
+from runtime_pruning.cost.calibration import calibrate
+from runtime_pruning.cost.deployed_stepper import DeployedStepper
 from runtime_pruning.cost.latency import LatencyTable
-from runtime_pruning.cost.steppers import SlicedStepper, network_key
+from runtime_pruning.cost.steppers import Stepper, network_key
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network import PrunableNetwork
+from runtime_pruning.network.deployed import deploy
 
 CALIBRATION_ENV = "RUNTIME_PRUNING_CALIBRATION"
 
@@ -73,31 +75,30 @@ class LatencyStepCost:
         return cost_B / self.dense_ms
 
 
-def table_path(folder: Path, network: PrunableNetwork) -> Path:
+def table_path(folder: Path, stepper: Stepper) -> Path:
     """Return where the table of this device and network lies in a folder of tables."""
-    return folder / device_of(network).key / f"{network_key(network)}.parquet"
+    return folder / stepper.device.key / f"{network_key(stepper.network)}.parquet"
 
 
 def find_table(network: PrunableNetwork, folder: Path | None = None) -> LatencyTable:
     """Return the table of this device and network, from the folder or by a quick calibration.
 
+    Times are those of the network as it is deployed: fused, on the CPU or GPU where it is now.
+
     Args:
-        network: as it runs: dtype and device count.
+        network: to be deployed.
         folder: of tables; by default the environment variable ``RUNTIME_PRUNING_CALIBRATION``
             names it. A table that is made here is kept there, if there is such a folder.
     """
     if folder is None and (named := os.environ.get(CALIBRATION_ENV)):
         folder = Path(named)
-    path = None if folder is None else table_path(folder, network)
+    like = next(network.parameters())
+    stepper = DeployedStepper(deploy(network, dtype=like.dtype, device=like.device))
+    path = None if folder is None else table_path(folder, stepper)
     if path is not None and path.is_file():
         return LatencyTable.read(path)
-    was_training = network.training
-    try:
-        stepper = SlicedStepper(network.eval())
-        name = type(network.backbone).__name__
-        table = calibrate(stepper, backbone=name, passes=2, rounds=2)
-    finally:
-        network.train(was_training)
+    name = type(network.backbone).__name__
+    table = calibrate(stepper, backbone=name, passes=2, rounds=2)
     if path is not None:
         table.write(path)
     return table

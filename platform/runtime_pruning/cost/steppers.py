@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from runtime_pruning.cost.device import Device, this_device
 from runtime_pruning.network import PrunableNetwork, Site
 from runtime_pruning.network.execution import StagedRun
 from runtime_pruning.network.graph import Unit, Width
@@ -48,6 +49,11 @@ class Stepper(Protocol):
         """The network that is executed."""
         ...
 
+    @property
+    def device(self) -> Device:
+        """What the network runs on, in which precision, by which calls."""
+        ...
+
     def steps(self, images_BCHW: Tensor, plan: Plan) -> Sequence[UnitStep]:
         """Return the units in order; all images run the plan."""
         ...
@@ -66,6 +72,12 @@ class SlicedStepper:
 
     def __init__(self, network: PrunableNetwork) -> None:
         self.network = network
+
+    @property
+    def device(self) -> Device:
+        """What the network runs on, and in which precision."""
+        like = next(self.network.parameters())
+        return this_device(like.dtype, like.device)
 
     def steps(self, images_BCHW: Tensor, plan: Plan) -> Sequence[UnitStep]:
         """Return the units in order; all images run the plan."""

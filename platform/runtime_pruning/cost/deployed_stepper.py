@@ -1,0 +1,73 @@
+"""A deployed network taken apart into its stages, each with all its fused calls.
+
+A stage is what runs between two decisions. Its time depends on its own site's width and on the
+widths that it reads; where several earlier sites decide those, the largest of them counts.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from runtime_pruning.cost.device import Device, this_device
+from runtime_pruning.cost.steppers import Plan, UnitStep
+from runtime_pruning.network import PrunableNetwork
+from runtime_pruning.network.deployed import DeployedNetwork
+from runtime_pruning.network.graph import Width
+from runtime_pruning.network.programs import Programs
+
+
+class DeployedStepper:
+    """The fused execution of a network, stage by stage.
+
+    Args:
+        deployed: the network as it runs at inference.
+    """
+
+    def __init__(self, deployed: DeployedNetwork) -> None:
+        self.network: PrunableNetwork = deployed.network
+        self._deployed = deployed
+
+    @property
+    def device(self) -> Device:
+        """What the network runs on, in which precision, by which calls."""
+        where = next(self.network.parameters()).device
+        calls = "fused" if self._deployed.fused else "unfused"
+        return this_device(self._deployed.dtype, where, calls=calls)
+
+    def steps(self, images_BCHW: Tensor, plan: Plan) -> Sequence[UnitStep]:
+        """Return the stages in order; all images run the plan."""
+        programs = self._deployed._programs
+        state = programs.new_state(self._deployed._entered(images_BCHW))
+        found = []
+        for stage in range(len(plan) + 1):
+            key = programs.key(stage, plan)
+            run = partial(_again, programs, stage, key, list(state))
+            found.append(UnitStep(f"stage{stage}", "stage", stage, *self._axes(stage), run))
+            programs.run(stage, key, state)
+        return found
+
+    def run(self, images_BCHW: Tensor, plan: Plan) -> Any:
+        """Execute the whole network; all images run the plan."""
+        return self.whole(plan)(images_BCHW)
+
+    def whole(self, plan: Plan) -> Callable[[Tensor], Tensor]:
+        """Return the network at one plan."""
+        return self._deployed.static(plan)
+
+    def _axes(self, stage: int) -> tuple[Width, Width]:
+        """Return the widths that a stage reads, and that its own site writes."""
+        own = frozenset({stage - 1})
+        earlier = frozenset(self._deployed._programs.relevant[stage]) - own
+        return self._width(earlier), self._width(own if stage else frozenset())
+
+    def _width(self, sites: frozenset[int]) -> Width:
+        """Return the largest of the sites' widths."""
+        channels = [self.network.sites[site].channels for site in sites]
+        return Width(max(channels, default=0), sites)
+
+
+def _again(programs: Programs, stage: int, key: Plan, before: list[Any]) -> None:
+    """Run a stage on what stood before it."""
+    programs.run(stage, key, list(before))
