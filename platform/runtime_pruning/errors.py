@@ -6,7 +6,8 @@
     │   ├── ConfigError          a setting outside its range, or a misspelt key
     │   ├── DataError            data that is missing or not of the stated form
     │   └── TracingError         a backbone that cannot be made prunable; names the node
-    └── ContractError            a plugin broke the contract that its kind promises
+    ├── ContractError            a plugin broke the contract that its kind promises
+    └── InterruptedSweepError    a sweep was stopped before its end; its id starts it again
 
 Entry points turn a `UserError` into one line on standard error and exit code 2.
 """
@@ -41,6 +42,10 @@ class TracingError(UserError):
 
 class ContractError(RuntimePruningError):
     """A plugin does not do what its kind promises."""
+
+
+class InterruptedSweepError(RuntimePruningError):
+    """A sweep was stopped before its trials ended; what they recorded is kept."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from runtime_pruning.errors import ConfigError
 from runtime_pruning.sweeping.main import main
+from runtime_pruning.sweeping.presets import load_preset
+from runtime_pruning.sweeping.run import open_folder
 
 ROOT = Path(__file__).parents[2]
 PRESETS = ROOT / "sweeps" / "presets"
@@ -68,3 +71,17 @@ def test_an_unknown_option_exits_with_two() -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--trails", "3"], py_modules=(), presets=PRESETS)
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("sweep_id", ["a/b", "it's", "..", "-x"])
+def test_a_sweep_id_must_name_a_folder_and_a_tag(
+    capsys: pytest.CaptureFixture[str], sweep_id: str
+) -> None:
+    assert "A sweep id holds letters" in refusal(capsys, f"--sweep-id={sweep_id}")
+
+
+def test_a_sweep_goes_on_with_its_own_settings_only(tmp_path: Path) -> None:
+    first = load_preset("digits", PRESETS)
+    assert open_folder(tmp_path, "one", first) == open_folder(tmp_path, "one", first)
+    with pytest.raises(ConfigError, match=r"was started with trials=\d+ .* but got 99"):
+        open_folder(tmp_path, "one", load_preset("digits", PRESETS, ["trials=99"]))

@@ -66,16 +66,17 @@ def _batches(
 ) -> Iterator[tuple[np.ndarray[Any, Any], ...]]:
     """Yield predictions, losses, channels and executed MACs batch by batch."""
     labels_N = torch.from_numpy(np.array(split.labels_N))
+    device = next(network.parameters()).device
     for start in range(0, len(split), batch_size):
         stop = start + batch_size
-        images_BCHW = to_float(split.images_NCHW[start:stop])
+        images_BCHW = to_float(split.images_NCHW[start:stop]).to(device)
         execution = network.execute(images_BCHW, policy, mode="sliced")
-        logits_BK = execution.logits_BK
+        logits_BK = execution.logits_BK.cpu()
         losses_B = functional.cross_entropy(logits_BK, labels_N[start:stop], reduction="none")
         total_macs_B = execution.executed_macs_B + execution.policy_macs_B
         yield (
             logits_BK.argmax(1).numpy(),
             losses_B.float().numpy(),
-            execution.channels_BL.numpy(),
-            total_macs_B.numpy(),
+            execution.channels_BL.cpu().numpy(),
+            total_macs_B.cpu().numpy(),
         )

@@ -7,6 +7,7 @@ times the cost of each decision; alpha such that alpha times the loss is 1 on av
 Dimensions: B images, L sites.
 """
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -157,7 +158,8 @@ def build_algorithm(task: Task, config: RNPConfig) -> PruningDQN:
     )
     return build(
         dqn_config(
-            network=task.network,
+            # Env runners may have no GPU.
+            network=copy.deepcopy(task.network).cpu(),
             data=task.data_ref,
             split="policy",
             penalty=config.penalty,
@@ -180,9 +182,10 @@ def reward_scale(network: PrunableNetwork, split: PolicySplit, *, seed: int) -> 
     network.eval()
     some = split.head(min(len(split), 1024))
     policy = RandomPolicy(network.groups, len(network.sites), seed=seed)
-    execution = network.execute(to_float(some.images_NCHW), policy, mode="masked")
+    images_BCHW = to_float(some.images_NCHW).to(next(network.parameters()).device)
+    logits_BK = network.execute(images_BCHW, policy, mode="masked").logits_BK.cpu()
     labels_B = torch.from_numpy(np.array(some.labels_N))
-    loss = float(functional.cross_entropy(execution.logits_BK, labels_B))
+    loss = float(functional.cross_entropy(logits_BK, labels_B))
     return 1.0 / max(loss, 1e-3)
 
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from runtime_pruning.datasets import ImageDataset
 from runtime_pruning.deploy import read_bundle
+from runtime_pruning.errors import InterruptedSweepError
 from runtime_pruning.frontier.records import write_record
 from runtime_pruning.methods import Method
 from runtime_pruning.sweeping.callback import SweepCallback, listening
@@ -28,6 +29,8 @@ from runtime_pruning.sweeping.ledger import Ledger
 from runtime_pruning.sweeping.prepare import Prepared
 from runtime_pruning.sweeping.search import FrontierSearch, opening_points
 from runtime_pruning.sweeping.trial import Shared, held_out, measure, run_control, run_trial
+
+TEST_RECORD = "record-test.parquet"
 
 
 @dataclass(kw_only=True)
@@ -107,6 +110,12 @@ class Sweep:
         for result in results:
             for checkpoint, _ in result.best_checkpoints:
                 self.ledger.add(Path(checkpoint.path))
+        ended = sum(_has_ended(result) for result in results)
+        if ended < self.sweep.trials:
+            # Tune ends quietly when it is interrupted.
+            raise InterruptedSweepError(
+                f"The sweep was stopped when {ended} of {self.sweep.trials} trials had ended."
+            )
 
     def on_point(self, folder: Path) -> None:
         """Write a trial's point to the ledger."""
@@ -153,22 +162,28 @@ class Sweep:
 
     def _sit_exam(self, shared: Shared) -> None:
         """Measure the front, and the dense network, on the test split: the only reading of it."""
-        todo = self.ledger.examinees()
+        folders = self.ledger.examinees()
         running = [
             ray.remote(num_cpus=1)(examine).remote(folder, sweep=self.sweep, data=shared.data)
-            for folder in todo
+            for folder in folders
+            if not (folder / TEST_RECORD).exists()
         ]
-        for folder, done in zip(todo, tqdm(running, desc="Test split", leave=False), strict=True):
-            self.ledger.add_test(folder, ray.get(done))
+        for done in tqdm(running, desc="Test split", unit="point", leave=False):
+            ray.get(done)
+        for folder in folders:
+            self.ledger.add_test(folder, folder / TEST_RECORD)
 
 
-def examine(folder: Path, *, sweep: SweepConfig, data: ImageDataset) -> Path:
-    """Run a point's bundle on the test split; return where the record was written."""
+def examine(folder: Path, *, sweep: SweepConfig, data: ImageDataset) -> None:
+    """Run a point's bundle on the test split; write the record beside the point's own."""
     bundle = read_bundle(folder / "bundle")
     record, _ = measure(bundle.network, bundle.policy, held_out(data.test, sweep), sweep.eval_batch)
-    path = folder / "record-test.parquet"
-    write_record(record, path)
-    return path
+    write_record(record, folder / TEST_RECORD)
+
+
+def _has_ended(result: tune.Result) -> bool:
+    """Whether a trial ran to its end or failed for good."""
+    return result.error is not None or bool((result.metrics or {}).get("done"))
 
 
 def _folder_name(trial: Any) -> str:

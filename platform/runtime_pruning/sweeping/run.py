@@ -1,15 +1,19 @@
 """From command-line arguments to a finished sweep."""
 
 import argparse
+import json
 import os
+import re
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import ray
 import yaml
 
+from runtime_pruning.errors import ConfigError
 from runtime_pruning.methods.evaluation import evaluate
 from runtime_pruning.network.policies import FixedPolicy
 from runtime_pruning.sweeping.checks import Material, check_sweep
@@ -38,8 +42,7 @@ def run_sweep(arguments: argparse.Namespace, *, py_modules: Sequence[Path], pres
     refuse_dead_address(os.environ.get("RAY_ADDRESS", "local"))
     results = results_root(arguments.results)
     sweep_id = arguments.sweep_id or new_sweep_id(arguments.preset)
-    folder = results / sweep_id
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = open_folder(results, sweep_id, sweep)
     # Processes that open a fresh database together destroy it, so it is made here, alone.
     uri = resolve_uri(None, results)
     open_store(uri)
@@ -61,9 +64,35 @@ def run_sweep(arguments: argparse.Namespace, *, py_modules: Sequence[Path], pres
         tracker.finish(status)
         ray.shutdown()
         if status == "KILLED":
-            print(f"Interrupted. Go on with: --preset {arguments.preset} --sweep-id {sweep_id}")
+            print(f"Interrupted. The same command with --sweep-id {sweep_id} goes on from here.")
     _conclude(ledger, tracker, folder, time.monotonic() - started)
     return int(status != "FINISHED")
+
+
+def open_folder(results: Path, sweep_id: str, sweep: SweepConfig) -> Path:
+    """Return the sweep's folder, created on the first start.
+
+    Raises:
+        ConfigError: an id that cannot name a folder and an MLflow tag, or one that was started with
+            other settings.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", sweep_id):
+        raise ConfigError(
+            f"A sweep id holds letters, digits, '.', '_' and '-' only, but got {sweep_id!r}."
+        )
+    folder = results / sweep_id
+    folder.mkdir(parents=True, exist_ok=True)
+    settings, path = json.loads(json.dumps(asdict(sweep))), folder / "sweep.json"
+    if not path.exists():
+        path.write_text(json.dumps(settings, indent=2) + "\n")
+    started = json.loads(path.read_text())
+    for name, value in settings.items():
+        if started.get(name) != value:
+            raise ConfigError(
+                f"Sweep {sweep_id!r} was started with {name}={started.get(name)!r} and goes on "
+                f"with that only, but got {value!r}; choose another --sweep-id."
+            )
+    return folder
 
 
 def new_sweep_id(preset: str) -> str:

@@ -223,10 +223,15 @@ def _fit(
         emit=emit,
         index=done,
     )
-    groups = int(params["groups"])
+
+    def own(reference: Any) -> PrunableNetwork:
+        network: PrunableNetwork = copy.deepcopy(ray.get(reference))
+        device = "cuda" if sweep.resources.gpus else "cpu"
+        return network.to(device).regroup(int(params["groups"]), sweep.align)
+
     task = Task(
-        network=copy.deepcopy(ray.get(shared.network)).regroup(groups, sweep.align),
-        dense=copy.deepcopy(ray.get(shared.dense)).regroup(groups, sweep.align),
+        network=own(shared.network),
+        dense=own(shared.dense),
         data=data,
         data_ref=shared.data,
         seed=sweep.seed,

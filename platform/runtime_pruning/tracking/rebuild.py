@@ -15,6 +15,7 @@ from runtime_pruning.frontier.records import Record, read_record
 from runtime_pruning.tracking import glossary
 from runtime_pruning.tracking.runs import Runs
 from runtime_pruning.tracking.storage import open_store
+from runtime_pruning.tracking.view import view_path
 
 
 class StoredPoint(NamedTuple):
@@ -42,6 +43,20 @@ def rebuild(uri: str, sweep_id: str) -> list[StoredPoint]:
             stored = [load_point(client, run) for run in finished_points(runs, sweep_id)]
             return sorted(stored, key=lambda s: (s.point.trial_key, s.point.index))
     raise DataError(f"No sweep {sweep_id!r} is in the MLflow store at {uri}.")
+
+
+def frontier_pages(uri: str) -> dict[str, str]:
+    """Return the address of each sweep's saved view behind the server's, newest sweep first."""
+    client = open_store(uri)
+    sweeps = [
+        (run.info.start_time, run.data.tags[glossary.SWEEP_ID], experiment)
+        for experiment in _experiment_ids(client)
+        for run in Runs(client, experiment).search(kind="sweep")
+    ]
+    return {
+        sweep_id: view_path(experiment, sweep_id)
+        for _, sweep_id, experiment in sorted(sweeps, reverse=True)
+    }
 
 
 def rebuild_test_record(uri: str, run: Run) -> Record:

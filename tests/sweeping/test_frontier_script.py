@@ -1,0 +1,113 @@
+"""The main job as a user runs it: a small sweep, its ledger, and what is left of it."""
+
+import json
+import re
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from runtime_pruning.cost.macs import dense_macs
+from runtime_pruning.datasets import load
+from runtime_pruning.deploy import read_bundle
+from runtime_pruning.frontier.points import OperatingPoint
+from runtime_pruning.frontier.records import read_record
+from runtime_pruning.methods.evaluation import evaluate
+from runtime_pruning.tracking.rebuild import rebuild
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+Sweep = tuple[Path, str]
+Frontier = Callable[..., CompletedProcess[str]]
+
+
+def point_folders(results: Path) -> list[Path]:
+    """Return the folders of all points of the sweep."""
+    return sorted(path.parent for path in (results / "small").rglob("point.json"))
+
+
+def point_of(folder: Path) -> OperatingPoint:
+    record = read_record(folder / "record.parquet")
+    return OperatingPoint.from_json((folder / "point.json").read_text(), record)
+
+
+def test_it_prints_a_line_per_point_and_the_frontier(small_sweep: Sweep) -> None:
+    results, printed = small_sweep
+    lines = re.findall(r"^ +\d+ +\d+:\d\d +[\d.]+% at +[\d.]+% of dense MACs", printed, re.M)
+    # Two trials with a round each, four fixed widths, the dense network.
+    assert len(lines) == len(point_folders(results)) == 7
+    assert "7 operating points in" in printed
+    assert {path.suffix for path in (results / "small").glob("frontier.*")} == {
+        ".html",
+        ".md",
+        ".png",
+    }
+
+
+def test_every_group_count_is_tried(small_sweep: Sweep) -> None:
+    points = [point_of(folder) for folder in point_folders(small_sweep[0])]
+    assert {point.groups for point in points if point.method == "rnp"} == {2, 4}
+
+
+def test_the_frontier_comes_back_from_mlflow_alone(small_sweep: Sweep) -> None:
+    results, _ = small_sweep
+    expected = {point.point_id: point for point in map(point_of, point_folders(results))}
+    stored = rebuild(f"sqlite:///{results}/mlflow.db", "small")
+    assert {each.point.point_id: each.point for each in stored} == expected
+
+
+def test_executed_macs_are_the_analytic_ones(small_sweep: Sweep) -> None:
+    for point in map(point_of, point_folders(small_sweep[0])):
+        assert point.executed_macs_per_image == pytest.approx(point.macs_per_image, rel=1e-12)
+
+
+def test_dense_and_widest_cost_exactly_the_dense_network(small_sweep: Sweep) -> None:
+    points = [point_of(folder) for folder in point_folders(small_sweep[0])]
+    (dense,) = [point for point in points if point.method == "dense"]
+    widest = max((p for p in points if p.method == "fixed-width"), key=lambda p: p.macs_fraction)
+    assert dense.executed_macs_per_image == widest.executed_macs_per_image == dense.dense_macs
+
+
+def test_a_bundle_repeats_its_record(small_sweep: Sweep) -> None:
+    folders = [f for f in point_folders(small_sweep[0]) if point_of(f).method == "rnp"]
+    bundle, record = read_bundle(folders[0] / "bundle"), read_record(folders[0] / "record.parquet")
+    facts = evaluate(bundle.network, bundle.policy, load("digits").validation)
+    assert facts.predictions_B.tolist() == record.predictions_N.tolist()
+    assert facts.executed_macs_B.tolist() == record.executed_macs_N.tolist()
+    assert dense_macs(bundle.network) == point_of(folders[0]).dense_macs
+
+
+def test_the_test_split_is_read_for_the_front_and_the_dense_network_only(
+    small_sweep: Sweep,
+) -> None:
+    results, _ = small_sweep
+    with sqlite3.connect(results / "mlflow.db") as database:
+        query = "select key, value, run_uuid from tags where key like 'frontier.%'"
+        rows = database.execute(query).fetchall()
+    tags: dict[str, dict[str, str]] = {}
+    for key, value, run in rows:
+        tags.setdefault(run, {})[key.removeprefix("frontier.")] = value
+    points = [each for each in tags.values() if each["kind"] == "point"]
+    tested = {each["point_id"] for each in points if each.get("tested") == "true"}
+    front = {each["point_id"] for each in points if each["on_front"] == "true"}
+    dense = {each["point_id"] for each in points if each["method"] == "dense"}
+    assert front
+    assert tested == front | dense
+
+
+def test_the_same_id_again_runs_and_logs_nothing_twice(
+    small_sweep: Sweep, small_arguments: list[str], frontier: Frontier
+) -> None:
+    results, _ = small_sweep
+    before = {folder: (folder / "point.json").stat().st_mtime for folder in point_folders(results)}
+    done = frontier([*small_arguments, "--sweep-id", "small"], results)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "7 operating points in" in done.stdout
+    assert {f: (f / "point.json").stat().st_mtime for f in point_folders(results)} == before
+    assert len(rebuild(f"sqlite:///{results}/mlflow.db", "small")) == 7
+
+
+def test_the_preparation_is_found_again(small_sweep: Sweep) -> None:
+    (prepared,) = (small_sweep[0] / "prepared").iterdir()
+    assert json.loads((prepared / "manifest.json").read_text())["backbone"] == "digits-cnn"
