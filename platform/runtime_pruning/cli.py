@@ -24,7 +24,7 @@ from runtime_pruning.network import trace
 from runtime_pruning.network.deployed import deploy
 from runtime_pruning.sweeping.cluster import results_root
 from runtime_pruning.testing.scorecard import score
-from runtime_pruning.tracking.rebuild import frontier_pages, rebuild
+from runtime_pruning.tracking.rebuild import frontier_pages, rebuild, rebuild_test
 from runtime_pruning.tracking.storage import open_store, resolve_uri
 
 
@@ -49,6 +49,12 @@ def _parser() -> argparse.ArgumentParser:
     ui.set_defaults(run=_ui)
     report = commands.add_parser("report", help="draw a sweep's frontier from MLflow alone")
     report.add_argument("sweep_id")
+    report.add_argument(
+        "--split",
+        choices=["validation", "test"],
+        default="validation",
+        help="test: the points that were chosen on validation, as the test split sees them",
+    )
     report.add_argument("--out", type=Path, default=Path(), help="folder for page and picture")
     report.add_argument("--results", type=Path, help="where sweeps write; results by default")
     report.set_defaults(run=_report)
@@ -155,7 +161,8 @@ def _ui(arguments: argparse.Namespace) -> None:
 def _report(arguments: argparse.Namespace) -> None:
     """Rebuild a sweep's frontier from MLflow, and draw it."""
     uri = resolve_uri(None, results_root(arguments.results))
-    stored = rebuild(uri, arguments.sweep_id)
+    read = rebuild_test if arguments.split == "test" else rebuild
+    stored = read(uri, arguments.sweep_id)
     summary = summarise(
         [each.point for each in stored],
         [Evidence.of(each.record) for each in stored],

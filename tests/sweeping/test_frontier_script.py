@@ -9,13 +9,14 @@ from subprocess import CompletedProcess
 
 import pytest
 
+from runtime_pruning import cli
 from runtime_pruning.cost.macs import dense_macs
 from runtime_pruning.datasets import load
 from runtime_pruning.deploy import read_bundle
 from runtime_pruning.frontier.points import OperatingPoint
 from runtime_pruning.frontier.records import read_record
-from runtime_pruning.methods.evaluation import evaluate
-from runtime_pruning.tracking.rebuild import rebuild
+from runtime_pruning.sweeping.trial import measure
+from runtime_pruning.tracking.rebuild import rebuild, rebuild_test
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 Sweep = tuple[Path, str]
@@ -72,9 +73,10 @@ def test_dense_and_widest_cost_exactly_the_dense_network(small_sweep: Sweep) -> 
 def test_a_bundle_repeats_its_record(small_sweep: Sweep) -> None:
     folders = [f for f in point_folders(small_sweep[0]) if point_of(f).method == "rnp"]
     bundle, record = read_bundle(folders[0] / "bundle"), read_record(folders[0] / "record.parquet")
-    facts = evaluate(bundle.network, bundle.policy, load("digits").validation)
-    assert facts.predictions_B.tolist() == record.predictions_N.tolist()
-    assert facts.executed_macs_B.tolist() == record.executed_macs_N.tolist()
+    again, _ = measure(bundle.network, bundle.policy, load("digits").validation, 256)
+    assert again.predictions_N.tolist() == record.predictions_N.tolist()
+    assert again.channels_NL.tolist() == record.channels_NL.tolist()
+    assert again.executed_macs_N.tolist() == record.executed_macs_N.tolist()
     assert dense_macs(bundle.network) == point_of(folders[0]).dense_macs
 
 
@@ -106,6 +108,17 @@ def test_the_same_id_again_runs_and_logs_nothing_twice(
     assert "7 operating points in" in done.stdout
     assert {f: (f / "point.json").stat().st_mtime for f in point_folders(results)} == before
     assert len(rebuild(f"sqlite:///{results}/mlflow.db", "small")) == 7
+
+
+def test_the_test_splits_frontier_is_drawn_from_mlflow_alone(
+    small_sweep: Sweep, tmp_path: Path
+) -> None:
+    results = ["--results", str(small_sweep[0]), "--out", str(tmp_path)]
+    assert cli.main(["report", "small", "--split", "test", *results]) == 0
+    stored = rebuild_test(f"sqlite:///{small_sweep[0]}/mlflow.db", "small")
+    assert {each.point.split for each in stored} == {"test"}
+    assert all(each.point.accuracy == each.record.correct_N.mean() for each in stored)
+    assert (tmp_path / "frontier.png").stat().st_size > 10_000
 
 
 def test_the_preparation_is_found_again(small_sweep: Sweep) -> None:

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 from ray import tune
 from ray.tune.experiment import Trial
 
+from runtime_pruning.sweeping.trial import ENDED
+
 
 class Listener(Protocol):
     """What wants to hear of a sweep's progress."""
@@ -44,8 +46,9 @@ class SweepCallback(tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
         """Hand on the folder of the point that a trial has just reported."""
-        folder = Path(trial.storage.trial_fs_path) / result["checkpoint_dir_name"]
-        _listeners[self.sweep_id].on_point(folder)
+        if not result.get(ENDED):
+            folder = Path(trial.storage.trial_fs_path) / result["checkpoint_dir_name"]
+            _listeners[self.sweep_id].on_point(folder)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any

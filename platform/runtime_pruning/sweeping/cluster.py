@@ -42,6 +42,9 @@ def start_ray(py_modules: Sequence[Path]) -> None:
     """
     address = os.environ.get("RAY_ADDRESS", "local")
     refuse_dead_address(address)
+    if address == "local":
+        # Else Ray writes a token to the home folder, and later clusters ask everyone for it.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     ray.init(
         address=address,

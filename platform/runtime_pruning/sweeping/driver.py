@@ -28,7 +28,7 @@ from runtime_pruning.sweeping.config import SweepConfig
 from runtime_pruning.sweeping.ledger import Ledger
 from runtime_pruning.sweeping.prepare import Prepared
 from runtime_pruning.sweeping.search import FrontierSearch, opening_points
-from runtime_pruning.sweeping.trial import Shared, held_out, measure, run_control, run_trial
+from runtime_pruning.sweeping.trial import ENDED, Shared, held_out, measure, run_control, run_trial
 
 TEST_RECORD = "record-test.parquet"
 
@@ -183,7 +183,7 @@ def examine(folder: Path, *, sweep: SweepConfig, data: ImageDataset) -> None:
 
 def _has_ended(result: tune.Result) -> bool:
     """Whether a trial ran to its end or failed for good."""
-    return result.error is not None or bool((result.metrics or {}).get("done"))
+    return result.error is not None or bool((result.metrics or {}).get(ENDED))
 
 
 def _folder_name(trial: Any) -> str:

@@ -36,6 +36,10 @@ from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import Policy
 from runtime_pruning.sweeping.checks import method_config
 from runtime_pruning.sweeping.config import SweepConfig
+from runtime_pruning.tracking.glossary import ACCURACY, MACS_FRACTION
+
+# In a trial's last report, which brings no point.
+ENDED = "ended"
 
 Emit = Callable[[OperatingPoint, Path], None]
 
@@ -164,19 +168,27 @@ def run_trial(params: dict[str, Any], *, sweep: SweepConfig, sweep_id: str, shar
     """Run one trial that Tune started, from its last point if it has been interrupted."""
     _use_cores(sweep)
 
+    reported: dict[str, Any] = {}
+
     def emit(point: OperatingPoint, folder: Path) -> None:
-        tune.report(
-            {
-                "accuracy": point.accuracy,
-                "macs_fraction": point.macs_fraction,
-                "point": point.index,
-                "point_id": point.point_id,
-            },
-            checkpoint=tune.Checkpoint.from_directory(str(folder)),
-        )
+        reported.update(_metrics(point))
+        tune.report(dict(reported), checkpoint=tune.Checkpoint.from_directory(str(folder)))
 
     with _last_point(tune.get_checkpoint()) as last:
+        if last is not None:
+            reported.update(_metrics(read_point(last)))
         _fit(sweep.method, params, sweep, sweep_id, shared, emit, last)
+    # Tune's own mark of a trial's end does not outlive the driver.
+    tune.report({**reported, ENDED: True})
+
+
+def _metrics(point: OperatingPoint) -> dict[str, Any]:
+    """Return what Tune and Optuna hear of a point."""
+    return {
+        ACCURACY.name: point.accuracy,
+        MACS_FRACTION.name: point.macs_fraction,
+        "point": point.index,
+    }
 
 
 def run_control(

@@ -10,7 +10,7 @@ from mlflow.entities import Run
 from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 
 from runtime_pruning.errors import DataError
-from runtime_pruning.frontier.points import OperatingPoint
+from runtime_pruning.frontier.points import OperatingPoint, derive
 from runtime_pruning.frontier.records import Record, read_record
 from runtime_pruning.tracking import glossary
 from runtime_pruning.tracking.runs import Runs
@@ -57,6 +57,26 @@ def frontier_pages(uri: str) -> dict[str, str]:
         sweep_id: view_path(experiment, sweep_id)
         for _, sweep_id, experiment in sorted(sweeps, reverse=True)
     }
+
+
+def rebuild_test(uri: str, sweep_id: str) -> list[StoredPoint]:
+    """Return what the policies that were chosen did to the test split, as points of that split.
+
+    Raises:
+        DataError: no such sweep in the store, or none of its points was tested.
+        StoreUnavailableError: the server does not answer.
+    """
+    client = open_store(uri)
+    tested = [
+        StoredPoint(derive(record, load_point(client, run).point.provenance), record)
+        for experiment in _experiment_ids(client)
+        for run in finished_points(Runs(client, experiment), sweep_id)
+        if run.data.tags.get(glossary.TESTED) == "true"
+        for record in [rebuild_test_record(uri, run)]
+    ]
+    if not tested:
+        raise DataError(f"No point of a sweep {sweep_id!r} has a record of the test split.")
+    return tested
 
 
 def rebuild_test_record(uri: str, run: Run) -> Record:
