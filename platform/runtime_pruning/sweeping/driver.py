@@ -196,8 +196,8 @@ def use_tune_settings() -> None:
     # A snapshot older than a finished trial makes a resumed sweep run that trial again.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
-    # Each point is written to MLflow, and now and then drawn, before the next is looked at.
-    os.environ.setdefault("TUNE_WARN_THRESHOLD_S", "60")
+    # It warns of each second that a point is written to MLflow and drawn; Tune need not hurry.
+    logging.getLogger("ray.tune.utils.util").setLevel(logging.ERROR)
     # The sweep prints its own lines; Tune's newer output prints a box even when told not to.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     logging.getLogger("ray.tune").setLevel(logging.WARNING)
