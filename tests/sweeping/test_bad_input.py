@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from torch import Tensor, nn
 
+from runtime_pruning import backbones
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.sweeping.main import main
 from runtime_pruning.sweeping.presets import load_preset
@@ -85,3 +87,30 @@ def test_a_sweep_goes_on_with_its_own_settings_only(tmp_path: Path) -> None:
     assert open_folder(tmp_path, "one", first) == open_folder(tmp_path, "one", first)
     with pytest.raises(ConfigError, match=r"was started with trials=\d+ .* but got 99"):
         open_folder(tmp_path, "one", load_preset("digits", PRESETS, ["trials=99"]))
+
+
+class Untraceable(nn.Module):
+    """Branches on its input, which torch.fx cannot follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.last = nn.Linear(8, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.first(images)
+        if features.sum() > 0:
+            features = self.second(features)
+        return self.last(features.mean((2, 3)))
+
+
+@backbones.register("untraceable-for-tests")
+def untraceable(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    return Untraceable()
+
+
+def test_a_backbone_that_cannot_be_traced_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    message = refusal(capsys, "--backbone", "untraceable-for-tests")
+    assert "trac" in message
+    assert "control flow" in message
