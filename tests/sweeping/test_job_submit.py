@@ -63,7 +63,7 @@ def head(bare_python: Path, tmp_path: Path) -> Iterator[tuple[str, dict[str, str
         yield f"http://127.0.0.1:{dashboard}", environment
     finally:
         listed = subprocess.run(
-            ["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True
+            ["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True
         )
         for pid in re.findall(rf"^ *(\d+) .*{sessions}", listed.stdout, re.M):
             subprocess.run(["kill", "-9", pid], check=False, capture_output=True)
