@@ -12,6 +12,7 @@ from torch import Tensor
 from runtime_pruning.cost.calibration import calibrate
 from runtime_pruning.cost.deployed_stepper import DeployedStepper
 from runtime_pruning.cost.latency import LatencyTable
+from runtime_pruning.cost.macs import channels_so_far
 from runtime_pruning.cost.steppers import Stepper, network_key
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network import PrunableNetwork
@@ -64,11 +65,7 @@ class LatencyStepCost:
         Raises:
             ConfigError: another number of columns.
         """
-        if groups_BL.shape[1] != site + 1:
-            raise ConfigError(
-                f"The plan up to site {site} has {site + 1} columns, but got {groups_BL.shape[1]}."
-            )
-        channels = self._bounds_GL[:, : site + 1].gather(0, groups_BL.cpu()).numpy()
+        channels = channels_so_far(self._bounds_GL, site, groups_BL).numpy()
         cost_B = torch.zeros(len(channels), dtype=torch.float64)
         for unit in self._stages[site]:
             cost_B += torch.from_numpy(unit(channels))

@@ -42,6 +42,24 @@ def plan_macs(network: PrunableNetwork, channels_BL: Tensor) -> Tensor:
     return macs_B
 
 
+def channels_so_far(bounds_GL: Tensor, site: int, groups_BL: Tensor) -> Tensor:
+    """Return ``channels_BL``, int64, of a plan up to a site.
+
+    Args:
+        bounds_GL: channels that each site runs with 0, 1, ... G groups.
+        site: that was decided last.
+        groups_BL: the plan up to it, ``site + 1`` columns.
+
+    Raises:
+        ConfigError: another number of columns.
+    """
+    if groups_BL.shape[1] != site + 1:
+        raise ConfigError(
+            f"The plan up to site {site} has {site + 1} columns, but got {groups_BL.shape[1]}."
+        )
+    return bounds_GL[:, : site + 1].gather(0, groups_BL.cpu())
+
+
 class MacStepCost:
     """What a decision spends: MACs from its site to the next, as a fraction of the dense network.
 
@@ -69,11 +87,7 @@ class MacStepCost:
         Raises:
             ConfigError: another number of columns.
         """
-        if groups_BL.shape[1] != site + 1:
-            raise ConfigError(
-                f"The plan up to site {site} has {site + 1} columns, but got {groups_BL.shape[1]}."
-            )
-        channels_BL = self._bounds_GL[:, : site + 1].gather(0, groups_BL)
+        channels_BL = channels_so_far(self._bounds_GL, site, groups_BL)
         macs_B = torch.zeros(channels_BL.shape[0], dtype=torch.int64)
         for unit in self._stages[site]:
             macs_B += unit.macs(channels_BL)

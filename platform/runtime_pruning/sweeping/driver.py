@@ -29,8 +29,7 @@ from runtime_pruning.sweeping.ledger import Ledger
 from runtime_pruning.sweeping.prepare import Prepared
 from runtime_pruning.sweeping.search import FrontierSearch, opening_points
 from runtime_pruning.sweeping.trial import ENDED, Shared, held_out, measure, run_control, run_trial
-
-TEST_RECORD = "record-test.parquet"
+from runtime_pruning.tracking.glossary import BUNDLE, TEST_RECORD
 
 
 @dataclass(kw_only=True)
@@ -176,7 +175,7 @@ class Sweep:
 
 def examine(folder: Path, *, sweep: SweepConfig, data: ImageDataset) -> None:
     """Run a point's bundle on the test split; write the record beside the point's own."""
-    bundle = read_bundle(folder / "bundle")
+    bundle = read_bundle(folder / BUNDLE)
     record, _ = measure(bundle.network, bundle.policy, held_out(data.test, sweep), sweep.eval_batch)
     write_record(record, folder / TEST_RECORD)
 

@@ -12,6 +12,7 @@ from runtime_pruning.frontier.report import write_report
 from runtime_pruning.frontier.summary import summarise
 from runtime_pruning.frontier.uncertainty import Evidence
 from runtime_pruning.sweeping.trial import read_point
+from runtime_pruning.tracking.glossary import BUNDLE, RECORD
 from runtime_pruning.tracking.mlflow_store import FrontierTracker
 
 DENSE = "dense"
@@ -42,7 +43,7 @@ class Ledger:
         if point.trial_key not in self._trials:
             self._trials.add(point.trial_key)
             self._tracker.start_trial(point.trial_key, point.config)
-        self._tracker.log_point(point, folder / "record.parquet", folder / "bundle")
+        self._tracker.log_point(point, folder / RECORD, folder / BUNDLE)
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
         tqdm.write(f"{len(self._points):4d}  {minutes:3d}:{seconds:02d}  {self._line(point)}")
 
@@ -55,10 +56,7 @@ class Ledger:
 
     def examinees(self) -> list[Path]:
         """Return the folders of the points whose test figures are reported, cheapest first."""
-        dense = [point for point in self._points.values() if point.method == DENSE]
-        chosen = {point.point_id: point for point in [*self.front(), *dense]}
-        cheapest_first = sorted(chosen.values(), key=lambda point: point.macs_fraction)
-        return [self._folders[point.point_id] for point in cheapest_first]
+        return [self._folders[point.point_id] for point in self._reported()]
 
     def front(self) -> list[OperatingPoint]:
         """Return the points that no other beats on validation, cheapest first."""
@@ -72,7 +70,7 @@ class Ledger:
     def draw(self, folder: Path) -> Path:
         """Write page, picture and table of the frontier to a folder; return the page."""
         points = list(self._points.values())
-        records = [read_record(self._folders[p.point_id] / "record.parquet") for p in points]
+        records = [read_record(self._folders[p.point_id] / RECORD) for p in points]
         dense = [point.accuracy for point in points if point.method == DENSE]
         summary = summarise(
             points, [Evidence.of(record) for record in records], reference=self._tracker.reference
@@ -81,17 +79,21 @@ class Ledger:
 
     def table(self) -> str:
         """Return the frontier and the dense network as a table for the terminal."""
-        dense = [point for point in self._points.values() if point.method == DENSE]
-        rows = {point.point_id: point for point in [*self.front(), *dense]}
         header = (
             f"{'MACs':>8}  {'validation':>10}  {'test':>7}  method, groups, penalty\n"
             f"{'of dense':>8}  {'accuracy':>10}  {'':>7}"
         )
-        return "\n".join([header, *(self._row(point) for point in rows.values())])
+        return "\n".join([header, *(self._row(point) for point in self._reported())])
 
     def __len__(self) -> int:
         """Return how many points are known."""
         return len(self._points)
+
+    def _reported(self) -> list[OperatingPoint]:
+        """Return the front and the dense network, cheapest first."""
+        dense = [point for point in self._points.values() if point.method == DENSE]
+        chosen = {point.point_id: point for point in [*self.front(), *dense]}
+        return sorted(chosen.values(), key=lambda point: point.macs_fraction)
 
     def _row(self, point: OperatingPoint) -> str:
         test = self._test_accuracy.get(point.point_id)

@@ -36,7 +36,7 @@ from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import Policy
 from runtime_pruning.sweeping.checks import method_config
 from runtime_pruning.sweeping.config import SweepConfig
-from runtime_pruning.tracking.glossary import ACCURACY, MACS_FRACTION
+from runtime_pruning.tracking.glossary import ACCURACY, BUNDLE, MACS_FRACTION, RECORD
 
 # In a trial's last report, which brings no point.
 ENDED = "ended"
@@ -88,10 +88,10 @@ class PointReport:
             )
             provenance = self._provenance(policy, network, effort)
             point = derive(record, provenance, analytic_macs_per_image=analytic_macs)
-            write_record(record, folder / "record.parquet")
+            write_record(record, folder / RECORD)
             (folder / "point.json").write_text(point.to_json() + "\n")
             write_bundle(
-                folder / "bundle",
+                folder / BUNDLE,
                 network,
                 policy,
                 backbone=self.sweep.backbone,
@@ -152,7 +152,7 @@ def held_out(split: HeldOutSplit, sweep: SweepConfig) -> HeldOutSplit:
 def read_point(folder: Path) -> OperatingPoint:
     """Return the operating point that a point's folder holds."""
     return OperatingPoint.from_json(
-        (folder / "point.json").read_text(), read_record(folder / "record.parquet")
+        (folder / "point.json").read_text(), read_record(folder / RECORD)
     )
 
 
