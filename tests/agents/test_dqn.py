@@ -97,7 +97,7 @@ def test_one_gradient_step_follows_the_bellman_equation(
     later_BL = torch.cat([q_BLG[:, 1:].amax(-1), torch.zeros(8, 1)], 1)
     expected = (chosen_BL - torch.from_numpy(drawn.rewards_EL) - 0.5 * later_BL).square().mean()
 
-    algorithm.local_replay_buffer.sample = lambda count: drawn
+    algorithm.local_replay_buffer.sample = lambda count, penalties: drawn
     (result,) = algorithm._update(steps=0)
     assert float(result["default_policy"]["qf_loss"].peek()) == pytest.approx(
         float(expected), rel=1e-4

@@ -253,7 +253,11 @@ class PruningDQN(DQN):
 
     def _update(self, steps: int) -> list[dict[str, Any]]:
         """Take one gradient step; return the learners' results."""
-        episodes = self.local_replay_buffer.sample(self.config.settings.batch_episodes)
+        settings = self.config.settings
+        episodes = self.local_replay_buffer.sample(
+            settings.batch_episodes,
+            self.config.env_config["penalty"] if settings.relabel else None,
+        )
         batch = MultiAgentBatch({DEFAULT_MODULE_ID: _train_batch(episodes)}, len(episodes))
         results: list[dict[str, Any]] = self.learner_group.update(
             batch=batch,
