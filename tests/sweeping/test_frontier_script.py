@@ -122,5 +122,6 @@ def test_the_test_splits_frontier_is_drawn_from_mlflow_alone(
 
 
 def test_the_preparation_is_found_again(small_sweep: Sweep) -> None:
-    (prepared,) = (small_sweep[0] / "prepared").iterdir()
-    assert json.loads((prepared / "manifest.json").read_text())["backbone"] == "digits-cnn"
+    for state in ("dense", "anywidth"):
+        (prepared,) = (small_sweep[0] / "prepared" / state).iterdir()
+        assert json.loads((prepared / "manifest.json").read_text())["backbone"] == "digits-cnn"

@@ -27,6 +27,7 @@ Schedule = Literal["cosine", "one-cycle"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 _WARM_UP = 0.25  # share of a one-cycle schedule that rises
+_BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}  # as /proc/cpuinfo calls them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class TrainConfig:
         mode: how fine-tuning runs the policy's plans; images with plans of their own learn faster
             masked.
         precision: ``"auto"`` is bfloat16 where the device is fast at it.
-        channels_last: memory layout of weights and images.
+        channels_last: memory layout of weights and images while training lasts.
         seed: of order, augmentation, plans and dropout.
     """
 
@@ -74,7 +75,7 @@ class TrainConfig:
     freeze_batch_norm: bool = False
     mode: Mode = "masked"
     precision: Precision = "auto"
-    channels_last: bool = False
+    channels_last: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -146,11 +147,13 @@ def learning_rate(config: TrainConfig, done: float) -> float:
 
 
 def learns_fast_in_bfloat16(device: torch.device) -> bool:
-    """Whether the device has matrix units for bfloat16."""
+    """Whether the device has matrix units or dot products for bfloat16."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     info = Path("/proc/cpuinfo")
-    return device.type == "cpu" and info.exists() and "amx_bf16" in info.read_text()
+    if device.type != "cpu" or not info.exists():
+        return False
+    return not _BFLOAT16_FLAGS.isdisjoint(info.read_text().split())
 
 
 def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:
@@ -196,6 +199,7 @@ def fit(
                 state.save(checkpoint)
             if on_epoch is not None:
                 on_epoch(report)
+    network.to(memory_format=torch.contiguous_format)
     network.eval()
     return TrainReport(tuple(state.reports), len(state.reports) * state.steps_per_epoch)
 
