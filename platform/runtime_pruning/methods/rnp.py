@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from pydantic import ConfigDict
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.nn import functional
 
 from pruning_envs import PenaltyRange
@@ -32,6 +32,7 @@ from runtime_pruning.datasets import PolicySplit, to_float
 from runtime_pruning.methods.base import Effort, Method, Report, Task, register
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import RandomPolicy
+from runtime_pruning.network.storing import save_tensors
 from runtime_pruning.network.training import TrainConfig, finetune, recalibrate_batch_norm
 
 
@@ -246,8 +247,7 @@ def _saver(algorithm: PruningDQN, task: Task, seconds: float) -> Callable[[Path]
 
     def write(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: value.contiguous() for name, value in task.network.state_dict().items()}
-        save_file(tensors, folder / "network.safetensors")
+        save_tensors(task.network.state_dict(), folder / "network.safetensors")
         save(algorithm, folder / "algorithm")
         (folder / "seconds.txt").write_text(str(seconds))
 
