@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -54,6 +55,8 @@ class RNPConfig:
             more than the training split holds are whole passes over it.
         finetune_batch, finetune_lr: of these passes.
         finetune_distillation: share of their loss that the dense network's soft targets give.
+        finetune_batch_norm: learn under the statistics of each batch, or under those that are
+            there, frozen: half the time, and they are taken anew afterwards.
         calibration_batches: batches of 256 training images over which batch-norm statistics are
             taken anew under the agent's plans; 0 leaves them.
         agent: how the agent learns.
@@ -71,6 +74,7 @@ class RNPConfig:
     finetune_batch: int = 128
     finetune_lr: float = 0.01
     finetune_distillation: float = 0.0
+    finetune_batch_norm: Literal["batch", "frozen"] = "batch"
     calibration_batches: int = 8
     agent: DQNSettings = field(default_factory=DQNSettings)
 
@@ -172,6 +176,8 @@ class RNP(Method[RNPConfig]):
                 flip=task.flip,
                 mode="masked",
                 distillation=config.finetune_distillation,
+                freeze_batch_norm=config.finetune_batch_norm == "frozen",
+                channels_last=True,
                 seed=seed,
             )
             teacher = task.dense if config.finetune_distillation else None
