@@ -55,6 +55,8 @@ class PenaltyRange:
         if isinstance(penalty, Sequence):
             low, high = penalty
             return cls(float(low), float(high))
+        if not 0 <= penalty < np.inf:
+            raise ValueError(f"`0 <= penalty < inf` must hold, but got {penalty}.")
         return cls(float(penalty), float(penalty))
 
     def draw(self, count: int, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -133,7 +133,7 @@ def test_one_gradient_step_follows_the_bellman_equation(
     chosen_BL = acting_BLG.gather(-1, torch.from_numpy(drawn.actions_EL)[..., None])[..., 0]
     expected = (chosen_BL - expected_BL).square().mean()
 
-    algorithm.local_replay_buffer.sample = lambda count: drawn
+    algorithm.local_replay_buffer.sample = lambda count, penalties: drawn
     (result,) = algorithm._update(steps=0)
     assert float(result["default_policy"]["qf_loss"].peek()) == pytest.approx(
         float(expected), rel=1e-4

@@ -259,7 +259,10 @@ class PruningDQN(DQN):
     def _update(self, steps: int) -> list[dict[str, Any]]:
         """Take one gradient step; return the learners' results."""
         settings = self.config.settings
-        episodes = self.local_replay_buffer.sample(settings.batch_episodes)
+        episodes = self.local_replay_buffer.sample(
+            settings.batch_episodes,
+            self.config.env_config["penalty"] if settings.relabel else None,
+        )
         columns = train_batch(episodes, gamma=settings.gamma, n_step=settings.n_step)
         batch = MultiAgentBatch({DEFAULT_MODULE_ID: columns}, len(episodes))
         results: list[dict[str, Any]] = self.learner_group.update(

@@ -28,6 +28,8 @@ class DQNSettings:
         batch_episodes: whole episodes per gradient step.
         replay_ratio: episodes trained on per episode sampled, however many env runners there are.
         replay_episodes: capacity of the replay.
+        relabel: draw an episode's penalty anew, from the range that episodes run under, each time
+            it is learned from: every episode teaches all penalties.
         warmup_episodes: at least so many episodes are sampled before the first gradient step.
         store_replay: keep the replay in checkpoints.
         env_runners: processes that sample; 0 samples in the driver.
@@ -57,6 +59,7 @@ class DQNSettings:
     batch_episodes: int = 64
     replay_ratio: float = 4.0
     replay_episodes: int = 8192
+    relabel: bool = True
     warmup_episodes: int = 256
     store_replay: bool = False
     env_runners: int = 0
