@@ -1,7 +1,7 @@
 """What each choice of deep Q-learning gains at equal environment steps: one factor at a time.
 
 Run:     python tests/benchmarks/agent_choices.py digits|oracle [--seeds 4] [--episodes 6000]
-             [--choices "n_step=all" ...]
+             [--choices "n_step=all" ...] [--base lr=0.01 ...]
 Expect:  a table: the return of greedy decisions on held-out images, the mean over penalties and
          seeds; its difference from the first line, paired by seed, with the standard error of
          that; CPU seconds.
@@ -22,6 +22,7 @@ from typing import Any
 
 import ray
 import torch
+import yaml
 
 from pruning_envs.oracle import OracleNetwork, oracle_images
 from runtime_pruning import backbones, cost, datasets
@@ -90,23 +91,31 @@ def oracle() -> Problem:
     return Problem(network=network, images=images, held_out=images, penalties=(0.05, 0.1, 0.2))
 
 
-def choices(problem: Problem, episodes: int) -> dict[str, DQNSettings]:
-    """Return the settings as they are, then with one factor changed at a time."""
+def choices(problem: Problem, episodes: int, base: dict[str, Any]) -> dict[str, DQNSettings]:
+    """Return the settings as they are, then with one factor changed at a time.
+
+    Args:
+        problem: what is learned.
+        episodes: of a whole training.
+        base: settings that all of them share.
+    """
     steps = episodes * problem.sites
 
     def explore(share: float) -> EpsilonSchedule:
         return EpsilonSchedule(steps=max(1, round(share * steps)))
 
-    base = DQNSettings(
-        encoder=32, hidden=32, images_per_runner=LOCKSTEP, warmup_episodes=200, epsilon=explore(0.5)
-    )
+    own = {"encoder": 32, "hidden": 32, "images_per_runner": LOCKSTEP, "warmup_episodes": 200}
+    start = DQNSettings(**{**own, "epsilon": explore(0.5), **base})
     hard = {"tau": 1.0, "target_update_steps": 10 * LOCKSTEP * problem.sites}
     changes: dict[str, dict[str, Any]] = {
         "as set": {},
         "gamma=0.9": {"gamma": 0.9},
         "gamma=0.99": {"gamma": 0.99},
+        "relabel=no": {"relabel": False},
         "n_step=3": {"n_step": 3},
+        "n_step=3, relabel=no": {"n_step": 3, "relabel": False},
         "n_step=all": {"n_step": problem.sites},
+        "n_step=all, relabel=no": {"n_step": problem.sites, "relabel": False},
         "encoder=hidden=8": {"encoder": 8, "hidden": 8},
         "encoder=hidden=64": {"encoder": 64, "hidden": 64},
         "cell=lstm": {"cell": "lstm"},
@@ -128,7 +137,7 @@ def choices(problem: Problem, episodes: int) -> dict[str, DQNSettings]:
         "epsilon over 0.1": {"epsilon": explore(0.1)},
         "epsilon over 0.9": {"epsilon": explore(0.9)},
     }
-    return {name: replace(base, **change) for name, change in changes.items()}
+    return {name: replace(start, **change) for name, change in changes.items()}
 
 
 def score(problem: Problem, settings: DQNSettings, episodes: int) -> tuple[float, float]:
@@ -174,6 +183,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--episodes", type=int, default=6000)
     parser.add_argument("--choices", nargs="+", help="some lines of the table only")
+    parser.add_argument("--base", nargs="+", default=[], help="settings of all, name=value")
     options = parser.parse_args()
     logging.getLogger("ray").setLevel(logging.ERROR)
     torch.set_num_threads(1)
@@ -181,7 +191,8 @@ def main() -> None:
     problem = problems[options.problem]()
     base: list[float] = []
     print(f"{'':24} {'return':>8} {'difference':>18} {'CPU s':>10}")
-    for name, settings in choices(problem, options.episodes).items():
+    shared = {name: yaml.safe_load(value) for name, value in (b.split("=") for b in options.base)}
+    for name, settings in choices(problem, options.episodes, shared).items():
         if base and options.choices and name not in options.choices:
             continue
         rows = [

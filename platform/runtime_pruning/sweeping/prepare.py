@@ -23,9 +23,13 @@ from runtime_pruning.network.grouping import order_channels
 from runtime_pruning.network.storing import save_tensors
 from runtime_pruning.network.training import train
 from runtime_pruning.sweeping.checks import Material
+from runtime_pruning.sweeping.config import PrepareConfig
 
-# Counts changes to what preparation does with the same settings.
-RECIPE = 2
+# Count changes to what preparation does with the same settings.
+DENSE_RECIPE = 3
+ANYWIDTH_RECIPE = 3
+# What the dense network does not depend on.
+ANYWIDTH_SETTINGS = ("anywidth_epochs", "anywidth_lr", "random_plans", "distillation", "temperature")
 
 Settings = dict[str, Any]
 Make: TypeAlias = Callable[[PrunableNetwork, Path], None]  # trains in place; a checkpoint's path
@@ -63,10 +67,16 @@ def _dense_settings(material: Material) -> Settings:
         "initial_weights": _weights_hash(material.network),
         "dataset": sweep.dataset if trained else None,
         "training_images": len(_images(material)) if trained else None,
-        "training": asdict(sweep.prepare.pretraining(seed=sweep.seed)) if trained else None,
+        "seed": sweep.seed if trained else None,
+        "prepare": _pretraining_settings(sweep.prepare) if trained else None,
         "torch": torch.__version__,
-        "recipe": RECIPE,
+        "recipe": DENSE_RECIPE,
     }
+
+
+def _pretraining_settings(config: PrepareConfig) -> Settings:
+    """Return the settings that the dense network depends on."""
+    return {name: v for name, v in asdict(config).items() if name not in ANYWIDTH_SETTINGS}
 
 
 def _anywidth_settings(material: Material) -> Settings:
@@ -79,9 +89,10 @@ def _anywidth_settings(material: Material) -> Settings:
         "training_images": len(_images(material)),
         "groups": material.network.groups,
         "align": sweep.align,
-        "training": asdict(sweep.prepare.anywidth(seed=sweep.seed)),
+        "seed": sweep.seed,
+        "prepare": asdict(sweep.prepare),
         "torch": torch.__version__,
-        "recipe": RECIPE,
+        "recipe": ANYWIDTH_RECIPE,
     }
 
 
