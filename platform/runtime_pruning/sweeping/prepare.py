@@ -29,7 +29,13 @@ from runtime_pruning.sweeping.config import PrepareConfig
 DENSE_RECIPE = 3
 ANYWIDTH_RECIPE = 3
 # What the dense network does not depend on.
-ANYWIDTH_SETTINGS = ("anywidth_epochs", "anywidth_lr", "random_plans", "distillation", "temperature")
+ANYWIDTH_SETTINGS = (
+    "anywidth_epochs",
+    "anywidth_lr",
+    "random_plans",
+    "distillation",
+    "temperature",
+)
 
 Settings = dict[str, Any]
 Make: TypeAlias = Callable[[PrunableNetwork, Path], None]  # trains in place; a checkpoint's path
