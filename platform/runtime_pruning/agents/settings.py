@@ -15,6 +15,8 @@ class DQNSettings:
         encoder, hidden, cell, dueling: shape of the decision network, see `DecisionConfig`.
         standardise: give features mean 0 and deviation 1, as measured once, after the warm-up.
         gamma: discount per site. Episodes are short and finite, so 1 is exact.
+        n_step: decisions whose rewards a target sums before it bootstraps; as many as there are
+            sites, or more, is the episode's whole return.
         lr: Adam's learning rate.
         grad_clip: greatest global norm of a gradient.
         loss: of the temporal difference.
@@ -46,6 +48,7 @@ class DQNSettings:
     dueling: bool = False
     standardise: bool = True
     gamma: float = 1.0
+    n_step: int = 1
     lr: float = 1e-3
     grad_clip: float = 10.0
     loss: Literal["huber", "mse"] = "huber"
@@ -68,7 +71,7 @@ class DQNSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch_episodes", "replay_episodes", "images_per_runner"):
+        for name in ("n_step", "batch_episodes", "replay_episodes", "images_per_runner"):
             self._require(getattr(self, name) >= 1, f"{name} >= 1", name)
         for name in ("warmup_episodes", "target_update_steps", "env_runners", "learner_gpus"):
             self._require(getattr(self, name) >= 0, f"{name} >= 0", name)

@@ -45,7 +45,9 @@ class TrainConfig:
         flip: mirror half of the images.
         label_smoothing: probability mass moved off the label.
         any_width: train the smallest and random widths beside the full one.
+        smallest: whether the smallest width is part of each step.
         random_plans: random plans per step, beside the full and the smallest.
+        full_weight: weight of the full network's own loss; each narrow pass weighs 1.
         distillation: share of the narrow passes' loss that the full network's soft targets give.
         temperature: of the soft targets.
         calibration_images: images over which batch-norm statistics are taken anew, under random
@@ -68,7 +70,9 @@ class TrainConfig:
     flip: bool = False
     label_smoothing: float = 0.0
     any_width: bool = True
+    smallest: bool = True
     random_plans: int = 2
+    full_weight: float = 1.0
     distillation: float = 1.0
     temperature: float = 1.0
     calibration_images: int = 2048
@@ -88,6 +92,10 @@ class TrainConfig:
             "pad >= 0": self.pad >= 0,
             "0 <= label_smoothing < 1": 0 <= self.label_smoothing < 1,
             "random_plans >= 0": self.random_plans >= 0,
+            "full_weight >= 0": self.full_weight >= 0,
+            "full_weight + smallest + random_plans > 0": (
+                self.full_weight + self.smallest + self.random_plans > 0
+            ),
             "0 <= distillation <= 1": 0 <= self.distillation <= 1,
             "temperature > 0": self.temperature > 0,
             "calibration_images >= 0": self.calibration_images >= 0,

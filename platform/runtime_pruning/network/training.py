@@ -183,17 +183,18 @@ def _one_width(network: PrunableNetwork, config: TrainConfig) -> Learn:
 
 
 def _any_width(network: PrunableNetwork, config: TrainConfig) -> Learn:
-    """Return the sandwich step: full, smallest and random plans, all weighing the same."""
-    plans = config.random_plans + 1
-    share = 1 / (plans + 1)
+    """Return the sandwich step: full, smallest and random plans, their losses averaged."""
+    plans = config.random_plans + config.smallest
+    share = 1 / (plans + config.full_weight)
 
     def learn(images_BCHW: Tensor, labels_B: Tensor, generator: torch.Generator) -> StepOutcome:
         with autocast(config, images_BCHW.device):
             teacher_BK = network(images_BCHW)
-        outcome = _backward(teacher_BK, labels_B, config, share)
+        outcome = _backward(teacher_BK, labels_B, config, share * config.full_weight)
         size = (plans, len(network.sites))
         plans_PL = torch.randint(1, network.groups + 1, size, generator=generator)
-        plans_PL[0] = 1
+        if config.smallest:
+            plans_PL[0] = 1
         for plan_L in plans_PL:
             groups_BL = plan_L.expand(len(images_BCHW), -1)
             with autocast(config, images_BCHW.device):
