@@ -18,16 +18,15 @@ import pyarrow.parquet as pq
 
 from runtime_pruning.datasets.cache import cache_folder, cached_table
 from runtime_pruning.datasets.catalogue import DATA_ENV
+from runtime_pruning.datasets.images import Int64Array, UInt8Array
 from runtime_pruning.datasets.png import decode_pngs
 from runtime_pruning.datasets.splits import (
     DatasetInfo,
     ImageDataset,
-    Int64Array,
     PolicySplit,
     Split,
     TestSplit,
     TrainingSplit,
-    UInt8Array,
     ValidationSplit,
 )
 from runtime_pruning.errors import DataError
@@ -137,7 +136,7 @@ class Cifar:
             path, cache or cache_folder() / "decoded", self.info.schema, lambda: self._decode(path)
         )
         split = Split(self.info, table)
-        return LabelledImages(np.asarray(split.images_NCHW), split.labels_N)
+        return LabelledImages(split.images_NCHW[:], split.labels_N)
 
     def _decode(self, path: Path) -> pa.Table:
         """Return a Parquet file's rows as a split's table, ids counting from 0."""

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from runtime_pruning.datasets.catalogue import register
+from runtime_pruning.datasets.images import Int64Array
 from runtime_pruning.datasets.splits import (
     DatasetInfo,
     ImageDataset,
-    Int64Array,
     PolicySplit,
     TestSplit,
     TrainingSplit,

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from runtime_pruning.datasets.splits import UInt8Array
+from runtime_pruning.datasets.images import UInt8Array
 from runtime_pruning.errors import DataError
 
 CHUNK = 512  # images that one thread decodes between two ticks of the bar
