@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from runtime_pruning.datasets.cache import cache_folder, cached_table
 from runtime_pruning.datasets.catalogue import DATA_ENV
 from runtime_pruning.datasets.images import Int64Array, UInt8Array
+from runtime_pruning.datasets.parquet import check_column, read_schema
 from runtime_pruning.datasets.png import decode_pngs
 from runtime_pruning.datasets.splits import (
     DatasetInfo,
@@ -140,12 +141,9 @@ class Cifar:
 
     def _decode(self, path: Path) -> pa.Table:
         """Return a Parquet file's rows as a split's table, ids counting from 0."""
-        try:
-            schema = pq.read_schema(path)
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{str(path)!r} must be a Parquet file: {error}") from error
-        _check_column(path, schema, "image", pa.types.is_binary, "binary (a PNG)")
-        _check_column(path, schema, "label", pa.types.is_integer, "an integer")
+        schema = read_schema(path)
+        check_column(path, schema, "image", pa.types.is_binary, "binary (a PNG)")
+        check_column(path, schema, "label", pa.types.is_integer, "an integer")
         table = pq.read_table(path, columns=["image", "label"])
         if nulls := table["image"].null_count + table["label"].null_count:
             raise DataError(f"{str(path)!r} must have no empty cell, but got {nulls}.")
@@ -181,12 +179,3 @@ class Cifar:
             for part in parts
         )
         return train, test
-
-
-def _check_column(path: Path, schema: pa.Schema, name: str, is_right: Any, wanted: str) -> None:
-    """Raise where a column is missing or of another type."""
-    if name not in schema.names:
-        raise DataError(f"{str(path)!r} must have a column {name!r}, but has {schema.names}.")
-    found = schema.field(name).type
-    if not is_right(found):
-        raise DataError(f"Column {name!r} of {str(path)!r} must be {wanted}, but is {found}.")

@@ -58,6 +58,7 @@ def preparation_key(material: Material) -> str:
 
 def _settings(material: Material) -> dict[str, Any]:
     sweep = material.sweep
+    content = material.data.info.content
     return {
         "backbone": sweep.backbone,
         "dataset": sweep.dataset,
@@ -68,6 +69,7 @@ def _settings(material: Material) -> dict[str, Any]:
         "prepare": asdict(sweep.prepare),
         "torch": torch.__version__,
         "recipe": RECIPE,
+        **({"content": content} if content else {}),
     }
 
 
