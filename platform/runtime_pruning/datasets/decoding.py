@@ -45,15 +45,17 @@ def decode(source: Path | BytesIO, size: int, fit: Fit, *, name: str) -> UInt8Ar
     Raises:
         DataError: it is no image of a known format, or ends early.
     """
-    shorter = size if fit == "stretch" else size * 8 // 7
+    shorter = size * 8 // 7
     try:
         with Image.open(source, formats=FORMATS) as image:
+            wanted = (size, size) if fit == "stretch" else _shrunk(image.size, shorter)
             # A JPEG decodes at half its size, or less, where that is still twice what is wanted.
-            image.draft("RGB", (2 * shorter, 2 * shorter))
-            square = _square(_rgb(image), size, shorter, fit)
+            drafted = image.draft("RGB", (2 * wanted[0], 2 * wanted[1]))
+            box = drafted[1] if drafted else None
+            resized = _rgb(image).resize(wanted, Image.Resampling.BILINEAR, box=box)
     except _FAULTS as error:
         raise _no_image(name, error) from error
-    return np.asarray(square).transpose(2, 0, 1)
+    return np.asarray(_centre(resized, size)).transpose(2, 0, 1)
 
 
 def check_header(source: Path | BytesIO, *, name: str) -> None:
@@ -75,17 +77,17 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _square(image: Image.Image, size: int, shorter: int, fit: Fit) -> Image.Image:
-    """Return an image of size x size pixels."""
-    if fit == "stretch":
-        return image.resize((size, size), Image.Resampling.BILINEAR)
-    width, height = image.size
+def _shrunk(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+    """Return width and height of which the lesser is ``shorter``."""
+    width, height = size
     if width <= height:
-        width, height = shorter, int(shorter * height / width)
-    else:
-        width, height = int(shorter * width / height), shorter
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - size) / 2), round((height - size) / 2)
+        return shorter, int(shorter * height / width)
+    return int(shorter * width / height), shorter
+
+
+def _centre(image: Image.Image, size: int) -> Image.Image:
+    """Return the middle size x size pixels."""
+    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
     return image.crop((left, top, left + size, top + size))
 
 
