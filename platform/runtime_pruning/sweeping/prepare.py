@@ -77,7 +77,8 @@ def _train_into(folder: Path, material: Material) -> None:
     """Train both states and put them into ``folder``, which appears whole or not at all."""
     work = folder.with_suffix(".partial")
     work.mkdir(parents=True, exist_ok=True)
-    network = copy.deepcopy(material.network)
+    use_gpu = material.sweep.resources.gpus > 0 and torch.cuda.is_available()
+    network = copy.deepcopy(material.network).to("cuda" if use_gpu else "cpu")
     training = material.data.training
     if material.sweep.prepare.limit is not None:
         training = training.head(material.sweep.prepare.limit)
