@@ -213,7 +213,7 @@ def test_a_folder_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"val/cats": 5, "val/dogs": 5}, r"must hold `train` beside \['validation'\]"),
         (
             {"train/cats": 5, "train/dogs": 5, "test/cats": 5, "test/cows": 5},
-            r"test' must hold the classes .* lacks \['dogs'\] and adds \['cows'\]",
+            r"test' must hold the 2 classes .* lacks \['dogs'\] and adds \['cows'\]",
         ),
         (
             {"train/cats": 5, "train/dogs": 5, "val/cats": 5, "validation/cats": 5},
@@ -251,8 +251,8 @@ def test_a_file_that_ends_early_is_named_when_it_is_read(
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        ([b"x"] * 3, [0, 1, -1], r"train files must be in \[0, 2\], but got -1"),
-        ([b"x"] * 3, [0, 1, 3], r"train files must be in \[0, 2\], but got 3"),
+        ([b"x"] * 3, [0, 1, -1], r"train part must be in \[0, 2\], but got -1"),
+        ([b"x"] * 3, [0, 1, 3], r"train part must be in \[0, 2\], but got 3"),
         ([b"x"] * 3, [0, 1, None], "no empty label, but got 1"),
         ([b"x", None, b"x"], [0, 1, 2], "no empty image, but got 1"),
         ([b"x"] * 3, [0, 1, 1], r"lacks \['male'\] and adds \[\]"),
@@ -266,6 +266,14 @@ def test_parquet_that_cannot_be_used_is_named(
     write_parquet(tmp_path / "train.parquet", images, labels)
     with pytest.raises(DataError, match=message):
         load(tmp_path)
+
+
+def test_labels_are_looked_at_before_hours_of_unpacking(tmp_path: Path, cache: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [b"x"] * 12, [0, 1, 2] * 4)
+    write_parquet(tmp_path / "test.parquet", [b"x"] * 3, [-1] * 3)
+    with pytest.raises(DataError, match=r"test part must be in .* without labels must lie else"):
+        load(tmp_path)
+    assert not (cache / "unpacked").exists()
 
 
 @pytest.mark.parametrize(

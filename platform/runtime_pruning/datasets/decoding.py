@@ -1,7 +1,8 @@
 """One photograph, from its encoded bytes to pixels of a fixed size.
 
 Sizes as ImageNet's networks are measured: the shorter side to 8/7 of the size (256 for 224), then
-the centre; the arithmetic is torchvision's ``Resize`` and ``CenterCrop`` on Pillow's images.
+the centre; the arithmetic is torchvision's ``Resize`` and ``CenterCrop`` on Pillow's images. As
+there, marks of orientation are not followed.
 Source: Krizhevsky, Sutskever, Hinton, NeurIPS 2012, section 2; He et al., CVPR 2016, section 4.1.
 
 Dimensions: C channels (red, green, blue), H W pixels.

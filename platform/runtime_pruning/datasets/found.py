@@ -48,7 +48,7 @@ def check_classes(where: str, classes: tuple[str, ...], expected: tuple[str, ...
     Args:
         where: what is looked at, for messages.
         classes: that it holds.
-        expected: those of the training part.
+        expected: those of the dataset.
 
     Raises:
         DataError: the message names the classes.
@@ -59,6 +59,6 @@ def check_classes(where: str, classes: tuple[str, ...], expected: tuple[str, ...
     added = sorted(set(classes) - set(expected))
     if missing or added:
         raise DataError(
-            f"{where} must hold the classes of the training part, "
+            f"{where} must hold the {len(expected)} classes of the dataset, "
             f"but lacks {missing[:5]} and adds {added[:5]}."
         )

@@ -108,11 +108,9 @@ def find_parquet(parts: dict[str, list[Path]], cache: Path | None = None) -> Fou
         DataError: no Parquet, a column is missing or of another type, a cell is empty, one class
             only, parts of which the classes differ, or no space to unpack.
     """
-    folder = cache or cache_folder() / "unpacked"
+    folder = (cache or cache_folder() / "unpacked").resolve()  # workers start elsewhere
     files = [(number, path.resolve()) for number, part in enumerate(parts) for path in parts[part]]
     labels, sizes = zip(*(_labels(path) for _, path in files), strict=True)
-    for _, path in tqdm(files, "Unpacking", unit="file", disable=None):
-        unpack(path, folder)
     part_N = np.repeat([number for number, _ in files], [len(each) for each in labels])
     labels_N = np.concatenate(labels)
     classes = _class_names(files[0][1]) or tuple(
@@ -121,7 +119,9 @@ def find_parquet(parts: dict[str, list[Path]], cache: Path | None = None) -> Fou
     for number, part in enumerate(parts):
         if number in part_N:
             names = _named(labels_N[part_N == number], classes, part)
-            check_classes(f"The {part} files", names, classes)
+            check_classes(f"The {part} part", names, classes)
+    for _, path in tqdm(files, "Unpacking", unit="file", disable=None):
+        unpack(path, folder)
     return Found(
         encoded=ParquetImages([path for _, path in files], sizes, folder),
         labels_N=labels_N,
@@ -151,7 +151,7 @@ def unpack(path: Path, folder: Path) -> Path:
         ):
             for group in range(source.num_row_groups):
                 writer.write_batch(_encoded(path, source.read_row_group(group, ["image"])))
-    except OSError as error:
+    except (OSError, pa.ArrowInvalid) as error:
         raise DataError(
             f"{str(path)!r} could not be unpacked into {str(folder)!r}: {error}"
         ) from error
@@ -206,7 +206,7 @@ def _named(labels_N: Int64Array, classes: tuple[str, ...], part: str) -> tuple[s
     low, high = int(labels_N.min()), int(labels_N.max())
     if low < 0 or high >= len(classes):
         raise DataError(
-            f"Labels of the {part} files must be in [0, {len(classes) - 1}], but got "
+            f"Labels of the {part} part must be in [0, {len(classes) - 1}], but got "
             f"{low if low < 0 else high}; a part without labels must lie elsewhere."
         )
     return tuple(classes[label] for label in np.unique(labels_N))
