@@ -146,6 +146,7 @@ class SweepConfig:
 
     Attributes:
         backbone, dataset, method: registered names.
+        dataset_settings: of the dataset, such as ``image_size`` of ``image-folder``.
         controls: methods without a search that run once per group count beside the sweep.
         trials: how many configurations Optuna suggests.
         seed: of the search, the preparation and every trial.
@@ -160,6 +161,7 @@ class SweepConfig:
 
     backbone: str
     dataset: str
+    dataset_settings: dict[str, Any] = field(default_factory=dict)
     method: str = "rnp"
     controls: tuple[str, ...] = ("dense", "fixed-width")
     trials: int = 6

@@ -45,12 +45,14 @@ def prepare(material: Material, cache: Path) -> Prepared:
     An interrupted training goes on from its last epoch. Entries are keyed by the initial weights
     and every setting that made them, so nothing stale is ever found.
     """
+    use_gpu = material.sweep.resources.gpus > 0 and torch.cuda.is_available()
+    device = "cuda" if use_gpu else "cpu"
     dense, settings = copy.deepcopy(material.network), _dense_settings(material)
     make = partial(_pretrain, material=material)
-    _load_or_make(cache / "dense" / _key(settings), dense, settings, make)
+    _load_or_make(cache / "dense" / _key(settings), dense, settings, make, device)
     network, settings = copy.deepcopy(dense), _anywidth_settings(material)
     make = partial(_order_and_widen, material=material)
-    _load_or_make(cache / "anywidth" / _key(settings), network, settings, make)
+    _load_or_make(cache / "anywidth" / _key(settings), network, settings, make, device)
     return Prepared(dense=dense.eval(), network=network.eval(), key=_key(settings))
 
 
@@ -66,6 +68,7 @@ def _dense_settings(material: Material) -> Settings:
         "training": asdict(sweep.prepare.pretraining(seed=sweep.seed)) if trained else None,
         "torch": torch.__version__,
         "recipe": RECIPE,
+        **(_content(material) if trained else {}),
     }
 
 
@@ -82,7 +85,14 @@ def _anywidth_settings(material: Material) -> Settings:
         "training": asdict(sweep.prepare.anywidth(seed=sweep.seed)),
         "torch": torch.__version__,
         "recipe": RECIPE,
+        **_content(material),
     }
+
+
+def _content(material: Material) -> Settings:
+    """Return what tells a dataset of the user's own from others of its name."""
+    content = material.data.info.content
+    return {"content": content} if content else {}
 
 
 def _key(settings: Settings) -> str:
@@ -126,12 +136,13 @@ def _load_or_make(
     network: PrunableNetwork,
     settings: Settings,
     make: Make,
+    device: str,
 ) -> None:
     """Load a folder's weights, after making them if need be: it appears whole or not at all."""
     if not (folder / "manifest.json").is_file():
         work = folder.with_suffix(".partial")
         work.mkdir(parents=True, exist_ok=True)
-        made = copy.deepcopy(network)
+        made = copy.deepcopy(network).to(device)
         make(made, work / "training.pt")
         save_tensors(made.backbone.state_dict(), work / "network.safetensors")
         (work / "manifest.json").write_text(json.dumps(settings, indent=2) + "\n")
