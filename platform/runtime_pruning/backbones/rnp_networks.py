@@ -1,8 +1,8 @@
 """The two small networks of the RNP paper's own experiments.
 
-Source: Lin, Rao, Lu, Zhou, "Runtime Neural Pruning", NeurIPS 2017, section 4, as recalled: kernels of
-3x3 pixels, 32, 32 and 64 channels and two linear layers for faces, four convolutions for CIFAR. All
-else is chosen here: batch norm, where the pools stand, the linear layers' width, the CIFAR
+Source: Lin, Rao, Lu, Zhou, "Runtime Neural Pruning", NeurIPS 2017, section 4, as recalled: kernels
+of 3x3 pixels, 32, 32 and 64 channels and two linear layers for faces, four convolutions for CIFAR.
+All else is chosen here: batch norm, where the pools stand, the linear layers' width, the CIFAR
 network's widths.
 """
 
