@@ -152,7 +152,7 @@ def test_cifar10_and_cifar100_differ_in_their_data_only() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_known_of_the_paper_is_kept(name: str) -> None:
+def test_what_is_recalled_of_the_paper_is_kept(name: str) -> None:
     sweep = load_preset(name, PRESETS)
     assert sweep.group_counts == (4,)
     assert sweep.settings["cost"] == "groups"
