@@ -1,0 +1,186 @@
+"""What a policy looks at, drawn: its gains, its groups per site, its spending, its images.
+
+Dimensions: N images, C channels, H W pixels.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from runtime_pruning.frontier import style
+from runtime_pruning.frontier.dynamics import Dynamics, Slice
+from runtime_pruning.frontier.proof import CONTROLS
+from runtime_pruning.frontier.records import Record
+
+_DPI = 140
+_COLUMNS = 10  # of the gallery
+_WORDS = {
+    "fixed": "best fixed widths,\nequal MACs",
+    "shuffled": "own plans,\nshuffled",
+    "random": "random plans,\nsame histogram",
+}
+
+
+def draw_decisions(dynamics: Dynamics, path: Path, *, title: str) -> None:
+    """Write four panels: gains over the controls, groups per site, cost by class and difficulty."""
+    figure = _figure((11.5, 8.0))
+    gains, sites, classes, deciles = figure.subplots(2, 2).flat
+    _draw_gains(gains, dynamics)
+    _draw_sites(sites, dynamics)
+    decisions = dynamics.decisions
+    _draw_slices(classes, decisions.by_class, dynamics, "cost by class")
+    _draw_slices(
+        deciles, decisions.by_difficulty, dynamics, "cost by difficulty (decile of the dense loss)"
+    )
+    figure.suptitle(f"{title}: {dynamics.proof.verdict}", fontweight="bold", x=0.02, ha="left")
+    figure.savefig(path)
+
+
+def _draw_gains(axes: Any, dynamics: Dynamics) -> None:
+    """Draw the gain over each control with its interval, in points."""
+    rows = [(name, getattr(dynamics.proof, name)) for name in CONTROLS]
+    for row, (_, gain) in enumerate(rows):
+        sure = gain.low > 0
+        colour = style.YES if sure else style.NO
+        axes.plot([100 * gain.low, 100 * gain.high], [row, row], color=colour, lw=2.5)
+        axes.plot(100 * gain.value, row, "o", color=colour, ms=8)
+        axes.annotate(
+            f"{100 * gain.value:+.2f}", (100 * gain.value, row), (0, 9),
+            textcoords="offset points", ha="center", fontsize=10, color=colour,
+        )  # fmt: skip
+    axes.axvline(0, color=style.INK, lw=1)
+    axes.set_yticks(range(len(rows)), [_WORDS[name] for name, _ in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.6)
+    axes.set_xlabel("points of accuracy")
+    level = f"{dynamics.proof.level:.0%}"
+    _dress(axes, f"gain over each control, {level} interval over images and seeds")
+
+
+def _draw_sites(axes: Any, dynamics: Dynamics) -> None:
+    """Draw, per site, the shares of the images that run each number of groups."""
+    uses = dynamics.decisions.sites
+    most = max(len(use.shares) for use in uses)
+    colours = colormaps["cividis"](np.linspace(0.05, 0.95, most))
+    below = np.zeros(len(uses))
+    for group in range(most):
+        shares = np.array([use.shares[group] if group < len(use.shares) else 0.0 for use in uses])
+        axes.bar(
+            range(1, len(uses) + 1), shares, bottom=below, width=0.82, color=colours[group],
+            label=str(group + 1),
+        )  # fmt: skip
+        below += shares
+    axes.set_xlabel("site, in order of execution")
+    axes.set_xlim(0.4, len(uses) + 0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(12, integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=0))
+    axes.legend(
+        title="groups", loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9
+    )
+    told = dynamics.decisions
+    plural = "s" if told.distinct_plans != 1 else ""
+    _dress(
+        axes,
+        f"groups per site: {told.distinct_plans} distinct plan{plural}, "
+        f"entropy {told.plan_entropy:.1f} bits",
+    )
+
+
+def _draw_slices(axes: Any, slices: Sequence[Slice], dynamics: Dynamics, title: str) -> None:
+    """Draw the mean cost of some slices of the images, with each one's accuracy."""
+    if not slices:
+        axes.axis("off")
+        axes.text(0.5, 0.5, "The dense network was not measured.", ha="center")
+        return
+    shares = [piece.macs_per_image / dynamics.dense_macs for piece in slices]
+    names = [piece.name for piece in slices]
+    axes.bar(range(len(slices)), shares, color=style.BAR, width=0.75)
+    for x, (piece, share) in enumerate(zip(slices, shares, strict=True)):
+        axes.annotate(
+            f"{100 * piece.accuracy:.0f}", (x, share), (0, 3), textcoords="offset points",
+            ha="center", fontsize=9, color=style.FAINT,
+        )  # fmt: skip
+    long = max(map(len, names)) > 3
+    axes.set_xticks(range(len(slices)), names, rotation=35 if long else 0)
+    axes.set_ylabel("MACs, of dense")
+    axes.set_ylim(0, 1.15 * max(shares))
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=0))
+    _dress(axes, f"{title}; above: accuracy in %")
+
+
+def _dress(axes: Any, title: str) -> None:
+    axes.set_title(title, fontsize=10.5, loc="left", color=style.INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9)
+
+
+class Images(NamedTuple):
+    """What a gallery shows of the images.
+
+    Attributes:
+        ids_N: within the dataset, in any order.
+        images_NCHW: uint8, one or three channels (of others the first is shown).
+        classes: names of the labels.
+    """
+
+    ids_N: npt.NDArray[np.int64]
+    images_NCHW: npt.NDArray[np.uint8]
+    classes: tuple[str, ...]
+
+
+def draw_gallery(
+    record: Record, images: Images, path: Path, *, dense_macs: int, title: str, rows: int = 2
+) -> None:
+    """Write the cheapest and the dearest images, each with label, prediction and cost.
+
+    Args:
+        record: of the policy.
+        images: all that the record speaks of, and maybe more.
+        path: of the PNG.
+        dense_macs: of the dense network, that costs are fractions of.
+        title: what was measured.
+        rows: of cheap images, and as many of dear ones.
+    """
+    order_N = np.lexsort((record.image_ids_N, record.executed_macs_N))
+    shown = min(rows * _COLUMNS, len(order_N) // 2) or 1
+    lines = -(-shown // _COLUMNS)
+    figure = _figure((11.5, 1.0 + 2 * (0.35 + 1.45 * lines)))
+    figure.suptitle(title, fontweight="bold", x=0.02, ha="left")
+    blocks: Any = figure.subfigures(2, 1)
+    parts = (("cheapest", order_N[:shown]), ("dearest", order_N[::-1][:shown]))
+    for block, (name, chosen) in zip(blocks, parts, strict=True):
+        block.suptitle(f"the {len(chosen)} {name} images", fontsize=10.5, x=0.02, ha="left")
+        grid = np.atleast_1d(block.subplots(lines, _COLUMNS)).reshape(-1)
+        for axes in grid:
+            axes.axis("off")
+        for axes, row in zip(grid, chosen, strict=False):
+            _draw_image(axes, record, int(row), images, dense_macs)
+    figure.savefig(path)
+
+
+def _draw_image(axes: Any, record: Record, row: int, images: Images, dense_macs: int) -> None:
+    """Draw one image under what was predicted and what it cost; what is wrong in red."""
+    (place,) = np.flatnonzero(images.ids_N == record.image_ids_N[row])
+    pixels_CHW = images.images_NCHW[place]
+    label, prediction = int(record.labels_N[row]), int(record.predictions_N[row])
+    right, told = label == prediction, images.classes[label]
+    if not right:
+        told = f"{images.classes[prediction]}, not {told}"
+    cost = record.executed_macs_N[row] / dense_macs
+    axes.set_title(f"{told}\n{cost:.1%}", fontsize=8, color=style.INK if right else style.NO, pad=2)
+    if len(pixels_CHW) == 3:
+        axes.imshow(pixels_CHW.transpose(1, 2, 0), interpolation="nearest")
+    else:
+        axes.imshow(pixels_CHW[0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+
+
+def _figure(inches: tuple[float, float]) -> Figure:
+    figure = Figure(figsize=inches, dpi=_DPI, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
