@@ -121,7 +121,7 @@ def test_verdicts_are_in_the_table_and_on_the_page(measured: Measured, tmp_path:
     assert lines[4].endswith("|  |  |  |")
     page = files.page.read_text()
     assert "decisions depend on the image" in page
-    assert "no better than its controls: static" in page
+    assert "not shown to beat its controls: static" in page
     assert "its plans shuffled +1.10 [+0.10, +2.10]" in page
 
 

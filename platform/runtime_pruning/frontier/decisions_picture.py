@@ -5,7 +5,7 @@ Dimensions: N images, C channels, H W pixels.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from runtime_pruning.frontier.records import Record
 
 _DPI = 140
 _COLUMNS = 10  # of the gallery
+_CELL = 1.3  # inches that an image takes there with its words
 _WORDS = {
     "fixed": "best fixed widths,\nequal MACs",
     "shuffled": "own plans,\nshuffled",
@@ -30,7 +31,7 @@ _WORDS = {
 
 def draw_decisions(dynamics: Dynamics, path: Path, *, title: str) -> None:
     """Write four panels: gains over the controls, groups per site, cost by class and difficulty."""
-    figure = _figure((11.5, 8.0))
+    figure = _figure((11.5, 8.0), layout="constrained")
     gains, sites, classes, deciles = figure.subplots(2, 2).flat
     _draw_gains(gains, dynamics)
     _draw_sites(sites, dynamics)
@@ -150,17 +151,21 @@ def draw_gallery(
     order_N = np.lexsort((record.image_ids_N, record.executed_macs_N))
     shown = min(rows * _COLUMNS, len(order_N) // 2) or 1
     lines = -(-shown // _COLUMNS)
-    figure = _figure((11.5, 1.0 + 2 * (0.35 + 1.45 * lines)))
-    figure.suptitle(title, fontweight="bold", x=0.02, ha="left")
-    blocks: Any = figure.subfigures(2, 1)
-    parts = (("cheapest", order_N[:shown]), ("dearest", order_N[::-1][:shown]))
-    for block, (name, chosen) in zip(blocks, parts, strict=True):
-        block.suptitle(f"the {len(chosen)} {name} images", fontsize=10.5, x=0.02, ha="left")
-        grid = np.atleast_1d(block.subplots(lines, _COLUMNS)).reshape(-1)
-        for axes in grid:
+    height = 0.65 + 2 * (0.3 + _CELL * lines)
+    figure = _figure((_CELL * _COLUMNS, height), layout=None)
+    figure.text(0.01, 1 - 0.3 / height, title, fontweight="bold", fontsize=12)
+    top = height - 0.5
+    for name, chosen in (("cheapest", order_N[:shown]), ("dearest", order_N[::-1][:shown])):
+        words = f"the {len(chosen)} {name} images"
+        figure.text(0.01, (top - 0.2) / height, words, fontsize=10.5)
+        top -= 0.3
+        for place, row in enumerate(chosen):
+            line, column = divmod(place, _COLUMNS)
+            corner = (column + 0.12) / _COLUMNS, (top - _CELL * (line + 1)) / height
+            axes = figure.add_axes((*corner, 0.76 / _COLUMNS, 0.72 * _CELL / height))
             axes.axis("off")
-        for axes, row in zip(grid, chosen, strict=False):
             _draw_image(axes, record, int(row), images, dense_macs)
+        top -= _CELL * lines
     figure.savefig(path)
 
 
@@ -180,7 +185,7 @@ def _draw_image(axes: Any, record: Record, row: int, images: Images, dense_macs:
         axes.imshow(pixels_CHW[0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
 
 
-def _figure(inches: tuple[float, float]) -> Figure:
-    figure = Figure(figsize=inches, dpi=_DPI, layout="constrained", facecolor="white")
+def _figure(inches: tuple[float, float], layout: Literal["constrained"] | None) -> Figure:
+    figure = Figure(figsize=inches, dpi=_DPI, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     return figure

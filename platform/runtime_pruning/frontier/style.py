@@ -56,7 +56,7 @@ def looks(summary: FrontierSummary) -> dict[str, Look]:
 # What is laid over the points of each verdict: words, matplotlib's marker, plotly's symbol.
 VERDICTS: dict[Verdict, tuple[str, str, str]] = {
     "dynamic": ("decisions depend on the image", "o", "circle-open"),
-    "static": ("no better than its controls: static", "x", "x-thin-open"),
+    "static": ("not shown to beat its controls: static", "x", "x-thin-open"),
 }
 
 
