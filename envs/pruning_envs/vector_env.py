@@ -8,6 +8,7 @@ An episode is one image; a step is one site of the network, the same for all ima
 | action | a: run the first ``a + 1`` channel groups of the site |
 | reward | ``-penalty * cost(decision)``; the last step adds ``-alpha * cross-entropy`` |
 | end | after the last site: terminated, features zero |
+| info | ``cost`` of the decision, unweighted; with the last also ``loss`` (nats), ``correct``, ``executed_macs``, ``image`` |
 
 Source: Lin, Rao, Lu, Zhou, "Runtime Neural Pruning", NeurIPS 2017, section 3.2.
 Dimensions: B images, C channels, H W pixels, L sites, F features, K classes, N images in all.
@@ -27,7 +28,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pruning_envs.draws import ImageQueue, PenaltyRange, Shard
-from pruning_envs.protocols import ExecutionMode, GroupCost, StagedNetwork, StagedRun, StepCost
+from pruning_envs.protocols import (
+    ExecutionMode,
+    GroupCost,
+    Images,
+    StagedNetwork,
+    StagedRun,
+    StepCost,
+)
 
 # Finite, as the checkers ask, and such that high - low does not overflow float32.
 FEATURE_LIMIT = 1e30
@@ -60,7 +68,7 @@ class RuntimePruningVectorEnv(VectorEnv):
 
     Args:
         network: a network that runs stage by stage, or a function that returns one.
-        images: uint8 of shape (N, C, H, W); shared, never copied.
+        images: uint8 of shape (N, C, H, W); shared, never copied; read batch by batch.
         labels: N class indices.
         penalty: reward lost per unit of cost, at least 0; a pair (low, high) is drawn from
             log-uniformly, per episode.
@@ -86,7 +94,7 @@ class RuntimePruningVectorEnv(VectorEnv):
         self,
         *,
         network: StagedNetwork | Callable[[], StagedNetwork],
-        images: NDArray[np.uint8],
+        images: Images,
         labels: NDArray[np.int64],
         penalty: float | Sequence[float] | PenaltyRange,
         num_envs: int = 1,
@@ -157,7 +165,7 @@ class RuntimePruningVectorEnv(VectorEnv):
             self._pending_backbone = None
 
     def set_images(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], *, shuffle: bool = True
+        self, images: Images, labels: NDArray[np.int64], *, shuffle: bool = True
     ) -> None:
         """Draw the next episodes from other images, in their own order if not shuffled."""
         shard = self._queue.shard
@@ -228,12 +236,16 @@ class RuntimePruningVectorEnv(VectorEnv):
         if self._run.finished:
             observation, info = self.reset()
             return observation, np.zeros(self.num_envs, np.float32), never_B, never_B.copy(), info
-        reward_B = self._advance(self._run, self._checked(actions))
+        cost_B = self._advance(self._run, self._checked(actions))
+        reward_B = -torch.from_numpy(self._penalty_B) * cost_B
         over = self._run.finished
-        info = {}
+        facts = {"cost": cost_B.numpy()}
         if over:
-            loss_B, info = self._classified(self._run)
+            loss_B, outcome = self._classified(self._run)
             reward_B = reward_B - self.alpha * loss_B
+            facts |= outcome
+        present_B = np.ones(self.num_envs, np.bool_)
+        info = facts | {f"_{name}": present_B for name in facts}
         over_B = np.full(self.num_envs, over, np.bool_)
         return self._observe(), reward_B.numpy(), over_B, never_B, info
 
@@ -257,7 +269,7 @@ class RuntimePruningVectorEnv(VectorEnv):
         with torch.inference_mode():
             run.advance(groups_B.to(self._device))
         cost_B = self._step_cost(site, self._groups_BL[:, : site + 1])
-        return -torch.from_numpy(self._penalty_B) * cost_B.float().cpu()
+        return cost_B.float().cpu()
 
     def _classified(self, run: StagedRun) -> tuple[Tensor, dict[str, Any]]:
         """Return ``loss_B`` of finished images, and the facts of their episodes."""
@@ -270,8 +282,7 @@ class RuntimePruningVectorEnv(VectorEnv):
             "correct": (logits_BK.argmax(1) == self._label_B).numpy(),
             "executed_macs": run.executed_macs_B.cpu().numpy(),
         }
-        present_B = np.ones(self.num_envs, np.bool_)
-        return loss_B, facts | {f"_{name}": present_B for name in facts}
+        return loss_B, facts
 
     def _observe(self) -> Observation:
         """Return what the images' next decisions may look at."""

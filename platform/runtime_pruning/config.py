@@ -48,8 +48,13 @@ def _refuse_unknown_keys(config_type: type[Any], values: object, where: str) -> 
 
 
 def _first_fault(error: ValidationError) -> str:
-    """Return pydantic's first complaint as one sentence with place and value."""
-    fault = error.errors()[0]
+    """Return pydantic's first complaint as one sentence with place and value.
+
+    Where a setting may be of several types, a rule that is broken says more than a type that is
+    not met.
+    """
+    faults = error.errors()
+    fault = next((each for each in faults if each["type"] == "value_error"), faults[0])
     place = ".".join(str(step) for step in fault["loc"])
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "value_error":

@@ -66,6 +66,18 @@ def test_learns_the_known_best_plans_from_memory_and_again_on_a_new_backbone(
     assert torch.equal(exported_plans(algorithm, oracle, images.images_NCHW), seen)
     assert len(seen.unique(dim=0)) >= 3
 
+    # What it comes to expect from each site on is what its plans earn from there.
+    for _ in range(60):
+        algorithm.train()
+    episodes = greedy(algorithm)
+    q_BLG = export(algorithm)(
+        torch.from_numpy(episodes.features_ELF),
+        torch.from_numpy(episodes.previous_EL),
+        torch.from_numpy(episodes.penalty_E),
+    )
+    earned_EL = episodes.rewards_EL[:, ::-1].cumsum(1)[:, ::-1]
+    assert np.abs(q_BLG.detach().amax(-1).numpy() - earned_EL).mean() < 0.05
+
     # All classes change their needs: one group everywhere is best now.
     push_backbone(algorithm, {"needed_KL": torch.ones(4, 3, dtype=torch.int64)}, version=1)
     assert len(algorithm.local_replay_buffer) == 0
@@ -77,31 +89,74 @@ def test_learns_the_known_best_plans_from_memory_and_again_on_a_new_backbone(
     algorithm.stop()
 
 
+def bellman_targets(
+    drawn: Episodes, acting_BLG: torch.Tensor, target_BLG: torch.Tensor, gamma: float, n: int
+) -> torch.Tensor:
+    """Return ``target_BL``, decision by decision, as the equations are written."""
+    episodes, sites = drawn.rewards_EL.shape
+    result_BL = torch.zeros(episodes, sites)
+    for e in range(episodes):
+        for site in range(sites):
+            for later in range(site, min(site + n, sites)):
+                result_BL[e, site] += gamma ** (later - site) * float(drawn.rewards_EL[e, later])
+            if site + n < sites:  # double Q: the network that acts chooses, the target values
+                best = int(acting_BLG[e, site + n].argmax())
+                result_BL[e, site] += gamma**n * target_BLG[e, site + n, best]
+    return result_BL
+
+
+@pytest.mark.parametrize("n_step", [1, 2, 3])
 def test_one_gradient_step_follows_the_bellman_equation(
-    oracle: OracleNetwork, images: SimpleNamespace, settings: DQNSettings
+    oracle: OracleNetwork, images: SimpleNamespace, settings: DQNSettings, n_step: int
 ) -> None:
     """RLlib's loss over our columns is the mean squared error that the equations give."""
-    settings = dataclasses.replace(settings, loss="mse", gamma=0.5, double_q=True)
+    settings = dataclasses.replace(settings, loss="mse", gamma=0.5, n_step=n_step)
     config = dqn_config(network=oracle, data=images, penalty=0.1, settings=settings)
     algorithm = build(config)
     (episodes,) = algorithm.env_runner.sample()
     algorithm.local_replay_buffer.add(episodes)
     drawn = algorithm.local_replay_buffer.sample(8)
-    network = export(algorithm)  # right after building, the target network is its equal
-    q_BLG = network(
+    whole = (
         torch.from_numpy(drawn.features_ELF),
         torch.from_numpy(drawn.previous_EL),
         torch.from_numpy(drawn.penalty_E),
-    ).detach()
-    chosen_BL = q_BLG.gather(-1, torch.from_numpy(drawn.actions_EL)[..., None])[..., 0]
-    later_BL = torch.cat([q_BLG[:, 1:].amax(-1), torch.zeros(8, 1)], 1)
-    expected = (chosen_BL - torch.from_numpy(drawn.rewards_EL) - 0.5 * later_BL).square().mean()
+    )
+    target = export(algorithm)
+    torch.nn.init.normal_(target.decode_LHG, generator=torch.Generator().manual_seed(1))
+    algorithm.learner_group.foreach_learner(
+        lambda learner: learner.module["default_policy"]._target_q_network.load_state_dict(
+            target.state_dict()
+        )
+    )
+    acting_BLG, target_BLG = export(algorithm)(*whole).detach(), target(*whole).detach()
+    expected_BL = bellman_targets(drawn, acting_BLG, target_BLG, 0.5, n_step)
+    chosen_BL = acting_BLG.gather(-1, torch.from_numpy(drawn.actions_EL)[..., None])[..., 0]
+    expected = (chosen_BL - expected_BL).square().mean()
 
-    algorithm.local_replay_buffer.sample = lambda count: drawn
+    algorithm.local_replay_buffer.sample = lambda count, penalties: drawn
     (result,) = algorithm._update(steps=0)
     assert float(result["default_policy"]["qf_loss"].peek()) == pytest.approx(
         float(expected), rel=1e-4
     )
+    algorithm.stop()
+
+
+def test_samples_are_whole_episodes_with_no_step_of_the_next(
+    oracle: OracleNetwork, images: SimpleNamespace, settings: DQNSettings
+) -> None:
+    """The class shows before the first site alone: a shift by one step would show."""
+    algorithm = build(dqn_config(network=oracle, data=images, penalty=0.1, settings=settings))
+    algorithm.env_runner.lockstep_env.set_images(images.images_NCHW, images.labels_N, shuffle=False)
+    needed_EL = oracle.needed_KL[torch.from_numpy(images.labels_N)].numpy()
+    for _ in range(2):
+        (episodes,) = algorithm.env_runner.sample()
+        shown_E = episodes.features_ELF[:, 0].argmax(1)
+        assert np.array_equal(shown_E, images.labels_N)
+        assert not episodes.features_ELF[:, 1:].any()
+        missing_EL = np.maximum(needed_EL - episodes.actions_EL - 1, 0)
+        paid_EL = -0.1 * episodes.actions_EL.astype(np.float64)
+        paid_EL[:, -1] -= 0.5 * missing_EL.sum(1)  # the cross-entropy comes once, at the end
+        np.testing.assert_allclose(episodes.rewards_EL, paid_EL, atol=1e-4)
     algorithm.stop()
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pruning_envs import PenaltyRange
 from runtime_pruning.agents.replay import EpisodeReplay, Episodes
 from runtime_pruning.agents.schedule import EpsilonSchedule
 from runtime_pruning.agents.settings import DQNSettings
@@ -14,7 +15,8 @@ def episodes(first: int, count: int, version: int = 0) -> Episodes:
     return Episodes(
         features_ELF=np.tile(name_E[:, None, None], (1, 2, 3)).astype(np.float32),
         actions_EL=np.tile(name_E[:, None], (1, 2)),
-        rewards_EL=np.tile(name_E[:, None], (1, 2)).astype(np.float32),
+        cost_EL=np.tile(name_E[:, None], (1, 2)).astype(np.float32),
+        loss_E=name_E.astype(np.float32),
         penalty_E=name_E.astype(np.float32),
         backbone_version=version,
     )
@@ -33,7 +35,8 @@ def test_the_last_episodes_are_kept_whole() -> None:
     name_E = drawn.actions_EL[:, 0]
     assert (drawn.features_ELF == name_E[:, None, None]).all()
     assert (drawn.actions_EL == name_E[:, None]).all()
-    assert (drawn.rewards_EL == name_E[:, None]).all()
+    assert (drawn.cost_EL == name_E[:, None]).all()
+    assert (drawn.loss_E == name_E).all()
     assert (drawn.penalty_E == name_E).all()
 
 
@@ -64,6 +67,27 @@ def test_a_newer_backbone_drops_older_episodes_and_latecomers() -> None:
         replay.sample(1)
 
 
+def test_an_episode_is_worth_what_it_spent_and_lost_under_any_penalty() -> None:
+    replay = EpisodeReplay(4, seed=0)
+    replay.add(
+        Episodes(
+            features_ELF=np.zeros((1, 2, 1), np.float32),
+            actions_EL=np.array([[0, 1]]),
+            cost_EL=np.array([[0.25, 0.5]], np.float32),
+            loss_E=np.array([3.0], np.float32),
+            penalty_E=np.array([2.0], np.float32),
+        )
+    )
+    as_it_ran = replay.sample(1)
+    assert as_it_ran.rewards_EL.tolist() == [[-0.5, -4.0]]
+    drawn = replay.sample(200, PenaltyRange(0.5, 8.0))
+    assert drawn.penalty_E.min() < 1 < 4 < drawn.penalty_E.max()
+    assert ((drawn.penalty_E >= 0.5) & (drawn.penalty_E <= 8.0)).all()
+    expected_EL = drawn.penalty_E[:, None] * np.array([[-0.25, -0.5]]) - np.array([[0, 3]])
+    np.testing.assert_allclose(drawn.rewards_EL, expected_EL, rtol=1e-6)
+    assert replay.sample(1).penalty_E.tolist() == [2.0]  # what is kept is as it ran
+
+
 def test_state_survives_a_round_trip_into_the_next_draws() -> None:
     replay = EpisodeReplay(4, seed=0)
     replay.add(episodes(0, 6, version=3))
@@ -85,7 +109,8 @@ def test_the_decision_before_the_first_is_none() -> None:
     plan = Episodes(
         features_ELF=np.zeros((1, 3, 1), np.float32),
         actions_EL=np.array([[2, 0, 1]]),
-        rewards_EL=np.zeros((1, 3), np.float32),
+        cost_EL=np.zeros((1, 3), np.float32),
+        loss_E=np.zeros(1, np.float32),
         penalty_E=np.zeros(1, np.float32),
     )
     assert plan.previous_EL.tolist() == [[0, 3, 1]]  # groups, one more than the action

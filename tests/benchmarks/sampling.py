@@ -1,12 +1,18 @@
-"""Steps per second of our DQN against RLlib's stock DQN, interleaved in one process.
+"""Steps per second of our DQN against RLlib's stock DQN; and what of sampling is the network's.
 
-Run:     python tests/benchmarks/sampling.py [--rounds 4] [--env-runners 0]
-Expect:  one line per round and the median ratio; at least 8 on a quiet machine. Absolute numbers
-         move with the machine's load, the ratio much less.
+Run:     python tests/benchmarks/sampling.py [--rounds 4] [--env-runners 0] [--part stock network]
+Expect:  first, one line per round and the median ratio; at least 8 on a quiet machine. Then the
+         share of the sampling time that the network itself takes; at least 60 %. Absolute numbers
+         move with the machine's load, ratios much less.
 
-Both learn on the same environment (an oracle network of 12 sites, 256 images in lockstep), at the
-same replay ratio and batch size, with one torch thread. Stock DQN has a plain feed-forward network,
-since its recurrent mode does not run on vector environments: it is spared the recurrent cell.
+Against stock: both learn on the same environment (an oracle network of 12 sites that costs nothing,
+256 images in lockstep), at the same replay ratio and batch size, with one torch thread. Stock DQN
+has a plain feed-forward network, since its recurrent mode does not run on vector environments: it
+is spared the recurrent cell.
+
+In the network: resnet20-cifar with random weights, masked, costs in MACs. An env runner samples
+whole episodes; then the network alone runs the same number of images under the same plans, and the
+plain backbone runs them once. CPU time of the process, interleaved, medians.
 """
 
 import argparse
@@ -23,10 +29,12 @@ import torch
 from ray.rllib.algorithms.dqn import DQNConfig
 
 from pruning_envs.oracle import OracleNetwork, oracle_images
+from runtime_pruning import backbones, cost
 from runtime_pruning.agents.dqn import dqn_config
 from runtime_pruning.agents.env_runner import SharedPruningEnv
 from runtime_pruning.agents.running import build
 from runtime_pruning.agents.settings import DQNSettings
+from runtime_pruning.network import PrunableNetwork, trace
 
 SITES, GROUPS, CLASSES, IMAGES = 12, 4, 10, 256
 BATCH_STEPS = 1024
@@ -106,29 +114,88 @@ def steps_per_second(algorithm: Any, seconds: float) -> float:
     return (now - before) / (time.perf_counter() - start)
 
 
-def main() -> None:
+def network_alone(network: PrunableNetwork, images_BCHW: Any, actions_BL: np.ndarray) -> None:
+    """Run plans as the environment does, its features included, and nothing else."""
+    with torch.inference_mode():
+        run = network.start(images_BCHW, mode="masked")
+        for site in range(len(network.sites)):
+            _ = run.features_BF
+            run.advance(torch.from_numpy(actions_BL[:, site] + 1))
+        _ = run.logits_BK
+
+
+def against_network(rounds: int, lockstep: int) -> None:
+    """Print what share of the sampling time the network takes."""
+    backbone = backbones.create("resnet20-cifar", num_classes=10, image_shape=(3, 32, 32))
+    network = trace(backbone, (3, 32, 32), align=4).eval()
+    rng = np.random.default_rng(0)
+    images_NCHW = rng.integers(0, 256, (4 * lockstep, 3, 32, 32), dtype=np.uint8)
+    data = SimpleNamespace(images_NCHW=images_NCHW, labels_N=rng.integers(0, 10, 4 * lockstep))
+    settings = DQNSettings(images_per_runner=lockstep)
+    step_cost = cost.get("macs")(network)
+    runner = build(
+        dqn_config(
+            network=network, data=data, penalty=(0.1, 1.0), settings=settings, step_cost=step_cost
+        )
+    ).env_runner
+    images_BCHW = torch.from_numpy(images_NCHW[:lockstep]).float() / 255
+    (episodes,) = runner.sample()  # the first is not timed
+    shares = []
+    for number in range(rounds):
+        times = [time.process_time()]
+        (episodes,) = runner.sample()
+        times.append(time.process_time())
+        network_alone(network, images_BCHW, episodes.actions_EL)
+        times.append(time.process_time())
+        with torch.inference_mode():
+            network(images_BCHW)
+        times.append(time.process_time())
+        sampled, alone, dense = np.diff(times)
+        shares.append((alone / sampled, dense / sampled))
+        print(
+            f"round {number}: sampling {1e3 * sampled:.0f} ms of CPU, the network alone "
+            f"{1e3 * alone:.0f} ms, the dense backbone {1e3 * dense:.0f} ms; "
+            f"{len(episodes) / sampled:.0f} steps/s"
+        )
+    alone, dense = (100 * statistics.median(column) for column in zip(*shares, strict=True))
+    print(f"in the network: {alone:.0f} % of the sampling time; one dense pass: {dense:.0f} %")
+
+
+def against_stock(rounds: int, seconds: float, replay_ratio: float, env_runners: int) -> None:
     """Print steps per second of both, and their ratio, round by round."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=4.0, help="per algorithm and round")
-    parser.add_argument("--replay-ratio", type=float, default=1.0)
-    parser.add_argument("--env-runners", type=int, default=0)
-    args = parser.parse_args()
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    torch.set_num_threads(1)
-    ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     generator = torch.Generator().manual_seed(0)
     needed_KL = torch.randint(1, GROUPS + 1, (CLASSES, SITES), generator=generator)
     network = OracleNetwork(needed_KL, groups=GROUPS)
     images_NCHW, labels_N = oracle_images(CLASSES, 1000)
     images = SimpleNamespace(images_NCHW=images_NCHW, labels_N=labels_N)
-    rivals = [make(network, images, args.replay_ratio, args.env_runners) for make in (ours, stock)]
+    rivals = [make(network, images, replay_ratio, env_runners) for make in (ours, stock)]
     ratios = []
-    for number in range(args.rounds):
-        own, theirs = (steps_per_second(algorithm, args.seconds) for algorithm in rivals)
+    for number in range(rounds):
+        own, theirs = (steps_per_second(algorithm, seconds) for algorithm in rivals)
         ratios.append(own / theirs)
         print(f"round {number}: ours {own:.0f}/s, stock {theirs:.0f}/s, ratio {ratios[-1]:.1f}")
-    print(f"median ratio {statistics.median(ratios):.1f} at replay ratio {args.replay_ratio:g}")
+    print(f"median ratio {statistics.median(ratios):.1f} at replay ratio {replay_ratio:g}")
+
+
+def main() -> None:
+    """Run the parts that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--part", nargs="+", choices=["stock", "network"], default=["stock", "network"]
+    )
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=4.0, help="per algorithm and round")
+    parser.add_argument("--replay-ratio", type=float, default=1.0)
+    parser.add_argument("--env-runners", type=int, default=0)
+    parser.add_argument("--lockstep", type=int, default=128, help="images, in the network's part")
+    args = parser.parse_args()
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    if "stock" in args.part:
+        against_stock(args.rounds, args.seconds, args.replay_ratio, args.env_runners)
+    if "network" in args.part:
+        against_network(args.rounds, args.lockstep)
 
 
 if __name__ == "__main__":

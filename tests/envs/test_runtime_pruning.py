@@ -51,7 +51,7 @@ def test_single_environment_runs_behind_gymnasiums_passive_checker(
     env.step(np.int64(0))
     *_, terminated, truncated, info = env.step(np.int64(1))
     assert (terminated, truncated) == (True, False)
-    assert set(info) == {"image", "loss", "correct", "executed_macs"}
+    assert set(info) == {"cost", "image", "loss", "correct", "executed_macs"}
     with pytest.raises(gym.error.ResetNeeded):
         env.step(np.int64(1))
 
@@ -221,7 +221,7 @@ def test_images_are_never_copied(settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"penalty": -0.1}, r"0 <= low <= high < inf.*-0\.1"),
+        ({"penalty": -0.1}, r"0 <= penalty < inf.*-0\.1"),
         ({"penalty": (0.0, 1.0)}, "low > 0"),
         ({"penalty": (1.0, 0.5)}, r"low=1\.0, high=0\.5"),
         ({"alpha": float("nan")}, "alpha.*nan"),

@@ -70,6 +70,13 @@ def test_fixed_width_takes_statistics_anew_for_each_width() -> None:
         ({"penalty": -0.1}, "`0 <= penalty < inf` must hold, but got -0.1."),
         ({"penalty": float("nan")}, "`0 <= penalty < inf` must hold, but got nan."),
         ({}, "penalty: Field required"),
+        ({"penalty": {"low": 2, "high": 1}}, "`0 <= low <= high < inf` must hold"),
+        ({"penalty": {"low": 0, "high": 1}}, "needs `low > 0`, but got 0 to 1.0"),
+        ({"penalty": 1, "dials": 0}, "`dials >= 1` must hold, but got 0."),
+        (
+            {"penalty": 1, "finetune_distillation": 2},
+            "`0 <= finetune_distillation <= 1` must hold, but got 2.0.",
+        ),
         ({"penalty": 1, "rounds": 0}, "`rounds >= 1` must hold, but got 0."),
         ({"penalty": 1, "exploration": 0}, "`0 < exploration <= 1` must hold, but got 0.0."),
         ({"penalty": 1, "finetune_lr": 0}, "`finetune_lr > 0` must hold, but got 0.0."),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from runtime_pruning import backbones
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network import channel_importance, group_bounds, order_channels, trace
 from runtime_pruning.network.grouping import fitting_align
@@ -79,20 +80,82 @@ def test_another_importance_may_be_given() -> None:
     assert norm.weight.tolist() == [2.0, 3.0, 1.0]
 
 
-def test_channels_of_a_stream_keep_their_order() -> None:
+class Streams(nn.Module):
+    """Two streams of 4 and 8 channels, one branch onto each, zeros padded in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 1)
+        self.inside = nn.Conv2d(4, 4, 1)
+        self.onto = nn.Conv2d(4, 4, 1)
+        self.norm = nn.BatchNorm2d(4)
+        self.widen = nn.Conv2d(4, 8, 1, stride=2)
+        self.linear = nn.Linear(8, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.first(images)
+        x = (x + self.norm(self.onto(self.inside(x).relu()))).relu()
+        shortcut = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2))
+        return self.linear((shortcut + self.widen(x)).mean((2, 3)))
+
+
+@torch.no_grad()
+def test_a_streams_channels_change_places_together_and_the_function_stays() -> None:
+    net = Streams().eval()
+    network = trace(net, (1, 4, 4), groups=2)
+    images_BCHW = torch.rand(3, 1, 4, 4)
+    before_BK = network(images_BCHW)
+    first, onto, widen = (
+        conv.weight[:, :, 0, 0].clone() for conv in (net.first, net.onto, net.widen)
+    )
+    # Sites: inside, onto, widen. The wide stream's channels 2 to 5 are the narrow one's, for which
+    # both speak: 4 + 0, 3 + 0, 2 + 0, 1 + 5 of ten parts. Its others are free: 1, 2, 1.5, 0.5.
+    onto_C = torch.tensor([4.0, 3.0, 2.0, 1.0])
+    widen_C = torch.tensor([1.0, 2.0, 0.0, 0.0, 0.0, 5.0, 1.5, 0.5])
+    scores = [torch.ones(4), onto_C, widen_C]
+    assert order_channels(network, scores) == (0, 1, 2)
+    torch.testing.assert_close(network(images_BCHW), before_BK)
+    narrow = [3, 0, 1, 2]
+    wide = [1, 6, 5, 2, 3, 4, 0, 7]
+    assert torch.equal(net.first.weight[:, :, 0, 0], first[narrow])
+    assert torch.equal(net.onto.weight[:, :, 0, 0], onto[narrow])
+    assert torch.equal(net.widen.weight[:, :, 0, 0], widen[wide][:, narrow])
+
+
+@torch.no_grad()
+def test_what_is_not_known_to_keep_channels_apart_keeps_its_order() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.first = nn.Conv2d(1, 4, 1)
-            self.inside = nn.Conv2d(4, 4, 1)
             self.onto = nn.Conv2d(4, 4, 1)
             self.linear = nn.Linear(4, 2)
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             x = self.first(images)
-            return self.linear((x + self.onto(self.inside(x).relu())).mean((2, 3)))
+            x = x + self.onto(x)
+            return self.linear(x.softmax(1).mean((2, 3)))
 
     network = trace(Net(), (1, 2, 2), groups=2)
-    onto = network.backbone.onto.bias.clone()
-    assert order_channels(network) == (0,)
-    assert torch.equal(network.backbone.onto.bias, onto)
+    onto = network.backbone.onto.weight.clone()
+    assert order_channels(network) == ()
+    assert torch.equal(network.backbone.onto.weight, onto)
+
+
+@pytest.mark.parametrize("name", ["resnet20-cifar", "resnet18"])
+@torch.no_grad()
+def test_every_site_of_a_residual_network_is_ordered_and_its_function_stays(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = backbones.create(name, num_classes=10, image_shape=(3, 32, 32)).eval()
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.uniform_(0.5, 1.5)
+            module.running_mean.uniform_(-0.1, 0.1)
+    network = trace(backbone, (3, 32, 32)).eval()
+    images_BCHW = torch.rand(2, 3, 32, 32)
+    before_BK = network(images_BCHW)
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    assert order_channels(network) == tuple(range(len(network.sites)))
+    torch.testing.assert_close(network(images_BCHW), before_BK, rtol=1e-4, atol=1e-4)
+    site = network.sites[1]
+    assert not torch.equal(network.module(site.name).weight, before[f"{site.name}.weight"])

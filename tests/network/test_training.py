@@ -121,13 +121,38 @@ def test_frozen_batch_norm_keeps_its_statistics() -> None:
     assert not [name for name in moved if "running" in name]
 
 
+def test_only_what_is_asked_for_learns() -> None:
+    """A site's last channels learn from the full network alone, its first from any pass."""
+    moved = {}
+    for name, parts in {
+        "narrow": {"full_weight": 0.0, "random_plans": 0},
+        "full": {"smallest": False, "random_plans": 0},
+        "all": {"random_plans": 0},
+    }.items():
+        network = digits_net()
+        weight = network.backbone.conv2.weight
+        before = weight.detach().clone()
+        config = TrainConfig(epochs=1, batch_size=64, lr=0.1, weight_decay=0.0, **parts)
+        train(network, DATA.training.head(64), config, progress=False)
+        changed_C = (weight != before).flatten(1).any(1)
+        moved[name] = (bool(changed_C[:4].any()), bool(changed_C[4:].any()))
+    assert moved == {"narrow": (True, False), "full": (True, True), "all": (True, True)}
+
+
 def test_channels_last_and_bfloat16_learn() -> None:
     network = digits_net()
+    weight = network.backbone.conv2.weight
     config = TrainConfig(epochs=2, batch_size=64, lr=0.1, precision="bfloat16", channels_last=True)
-    report = train(network, DATA.training.head(256), config, progress=False)
+    layouts = []
+    report = train(
+        *(network, DATA.training.head(256), config),
+        progress=False,
+        on_epoch=lambda _: layouts.append(weight.is_contiguous(memory_format=torch.channels_last)),
+    )
     assert report.epochs[1].loss < report.epochs[0].loss < 3
-    assert network.backbone.conv2.weight.dtype == torch.float32
-    assert network.backbone.conv2.weight.is_contiguous(memory_format=torch.channels_last)
+    assert weight.dtype == torch.float32
+    assert layouts == [True, True]
+    assert weight.is_contiguous()  # what follows finds the layout that it knows
 
 
 @torch.no_grad()
@@ -193,6 +218,7 @@ def test_learning_rates_by_hand() -> None:
         ({"lr": 0.0}, r"`lr > 0` must hold, but got 0.0"),
         ({"momentum": 1.0}, r"`0 <= momentum < 1` must hold, but got 1.0"),
         ({"batch_size": 1}, r"`batch_size >= 2` must hold, but got 1"),
+        ({"full_weight": 0.0, "smallest": False, "random_plans": 0}, r"`full_weight \+ smallest"),
     ],
 )
 def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -181,5 +181,6 @@ def test_explain_measures_controls_that_a_point_lacks(
 
 
 def test_the_preparation_is_found_again(small_sweep: Sweep) -> None:
-    (prepared,) = (small_sweep[0] / "prepared").iterdir()
-    assert json.loads((prepared / "manifest.json").read_text())["backbone"] == "digits-cnn"
+    for state in ("dense", "anywidth"):
+        (prepared,) = (small_sweep[0] / "prepared" / state).iterdir()
+        assert json.loads((prepared / "manifest.json").read_text())["backbone"] == "digits-cnn"

@@ -20,7 +20,7 @@ from ray.rllib.core import ALL_MODULES, DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
-from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.policy.sample_batch import MultiAgentBatch
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     LEARNER_RESULTS,
@@ -32,10 +32,11 @@ from ray.rllib.utils.metrics import (
 from pruning_envs import ExecutionMode, PenaltyRange, StagedNetwork, StepCost
 from runtime_pruning.agents.decision_network import DecisionConfig
 from runtime_pruning.agents.env_runner import BatchedEnvRunner, SharedPruningEnv
-from runtime_pruning.agents.replay import EpisodeReplay, Episodes
+from runtime_pruning.agents.replay import EpisodeReplay
 from runtime_pruning.agents.rl_module import RNPModule
 from runtime_pruning.agents.settings import DQNSettings
 from runtime_pruning.agents.sharing import Shared
+from runtime_pruning.agents.targets import train_batch
 from runtime_pruning.errors import ContractError
 
 LEARNER, MODULE = "learner", "rl_module"
@@ -151,7 +152,7 @@ def _configure_learning(
         double_q=settings.double_q,
         dueling=False,  # the network's own business
         num_atoms=1,
-        n_step=1,
+        n_step=1,  # ours is in the columns
         tau=settings.tau,
         target_network_update_freq=settings.target_update_steps,
         train_batch_size=settings.batch_episodes * decision.num_sites,
@@ -162,7 +163,11 @@ def _configure_learning(
     config.rl_module(
         rl_module_spec=RLModuleSpec(
             module_class=RNPModule,
-            model_config={"decision": decision, "epsilon": settings.epsilon},
+            model_config={
+                "decision": decision,
+                "epsilon": settings.epsilon,
+                "n_step": settings.n_step,
+            },
         )
     )
 
@@ -253,8 +258,13 @@ class PruningDQN(DQN):
 
     def _update(self, steps: int) -> list[dict[str, Any]]:
         """Take one gradient step; return the learners' results."""
-        episodes = self.local_replay_buffer.sample(self.config.settings.batch_episodes)
-        batch = MultiAgentBatch({DEFAULT_MODULE_ID: _train_batch(episodes)}, len(episodes))
+        settings = self.config.settings
+        episodes = self.local_replay_buffer.sample(
+            settings.batch_episodes,
+            self.config.env_config["penalty"] if settings.relabel else None,
+        )
+        columns = train_batch(episodes, gamma=settings.gamma, n_step=settings.n_step)
+        batch = MultiAgentBatch({DEFAULT_MODULE_ID: columns}, len(episodes))
         results: list[dict[str, Any]] = self.learner_group.update(
             batch=batch,
             timesteps={
@@ -347,23 +357,3 @@ class PruningDQN(DQN):
         for group in (self.env_runner_group, self.eval_env_runner_group):
             if group is not None:
                 group.foreach_env_runner(lambda runner: runner.replace_module_state(shared.get()))
-
-
-def _train_batch(episodes: Episodes) -> SampleBatch:
-    """Return episodes in RLlib's columns, each (B, L)."""
-    shape = episodes.actions_EL.shape
-    terminated_BL = np.zeros(shape, np.bool_)
-    terminated_BL[:, -1] = True
-    columns = {
-        "obs": {
-            "features": episodes.features_ELF,
-            "previous_groups": episodes.previous_EL,
-            "penalty": episodes.penalty_E,
-        },
-        "actions": episodes.actions_EL,
-        "rewards": episodes.rewards_EL,
-        "terminateds": terminated_BL,
-        "weights": np.ones(shape, np.float32),
-        "n_step": np.ones(shape, np.float32),
-    }
-    return SampleBatch(columns)

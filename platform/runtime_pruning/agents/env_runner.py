@@ -122,18 +122,19 @@ class BatchedEnvRunner(SingleAgentEnvRunner):
         observation, _ = env.reset()
         penalty_E = observation["penalty"][:, 0].copy()
         state = self.module.q_network.initial_state(self.num_envs)
-        features, actions, rewards = [], [], []
+        features, actions, costs = [], [], []
         facts: dict[str, Any] = {}
         for site in range(env.sites):
             action_E, state = self._act(site, observation, state, epsilon)
             features.append(observation["features"])
-            observation, reward_E, _, _, facts = env.step(action_E)
+            observation, _, _, _, facts = env.step(action_E)
             actions.append(action_E)
-            rewards.append(reward_E)
+            costs.append(facts["cost"])
         episodes = Episodes(
             features_ELF=np.stack(features, 1),
             actions_EL=np.stack(actions, 1),
-            rewards_EL=np.stack(rewards, 1),
+            cost_EL=np.stack(costs, 1),
+            loss_E=env.alpha * facts["loss"],
             penalty_E=penalty_E,
             backbone_version=env.backbone_version,
         )

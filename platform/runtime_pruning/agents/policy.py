@@ -1,7 +1,9 @@
-"""A trained decision network as a policy that a prunable network asks site by site.
+"""A trained decision network as policies that a prunable network asks site by site.
 
 Dimensions: B images, F features, G groups.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -30,18 +32,39 @@ class DecisionPolicy:
 
     def start(self, batch: int) -> "DecisionChooser":
         """Return what decides for the next ``batch`` images."""
-        return DecisionChooser(self.network, self.penalty, batch)
+        return DecisionChooser(self.network, torch.full((batch,), self.penalty))
+
+
+class SpreadPolicy:
+    """A conditioned network whose images are each told a penalty of their own.
+
+    What a backbone learns under when one agent is to serve all penalties.
+
+    Args:
+        network: trained; it is switched to inference behaviour.
+        draw: returns ``penalty_B``, float32, for so many images.
+    """
+
+    name = "decision network at many penalties"
+
+    def __init__(self, network: DecisionNetwork, draw: Callable[[int], Tensor]) -> None:
+        self.network = network.eval()
+        self.macs_per_image = network.macs_per_image
+        self._draw = draw
+
+    def start(self, batch: int) -> "DecisionChooser":
+        """Return what decides for the next ``batch`` images."""
+        return DecisionChooser(self.network, self._draw(batch))
 
 
 class DecisionChooser:
     """Decides for one batch of images, sites in order."""
 
-    def __init__(self, network: DecisionNetwork, penalty: float, batch: int) -> None:
+    def __init__(self, network: DecisionNetwork, penalty_B: Tensor) -> None:
         self._network = network
-        self._state = network.initial_state(batch)
-        device = self._state[0].device
-        self._penalty_B = torch.full((batch,), penalty, device=device)
-        self._previous_B = torch.zeros(batch, dtype=torch.int64, device=device)
+        self._state = network.initial_state(len(penalty_B))
+        self._penalty_B = penalty_B.to(self._state[0].device)
+        self._previous_B = torch.zeros_like(self._penalty_B, dtype=torch.int64)
 
     @torch.inference_mode()
     def choose(self, site: int, features_BF: Tensor) -> Tensor:

@@ -1,5 +1,9 @@
 """Whole episodes as arrays: what env runners send, and the ring that keeps them.
 
+An episode's facts are kept, not its rewards: what each decision cost and what the classification
+lost. So an episode can be learned from under any penalty, whichever it ran under: decisions, costs
+and losses stay true, and Q-learning asks for no more.
+
 Dimensions: E episodes, L sites, F features. All episodes have L steps; the terminal observation is
 no column, since it is the same for all: site L, features zero.
 """
@@ -10,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pruning_envs import PenaltyRange
+
 
 @dataclass(frozen=True, kw_only=True)
 class Episodes:
@@ -18,14 +24,16 @@ class Episodes:
     Attributes:
         features_ELF: features before each site, float32, zero-padded.
         actions_EL: int64 in [0, groups).
-        rewards_EL: float32.
-        penalty_E: float32.
+        cost_EL: of each decision, float32, not yet weighted by the penalty.
+        loss_E: cross-entropy of the classification times the reward's alpha, float32.
+        penalty_E: float32; what the agent was told when it decided.
         backbone_version: of the network that the episodes ran on.
     """
 
     features_ELF: NDArray[np.float32]
     actions_EL: NDArray[np.int64]
-    rewards_EL: NDArray[np.float32]
+    cost_EL: NDArray[np.float32]
+    loss_E: NDArray[np.float32]
     penalty_E: NDArray[np.float32]
     backbone_version: int = 0
 
@@ -40,6 +48,13 @@ class Episodes:
     def agent_steps(self) -> int:
         """Return the number of steps."""
         return len(self)
+
+    @property
+    def rewards_EL(self) -> NDArray[np.float32]:
+        """The environment's rewards under the episodes' penalties, float32."""
+        rewards_EL = -self.penalty_E[:, None] * self.cost_EL
+        rewards_EL[:, -1] -= self.loss_E
+        return rewards_EL
 
     @property
     def previous_EL(self) -> NDArray[np.int64]:
@@ -99,8 +114,12 @@ class EpisodeReplay:
         self._size = min(self._size + count, self.capacity)
         return count
 
-    def sample(self, count: int) -> Episodes:
+    def sample(self, count: int, penalties: PenaltyRange | None = None) -> Episodes:
         """Return ``count`` episodes drawn evenly, with replacement.
+
+        Args:
+            count: of episodes.
+            penalties: draw each episode's penalty anew from these; None leaves what it ran under.
 
         Raises:
             ValueError: no episode is held.
@@ -109,6 +128,8 @@ class EpisodeReplay:
             raise ValueError("An empty replay has no episodes to sample.")
         slots = self._rng.integers(self._size, size=count)
         columns = {name: ring[slots] for name, ring in self._ring.items()}
+        if penalties is not None:
+            columns["penalty_E"] = penalties.draw(count, self._rng)
         return Episodes(**columns, backbone_version=self.backbone_version)
 
     def get_state(self) -> dict[str, Any]:

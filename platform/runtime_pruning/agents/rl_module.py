@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from runtime_pruning.agents.decision_network import DecisionConfig, DecisionNetwork
 from runtime_pruning.agents.schedule import EpsilonSchedule
+from runtime_pruning.agents.targets import bootstrap
 
 QF_PREDS, QF_NEXT, QF_TARGET_NEXT = "qf_preds", "qf_next_preds", "qf_target_next_preds"
 
@@ -25,14 +26,15 @@ QF_PREDS, QF_NEXT, QF_TARGET_NEXT = "qf_preds", "qf_next_preds", "qf_target_next
 class RNPModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, QNetAPI):
     """A `DecisionNetwork` with epsilon-greedy exploration and a target network.
 
-    Its ``model_config`` holds ``decision`` (a `DecisionConfig`) and ``epsilon`` (an
-    `EpsilonSchedule`).
+    Its ``model_config`` holds ``decision`` (a `DecisionConfig`), ``epsilon`` (an
+    `EpsilonSchedule`) and ``n_step``.
     """
 
     def setup(self) -> None:
         """Build the network that acts; the learner adds the target network."""
         decision: DecisionConfig = self.model_config["decision"]
         self.epsilon: EpsilonSchedule = self.model_config["epsilon"]
+        self.n_step: int = self.model_config["n_step"]
         self.q_network = DecisionNetwork(decision)
 
     def make_target_networks(self) -> None:
@@ -108,8 +110,8 @@ class RNPModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, QNetAPI):
             target_BLG = _unroll(self._target_q_network, batch)
         return {
             QF_PREDS: q_BLG,
-            QF_NEXT: _next_site(q_BLG.detach()),
-            QF_TARGET_NEXT: _next_site(target_BLG),
+            QF_NEXT: bootstrap(q_BLG.detach(), self.n_step),
+            QF_TARGET_NEXT: bootstrap(target_BLG, self.n_step),
         }
 
 
@@ -118,8 +120,3 @@ def _unroll(network: nn.Module, batch: dict[str, Any]) -> Tensor:
     obs = batch[Columns.OBS]
     q_BLG: Tensor = network(obs["features"], obs["previous_groups"], obs["penalty"])
     return q_BLG
-
-
-def _next_site(q_BLG: Tensor) -> Tensor:
-    """Return the values one site on; zero after the last, where the episode is over."""
-    return torch.cat([q_BLG[:, 1:], torch.zeros_like(q_BLG[:, :1])], dim=1)

@@ -15,6 +15,8 @@ class DQNSettings:
         encoder, hidden, cell, dueling: shape of the decision network, see `DecisionConfig`.
         standardise: give features mean 0 and deviation 1, as measured once, after the warm-up.
         gamma: discount per site. Episodes are short and finite, so 1 is exact.
+        n_step: decisions whose rewards a target sums before it bootstraps; as many as there are
+            sites, or more, is the episode's whole return.
         lr: Adam's learning rate.
         grad_clip: greatest global norm of a gradient.
         loss: of the temporal difference.
@@ -26,6 +28,8 @@ class DQNSettings:
         batch_episodes: whole episodes per gradient step.
         replay_ratio: episodes trained on per episode sampled, however many env runners there are.
         replay_episodes: capacity of the replay.
+        relabel: draw an episode's penalty anew, from the range that episodes run under, each time
+            it is learned from: every episode teaches all penalties.
         warmup_episodes: at least so many episodes are sampled before the first gradient step.
         store_replay: keep the replay in checkpoints.
         env_runners: processes that sample; 0 samples in the driver.
@@ -44,6 +48,7 @@ class DQNSettings:
     dueling: bool = False
     standardise: bool = True
     gamma: float = 1.0
+    n_step: int = 1
     lr: float = 1e-3
     grad_clip: float = 10.0
     loss: Literal["huber", "mse"] = "huber"
@@ -54,6 +59,7 @@ class DQNSettings:
     batch_episodes: int = 64
     replay_ratio: float = 4.0
     replay_episodes: int = 8192
+    relabel: bool = True
     warmup_episodes: int = 256
     store_replay: bool = False
     env_runners: int = 0
@@ -65,7 +71,7 @@ class DQNSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch_episodes", "replay_episodes", "images_per_runner"):
+        for name in ("n_step", "batch_episodes", "replay_episodes", "images_per_runner"):
             self._require(getattr(self, name) >= 1, f"{name} >= 1", name)
         for name in ("warmup_episodes", "target_update_steps", "env_runners", "learner_gpus"):
             self._require(getattr(self, name) >= 0, f"{name} >= 0", name)

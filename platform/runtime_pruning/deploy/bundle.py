@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from runtime_pruning import backbones
@@ -22,6 +22,7 @@ from runtime_pruning.config import build_config
 from runtime_pruning.errors import ContractError, DataError
 from runtime_pruning.network import PrunableNetwork, trace
 from runtime_pruning.network.policies import FixedPolicy, Policy
+from runtime_pruning.network.storing import save_tensors
 from runtime_pruning.registry import Registry
 
 SCHEMA = 1
@@ -93,8 +94,8 @@ def write_bundle(
     kind = _kind_of(policy)
     settings, tensors = policy_kinds.get(kind).dump(policy)
     folder.mkdir(parents=True, exist_ok=True)
-    _save(network.backbone.state_dict(), folder / "network.safetensors")
-    _save(tensors, folder / "policy.safetensors")
+    save_tensors(network.backbone.state_dict(), folder / "network.safetensors")
+    save_tensors(tensors, folder / "policy.safetensors")
     manifest = {
         "schema": SCHEMA,
         "backbone": backbone,
@@ -149,10 +150,6 @@ def _kind_of(policy: Policy) -> str:
         f"A policy that is recorded needs a registered policy kind to write it, but "
         f"{type(policy).__name__} has none."
     )
-
-
-def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
 
 
 def _sha256(path: Path) -> str:

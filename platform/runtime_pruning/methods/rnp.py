@@ -4,32 +4,39 @@ Source: Lin, Rao, Lu, Zhou, "Runtime Neural Pruning", NeurIPS 2017: algorithm 1 
 trained in turns), section 3.2 (reward: minus alpha times the loss at the end, minus the penalty
 times the cost of each decision; alpha such that alpha times the loss is 1 on average).
 
+The paper trains an agent per penalty. Ours may be conditioned instead: it sees the penalty, which
+is drawn per episode, and at inference the penalty is a dial that one agent and one backbone serve.
+
 Dimensions: B images, L sites.
 """
 
 import copy
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from pydantic import ConfigDict
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.nn import functional
 
+from pruning_envs import PenaltyRange
 from runtime_pruning import cost
 from runtime_pruning.agents.dqn import PruningDQN, dqn_config
-from runtime_pruning.agents.policy import DecisionPolicy
+from runtime_pruning.agents.policy import DecisionPolicy, SpreadPolicy
 from runtime_pruning.agents.running import build, export, push_backbone, restore, save
 from runtime_pruning.agents.settings import DQNSettings
 from runtime_pruning.datasets import PolicySplit, to_float
 from runtime_pruning.methods.base import Effort, Method, Report, Task, register
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import RandomPolicy
+from runtime_pruning.network.storing import save_tensors
 from runtime_pruning.network.training import TrainConfig, finetune, recalibrate_batch_norm
+
+SCALE_BATCH = 64  # images run at once to find alpha: photographs fill a GPU's memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +44,21 @@ class RNPConfig:
     """Settings of the method.
 
     Attributes:
-        penalty: reward lost per unit of cost.
+        penalty: reward lost per unit of cost; a range, low to high, conditions the agent on it.
+        dials: penalties at which a conditioned agent is measured in each round, log-spaced over
+            the range, both ends included, dearest first.
         cost: registered name of what a decision costs: ``macs`` (fraction of the dense network's),
             or ``groups`` (the paper's).
-        rounds: turns of training the agent, then the backbone; each ends in an operating point.
+        rounds: turns of training the agent, then the backbone; each ends in an operating point, or
+            in one per dial.
         episodes_per_round: images that the agent decides on in a turn.
         exploration: share of all episodes over which epsilon falls.
         finetune_images: images on which the backbone learns under the agent's plans in a turn;
             more than the training split holds are whole passes over it.
         finetune_batch, finetune_lr: of these passes.
+        finetune_distillation: share of their loss that the dense network's soft targets give.
+        finetune_batch_norm: learn under the statistics of each batch, or under those that are
+            there, frozen: half the time, and they are taken anew afterwards.
         calibration_batches: batches of 256 training images over which batch-norm statistics are
             taken anew under the agent's plans; 0 leaves them.
         agent: how the agent learns.
@@ -53,7 +66,8 @@ class RNPConfig:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    penalty: float
+    penalty: float | PenaltyRange
+    dials: int = 8
     cost: str = "macs"
     rounds: int = 2
     episodes_per_round: int = 10_000
@@ -61,13 +75,14 @@ class RNPConfig:
     finetune_images: int = 6400
     finetune_batch: int = 128
     finetune_lr: float = 0.01
+    finetune_distillation: float = 0.0
+    finetune_batch_norm: Literal["batch", "frozen"] = "batch"
     calibration_batches: int = 8
     agent: DQNSettings = field(default_factory=DQNSettings)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.penalty < math.inf:
-            raise ValueError(f"`0 <= penalty < inf` must hold, but got {self.penalty}.")
-        for name in ("rounds", "episodes_per_round", "finetune_batch"):
+        PenaltyRange.of(self.penalty)
+        for name in ("dials", "rounds", "episodes_per_round", "finetune_batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name} >= 1` must hold, but got {getattr(self, name)}.")
         for name in ("finetune_images", "calibration_batches"):
@@ -75,14 +90,27 @@ class RNPConfig:
                 raise ValueError(f"`{name} >= 0` must hold, but got {getattr(self, name)}.")
         if not 0 < self.exploration <= 1:
             raise ValueError(f"`0 < exploration <= 1` must hold, but got {self.exploration}.")
+        if not 0 <= self.finetune_distillation <= 1:
+            raise ValueError(
+                "`0 <= finetune_distillation <= 1` must hold, but got "
+                f"{self.finetune_distillation}."
+            )
         if not self.finetune_lr > 0:
             raise ValueError(f"`finetune_lr > 0` must hold, but got {self.finetune_lr}.")
         cost.get(self.cost)
 
+    @property
+    def measured_penalties(self) -> tuple[float, ...]:
+        """The penalties that a round's agent is measured at, dearest first."""
+        penalties = PenaltyRange.of(self.penalty)
+        if penalties.low == penalties.high:
+            return (penalties.low,)
+        return tuple(np.geomspace(penalties.high, penalties.low, self.dials).tolist())
+
 
 @register("rnp")
 class RNP(Method[RNPConfig]):
-    """One operating point per round, on a backbone that has learned under the agent's plans."""
+    """Operating points of each round, on a backbone that has learned under the agent's plans."""
 
     config_type = RNPConfig
 
@@ -93,24 +121,36 @@ class RNP(Method[RNPConfig]):
 
     def fit(self, task: Task, config: RNPConfig, report: Report) -> None:
         """Train agent and backbone in turns."""
+        penalties = config.measured_penalties
+        first, measured = divmod(task.points_done, len(penalties))
         algorithm = build_algorithm(task, config)
         try:
             seconds = self._resume(task, algorithm)
-            for turn in range(task.points_done, config.rounds):
-                started = time.monotonic()
-                train_agent(algorithm, config.episodes_per_round)
-                policy = DecisionPolicy(export(algorithm), config.penalty)
-                self._train_backbone(task, config, policy, turn)
-                push_backbone(algorithm, task.network.state_dict(), version=turn + 1)
-                seconds += time.monotonic() - started
-                effort = Effort(
-                    env_steps=(turn + 1) * config.episodes_per_round * len(task.network.sites),
-                    epochs=(turn + 1) * config.finetune_images / len(task.data.training),
-                    train_seconds=seconds,
-                )
-                report(policy, task.network, effort, save_state=_saver(algorithm, task, seconds))
+            for turn in range(first, config.rounds):
+                if turn > first or not measured:
+                    started = time.monotonic()
+                    self._train(algorithm, task, config, turn)
+                    seconds += time.monotonic() - started
+                network = export(algorithm)
+                for penalty in penalties[measured if turn == first else 0 :]:
+                    report(
+                        DecisionPolicy(network, penalty),
+                        task.network,
+                        _effort(task, config, turn, seconds),
+                        save_state=_saver(algorithm, task, seconds),
+                    )
         finally:
             algorithm.stop()
+
+    def _train(self, algorithm: PruningDQN, task: Task, config: RNPConfig, turn: int) -> None:
+        """Train the agent, then the backbone under the agent's plans."""
+        train_agent(algorithm, config.episodes_per_round)
+        penalties, rng = PenaltyRange.of(config.penalty), np.random.default_rng(task.seed + turn)
+        policy = SpreadPolicy(
+            export(algorithm), lambda count: torch.from_numpy(penalties.draw(count, rng))
+        )
+        self._train_backbone(task, config, policy, turn)
+        push_backbone(algorithm, task.network.state_dict(), version=turn + 1)
 
     def _resume(self, task: Task, algorithm: PruningDQN) -> float:
         """Return to an interrupted run's last point; return the seconds trained before."""
@@ -121,7 +161,7 @@ class RNP(Method[RNPConfig]):
         return float((task.resume / "seconds.txt").read_text())
 
     def _train_backbone(
-        self, task: Task, config: RNPConfig, policy: DecisionPolicy, turn: int
+        self, task: Task, config: RNPConfig, policy: SpreadPolicy, turn: int
     ) -> None:
         """Let the backbone learn under the agent's plans, the agent frozen."""
         training = task.data.training
@@ -137,12 +177,25 @@ class RNP(Method[RNPConfig]):
                 pad=task.pad,
                 flip=task.flip,
                 mode="masked",
+                distillation=config.finetune_distillation,
+                freeze_batch_norm=config.finetune_batch_norm == "frozen",
+                channels_last=True,
                 seed=seed,
             )
-            finetune(task.network, training.take(rows), policy, settings)
+            teacher = task.dense if config.finetune_distillation else None
+            finetune(task.network, training.take(rows), policy, settings, teacher=teacher)
         if config.calibration_batches:
             recalibrate_batch_norm(task.network, training, policy, config.calibration_batches)
         task.network.eval()
+
+
+def _effort(task: Task, config: RNPConfig, turn: int, seconds: float) -> Effort:
+    """Return what all turns so far have cost."""
+    return Effort(
+        env_steps=(turn + 1) * config.episodes_per_round * len(task.network.sites),
+        epochs=(turn + 1) * config.finetune_images / len(task.data.training),
+        train_seconds=seconds,
+    )
 
 
 def build_algorithm(task: Task, config: RNPConfig) -> PruningDQN:
@@ -182,11 +235,15 @@ def reward_scale(network: PrunableNetwork, split: PolicySplit, *, seed: int) -> 
     network.eval()
     some = split.head(min(len(split), 1024))
     policy = RandomPolicy(network.groups, len(network.sites), seed=seed)
-    images_BCHW = to_float(some.images_NCHW).to(next(network.parameters()).device)
-    logits_BK = network.execute(images_BCHW, policy, mode="masked").logits_BK.cpu()
-    labels_B = torch.from_numpy(np.array(some.labels_N))
-    loss = float(functional.cross_entropy(logits_BK, labels_B))
-    return 1.0 / max(loss, 1e-3)
+    labels_N = torch.from_numpy(np.array(some.labels_N))
+    device = next(network.parameters()).device
+    total = 0.0
+    for start in range(0, len(some), SCALE_BATCH):
+        part = slice(start, start + SCALE_BATCH)
+        images_BCHW = to_float(some.images_NCHW[part]).to(device)
+        logits_BK = network.execute(images_BCHW, policy, mode="masked").logits_BK.cpu()
+        total += float(functional.cross_entropy(logits_BK, labels_N[part], reduction="sum"))
+    return 1.0 / max(total / len(some), 1e-3)
 
 
 def train_agent(algorithm: PruningDQN, episodes: int) -> None:
@@ -202,8 +259,7 @@ def _saver(algorithm: PruningDQN, task: Task, seconds: float) -> Callable[[Path]
 
     def write(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: value.contiguous() for name, value in task.network.state_dict().items()}
-        save_file(tensors, folder / "network.safetensors")
+        save_tensors(task.network.state_dict(), folder / "network.safetensors")
         save(algorithm, folder / "algorithm")
         (folder / "seconds.txt").write_text(str(seconds))
 

@@ -27,6 +27,7 @@ Schedule = Literal["cosine", "one-cycle"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 _WARM_UP = 0.25  # share of a one-cycle schedule that rises
+_BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}  # as /proc/cpuinfo calls them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,9 @@ class TrainConfig:
         flip: mirror half of the images.
         label_smoothing: probability mass moved off the label.
         any_width: train the smallest and random widths beside the full one.
+        smallest: whether the smallest width is part of each step.
         random_plans: random plans per step, beside the full and the smallest.
+        full_weight: weight of the full network's own loss; each narrow pass weighs 1.
         distillation: share of the narrow passes' loss that the full network's soft targets give.
         temperature: of the soft targets.
         calibration_images: images over which batch-norm statistics are taken anew, under random
@@ -53,7 +56,7 @@ class TrainConfig:
         mode: how fine-tuning runs the policy's plans; images with plans of their own learn faster
             masked.
         precision: ``"auto"`` is bfloat16 where the device is fast at it.
-        channels_last: memory layout of weights and images.
+        channels_last: memory layout of weights and images while training lasts.
         seed: of order, augmentation, plans and dropout.
     """
 
@@ -67,14 +70,16 @@ class TrainConfig:
     flip: bool = False
     label_smoothing: float = 0.0
     any_width: bool = True
+    smallest: bool = True
     random_plans: int = 2
+    full_weight: float = 1.0
     distillation: float = 1.0
     temperature: float = 1.0
     calibration_images: int = 2048
     freeze_batch_norm: bool = False
     mode: Mode = "masked"
     precision: Precision = "auto"
-    channels_last: bool = False
+    channels_last: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -87,6 +92,10 @@ class TrainConfig:
             "pad >= 0": self.pad >= 0,
             "0 <= label_smoothing < 1": 0 <= self.label_smoothing < 1,
             "random_plans >= 0": self.random_plans >= 0,
+            "full_weight >= 0": self.full_weight >= 0,
+            "full_weight + smallest + random_plans > 0": (
+                self.full_weight + self.smallest + self.random_plans > 0
+            ),
             "0 <= distillation <= 1": 0 <= self.distillation <= 1,
             "temperature > 0": self.temperature > 0,
             "calibration_images >= 0": self.calibration_images >= 0,
@@ -146,11 +155,13 @@ def learning_rate(config: TrainConfig, done: float) -> float:
 
 
 def learns_fast_in_bfloat16(device: torch.device) -> bool:
-    """Whether the device has matrix units for bfloat16."""
+    """Whether the device has matrix units or dot products for bfloat16."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     info = Path("/proc/cpuinfo")
-    return device.type == "cpu" and info.exists() and "amx_bf16" in info.read_text()
+    if device.type != "cpu" or not info.exists():
+        return False
+    return not _BFLOAT16_FLAGS.isdisjoint(info.read_text().split())
 
 
 def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:
@@ -196,6 +207,7 @@ def fit(
                 state.save(checkpoint)
             if on_epoch is not None:
                 on_epoch(report)
+    network.to(memory_format=torch.contiguous_format)
     network.eval()
     return TrainReport(tuple(state.reports), len(state.reports) * state.steps_per_epoch)
 

@@ -4,7 +4,7 @@ Groups are nested: "3 groups" means the first three blocks of channels, a contig
 channels are ordered once, most important first, by a permutation that leaves the function as it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network.batch_norm import NORMS
 from runtime_pruning.network.graph import Unit
+from runtime_pruning.network.threads import blocks
 
 if TYPE_CHECKING:
     from runtime_pruning.network.prunable import PrunableNetwork
@@ -63,29 +64,43 @@ def order_channels(
 ) -> tuple[int, ...]:
     """Put each site's most important channels first, in place; the function stays the same.
 
-    Channels that end in a residual add share their order with the stream, and keep it.
+    Channels that end in a residual stream share the stream's order: what counts there is the sum
+    over its sites. Which channels may change places, `threads.blocks` says.
 
     Args:
         network: its weights are permuted.
         importance: ``importance_C`` per site, larger first; by default `channel_importance`.
 
     Returns:
-        The indices of the sites that were ordered.
+        The indices of the sites that were ordered, in full or in part.
     """
     scores = channel_importance(network) if importance is None else importance
-    bound = {
-        site
-        for unit in network.units
-        if unit.kind == "add"
-        for value in unit.inputs
-        for site in value.width.sites
-    }
-    free = tuple(site.index for site in network.sites if site.index not in bound)
-    for site in free:
-        order_C = torch.argsort(scores[site], descending=True, stable=True)
-        for unit in network.units:
-            _permute(network, unit, site, order_C)
-    return free
+    widths = {unit.output.name: unit.output.width.channels for unit in network.units}
+    sites = {unit.output.name: unit.site for unit in network.units if unit.site is not None}
+    orders: dict[str, Tensor] = {}
+    ordered = set[int]()
+    for block in blocks(network):
+        own = {site: block[name] for name, site in sites.items() if name in block}
+        if own:
+            ordered.update(own)
+            order_K = _block_order(own, scores)
+            for name, places_K in block.items():
+                order_C = orders.setdefault(name, torch.arange(widths[name]))
+                order_C[places_K] = places_K[order_K]
+    for unit in network.units:
+        _permute(network, unit, orders)
+    return tuple(sorted(ordered))
+
+
+def _block_order(own: Mapping[int, Tensor], scores: Sequence[Tensor]) -> Tensor:
+    """Return the order of a block's threads, by importance summed over its sites.
+
+    Args:
+        own: where the threads lie (K) in each site of the block.
+        scores: ``importance_C`` of all sites; of each site the shares count.
+    """
+    shares_SK = [scores[site].cpu()[k] / scores[site].cpu().sum() for site, k in own.items()]
+    return torch.argsort(torch.stack(shares_SK).sum(0), descending=True, stable=True)
 
 
 def _importance(network: "PrunableNetwork", unit: Unit) -> Tensor:
@@ -99,13 +114,14 @@ def _importance(network: "PrunableNetwork", unit: Unit) -> Tensor:
 
 
 @torch.no_grad()
-def _permute(network: "PrunableNetwork", unit: Unit, site: int, order_C: Tensor) -> None:
-    """Reorder whatever a unit holds of a site's channels: rows, columns, per-channel vectors."""
-    own = frozenset({site})
-    if unit.kind in ("convolution", "linear") and unit.source.width.sites == own:
+def _permute(network: "PrunableNetwork", unit: Unit, orders: Mapping[str, Tensor]) -> None:
+    """Reorder whatever a unit holds of some values' channels: rows, columns, vectors."""
+    order_C = orders.get(unit.source.name) if unit.kind in ("convolution", "linear") else None
+    if order_C is not None:
         weight = network.head_module(unit).weight
         weight.copy_(weight[:, _elements(order_C, unit.source.factor)])
-    if unit.output.width.sites != own:
+    order_C = orders.get(unit.output.name)
+    if order_C is None:
         return
     if unit.kind in ("convolution", "depthwise"):
         _permute_rows(network.head_module(unit), order_C)

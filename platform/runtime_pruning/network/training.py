@@ -85,24 +85,36 @@ def finetune(
     policy: Policy,
     config: TrainConfig,
     *,
+    teacher: PrunableNetwork | None = None,
     progress: bool = False,
     on_epoch: OnEpoch | None = None,
 ) -> TrainReport:
-    """Train by cross-entropy under the plans that a policy chooses; the policy does not learn.
+    """Train under the plans that a policy chooses; the policy does not learn.
 
     Args:
         network: trained in place, left in evaluation mode.
         split: what it learns from.
         policy: chooses a plan per image, from features of the network in training mode.
-        config: ``any_width`` and what belongs to it is not read.
+        config: ``any_width`` and what belongs to it is not read; ``distillation`` and
+            ``temperature`` are where there is a teacher.
+        teacher: its soft targets are learned from; None: cross-entropy alone.
         progress: show a bar on standard error.
         on_epoch: called after each epoch.
     """
+    if teacher is not None:
+        teacher.eval()
 
     def learn(images_BCHW: Tensor, labels_B: Tensor, generator: torch.Generator) -> StepOutcome:
         with autocast(config, images_BCHW.device):
             logits_BK = network.execute(images_BCHW, policy, mode=config.mode).logits_BK
-        return _backward(logits_BK, labels_B, config)
+        if teacher is None:
+            return _backward(logits_BK, labels_B, config)
+        with torch.no_grad(), autocast(config, images_BCHW.device):
+            teacher_BK = teacher(images_BCHW)
+        logits_BK = logits_BK.float()
+        loss = _taught(logits_BK, teacher_BK.float(), labels_B, config)
+        torch.autograd.backward(loss)
+        return _outcome(loss, logits_BK, labels_B)
 
     return fit(network, split, config, learn, progress, None, on_epoch)
 
@@ -171,17 +183,18 @@ def _one_width(network: PrunableNetwork, config: TrainConfig) -> Learn:
 
 
 def _any_width(network: PrunableNetwork, config: TrainConfig) -> Learn:
-    """Return the sandwich step: full, smallest and random plans, all weighing the same."""
-    plans = config.random_plans + 1
-    share = 1 / (plans + 1)
+    """Return the sandwich step: full, smallest and random plans, their losses averaged."""
+    plans = config.random_plans + config.smallest
+    share = 1 / (plans + config.full_weight)
 
     def learn(images_BCHW: Tensor, labels_B: Tensor, generator: torch.Generator) -> StepOutcome:
         with autocast(config, images_BCHW.device):
             teacher_BK = network(images_BCHW)
-        outcome = _backward(teacher_BK, labels_B, config, share)
+        outcome = _backward(teacher_BK, labels_B, config, share * config.full_weight)
         size = (plans, len(network.sites))
         plans_PL = torch.randint(1, network.groups + 1, size, generator=generator)
-        plans_PL[0] = 1
+        if config.smallest:
+            plans_PL[0] = 1
         for plan_L in plans_PL:
             groups_BL = plan_L.expand(len(images_BCHW), -1)
             with autocast(config, images_BCHW.device):
@@ -200,6 +213,11 @@ def _backward(
     logits_BK = logits_BK.float()
     loss = functional.cross_entropy(logits_BK, labels_B, label_smoothing=config.label_smoothing)
     torch.autograd.backward(loss * share)
+    return _outcome(loss, logits_BK, labels_B)
+
+
+def _outcome(loss: Tensor, logits_BK: Tensor, labels_B: Tensor) -> StepOutcome:
+    """Return the loss and the hits."""
     return StepOutcome(float(loss.detach()), int((logits_BK.argmax(1) == labels_B).sum()))
 
 

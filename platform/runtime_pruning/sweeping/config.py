@@ -1,12 +1,13 @@
 """What a sweep is made of, checked before Ray starts."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import ConfigDict
 
 from runtime_pruning.errors import ConfigError
+from runtime_pruning.network.fitting import Precision, Schedule, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,11 @@ class PrepareConfig:
         pretrained: start from the family's published weights rather than from chance.
         pretraining_epochs: passes over the training split at full width, first.
         anywidth_epochs: passes in which full, smallest and random plans learn together.
-        lr: peak learning rate of the any-width passes (and of pretraining).
+        lr: peak learning rate of pretraining.
+        anywidth_lr: peak learning rate of the any-width passes; None is that of pretraining.
+        limit: learn from this many training images only; None learns from all.
+
+    The others are `TrainConfig`'s, of the same names and rules.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -52,22 +57,57 @@ class PrepareConfig:
     anywidth_epochs: int = 10
     batch_size: int = 128
     lr: float = 0.1
+    anywidth_lr: float | None = None
+    schedule: Schedule = "one-cycle"
     weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
     random_plans: int = 2
+    distillation: float = 1.0
+    temperature: float = 1.0
+    precision: Precision = "auto"
+    channels_last: bool = True
     pad: int = 4
     flip: bool = True
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("pretraining_epochs", "anywidth_epochs", "pad", "random_plans"):
+        for name in ("pretraining_epochs", "anywidth_epochs"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name} >= 0` must hold, but got {getattr(self, name)}.")
-        if self.batch_size < 1:
-            raise ValueError(f"`batch_size >= 1` must hold, but got {self.batch_size}.")
-        if not self.lr > 0:
-            raise ValueError(f"`lr > 0` must hold, but got {self.lr}.")
+        if self.anywidth_lr is not None and not self.anywidth_lr > 0:
+            raise ValueError(f"`anywidth_lr > 0` must hold, but got {self.anywidth_lr}.")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"`limit >= 1` must hold, but got {self.limit}.")
+        self.pretraining(seed=0), self.anywidth(seed=0)  # they refuse the rest
+
+    def pretraining(self, *, seed: int) -> TrainConfig:
+        """Return how the full width is trained; nothing in it depends on any-width settings."""
+        return TrainConfig(
+            epochs=self.pretraining_epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            schedule=self.schedule,
+            weight_decay=self.weight_decay,
+            label_smoothing=self.label_smoothing,
+            precision=self.precision,
+            channels_last=self.channels_last,
+            pad=self.pad,
+            flip=self.flip,
+            any_width=False,
+            seed=seed,
+        )
+
+    def anywidth(self, *, seed: int) -> TrainConfig:
+        """Return how all widths are trained together."""
+        return replace(
+            self.pretraining(seed=seed),
+            epochs=self.anywidth_epochs,
+            lr=self.lr if self.anywidth_lr is None else self.anywidth_lr,
+            any_width=True,
+            random_plans=self.random_plans,
+            distillation=self.distillation,
+            temperature=self.temperature,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +178,7 @@ class SweepConfig:
 
     Attributes:
         backbone, dataset, method: registered names.
+        dataset_settings: of the dataset, such as ``image_size`` of ``image-folder``.
         controls: methods without a search that run once per group count beside the sweep.
         trials: how many configurations Optuna suggests.
         seed: of the search, the preparation and every trial.
@@ -152,6 +193,7 @@ class SweepConfig:
 
     backbone: str
     dataset: str
+    dataset_settings: dict[str, Any] = field(default_factory=dict)
     method: str = "rnp"
     controls: tuple[str, ...] = ("dense", "fixed-width")
     trials: int = 6

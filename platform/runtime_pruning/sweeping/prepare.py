@@ -1,25 +1,34 @@
-"""The network that all trials start from: trained once, found again by a hash of what made it."""
+"""The network that all trials start from: trained once, found again by a hash of what made it.
+
+There are two entries per preparation: the dense network, and the any-width network made from it.
+Preparations that differ in any-width settings alone share the dense one.
+"""
 
 import copy
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
 
+from runtime_pruning.datasets import TrainingSplit
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.grouping import order_channels
-from runtime_pruning.network.training import TrainConfig, train
+from runtime_pruning.network.storing import save_tensors
+from runtime_pruning.network.training import train
 from runtime_pruning.sweeping.checks import Material
 
 # Counts changes to what preparation does with the same settings.
-RECIPE = 1
+RECIPE = 2
+
+Settings = dict[str, Any]
+Make: TypeAlias = Callable[[PrunableNetwork, Path], None]  # trains in place; a checkpoint's path
 
 
 class Prepared(NamedTuple):
@@ -31,93 +40,113 @@ class Prepared(NamedTuple):
 
 
 def prepare(material: Material, cache: Path) -> Prepared:
-    """Return the prepared network, training it unless ``cache`` holds it already.
+    """Return the prepared network, training what ``cache`` does not hold already.
 
-    An interrupted training goes on from its last epoch. The cache is keyed by the initial weights
-    and every setting of the preparation, so nothing stale is ever found.
+    An interrupted training goes on from its last epoch. Entries are keyed by the initial weights
+    and every setting that made them, so nothing stale is ever found.
     """
-    key = preparation_key(material)
-    folder = cache / key
-    dense, network = copy.deepcopy(material.network), copy.deepcopy(material.network)
-    if not (folder / "manifest.json").is_file():
-        _train_into(folder, material)
-    dense.load_backbone(load_file(folder / "dense.safetensors"))
-    network.load_backbone(load_file(folder / "network.safetensors"))
-    return Prepared(dense=dense.eval(), network=network.eval(), key=key)
+    use_gpu = material.sweep.resources.gpus > 0 and torch.cuda.is_available()
+    device = "cuda" if use_gpu else "cpu"
+    dense, settings = copy.deepcopy(material.network), _dense_settings(material)
+    make = partial(_pretrain, material=material)
+    _load_or_make(cache / "dense" / _key(settings), dense, settings, make, device)
+    network, settings = copy.deepcopy(dense), _anywidth_settings(material)
+    make = partial(_order_and_widen, material=material)
+    _load_or_make(cache / "anywidth" / _key(settings), network, settings, make, device)
+    return Prepared(dense=dense.eval(), network=network.eval(), key=_key(settings))
 
 
-def preparation_key(material: Material) -> str:
-    """Return a hash of everything that the prepared weights depend on."""
-    digest = hashlib.sha256()
-    digest.update(json.dumps(_settings(material), sort_keys=True).encode())
-    for name, tensor in sorted(material.network.backbone.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _settings(material: Material) -> dict[str, Any]:
+def _dense_settings(material: Material) -> Settings:
+    """Return everything that the dense weights depend on."""
     sweep = material.sweep
+    trained = sweep.prepare.pretraining_epochs > 0
     return {
         "backbone": sweep.backbone,
-        "dataset": sweep.dataset,
-        "training_images": len(material.data.training),
-        "groups": material.network.groups,
-        "align": sweep.align,
-        "seed": sweep.seed,
-        "prepare": asdict(sweep.prepare),
+        "initial_weights": _weights_hash(material.network),
+        "dataset": sweep.dataset if trained else None,
+        "training_images": len(_images(material)) if trained else None,
+        "training": asdict(sweep.prepare.pretraining(seed=sweep.seed)) if trained else None,
         "torch": torch.__version__,
         "recipe": RECIPE,
+        **(_content(material) if trained else {}),
     }
 
 
-def _train_into(folder: Path, material: Material) -> None:
-    """Train both states and put them into ``folder``, which appears whole or not at all."""
-    work = folder.with_suffix(".partial")
-    work.mkdir(parents=True, exist_ok=True)
-    network = copy.deepcopy(material.network)
-    training = material.data.training
-    if material.sweep.prepare.limit is not None:
-        training = training.head(material.sweep.prepare.limit)
-    if material.sweep.prepare.pretraining_epochs:
-        train(
-            network,
-            training,
-            _train_config(material, any_width=False),
-            checkpoint=work / "pretraining.pt",
-        )
-    _save(network.backbone.state_dict(), work / "dense.safetensors")
+def _anywidth_settings(material: Material) -> Settings:
+    """Return everything that the any-width weights depend on."""
+    sweep = material.sweep
+    return {
+        "backbone": sweep.backbone,
+        "dense": _key(_dense_settings(material)),
+        "dataset": sweep.dataset,
+        "training_images": len(_images(material)),
+        "groups": material.network.groups,
+        "align": sweep.align,
+        "training": asdict(sweep.prepare.anywidth(seed=sweep.seed)),
+        "torch": torch.__version__,
+        "recipe": RECIPE,
+        **_content(material),
+    }
+
+
+def _content(material: Material) -> Settings:
+    """Return what tells a dataset of the user's own from others of its name."""
+    content = material.data.info.content
+    return {"content": content} if content else {}
+
+
+def _key(settings: Settings) -> str:
+    """Return a hash of settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _weights_hash(network: PrunableNetwork) -> str:
+    """Return a hash of names, shapes and values of the backbone's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.backbone.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _images(material: Material) -> TrainingSplit:
+    """Return the images that the preparation learns from."""
+    training, limit = material.data.training, material.sweep.prepare.limit
+    return training if limit is None else training.head(limit)
+
+
+def _pretrain(network: PrunableNetwork, checkpoint: Path, *, material: Material) -> None:
+    """Train at full width."""
+    config = material.sweep.prepare.pretraining(seed=material.sweep.seed)
+    if config.epochs:
+        train(network, _images(material), config, checkpoint=checkpoint)
+
+
+def _order_and_widen(network: PrunableNetwork, checkpoint: Path, *, material: Material) -> None:
+    """Put important channels first, and train at all widths."""
+    config = material.sweep.prepare.anywidth(seed=material.sweep.seed)
     order_channels(network)
-    if material.sweep.prepare.anywidth_epochs:
+    if config.epochs:
         network.condition_batch_norm()
-        train(
-            network,
-            training,
-            _train_config(material, any_width=True),
-            checkpoint=work / "anywidth.pt",
-        )
-    _save(network.backbone.state_dict(), work / "network.safetensors")
-    (work / "manifest.json").write_text(json.dumps(_settings(material), indent=2) + "\n")
-    for leftover in work.glob("*.pt"):
-        leftover.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
-    work.rename(folder)
+        train(network, _images(material), config, checkpoint=checkpoint)
 
 
-def _train_config(material: Material, *, any_width: bool) -> TrainConfig:
-    settings = material.sweep.prepare
-    return TrainConfig(
-        epochs=settings.anywidth_epochs if any_width else settings.pretraining_epochs,
-        batch_size=settings.batch_size,
-        lr=settings.lr,
-        weight_decay=settings.weight_decay,
-        pad=settings.pad,
-        flip=settings.flip,
-        seed=material.sweep.seed,
-        any_width=any_width,
-        random_plans=settings.random_plans,
-    )
-
-
-def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+def _load_or_make(
+    folder: Path,
+    network: PrunableNetwork,
+    settings: Settings,
+    make: Make,
+    device: str,
+) -> None:
+    """Load a folder's weights, after making them if need be: it appears whole or not at all."""
+    if not (folder / "manifest.json").is_file():
+        work = folder.with_suffix(".partial")
+        work.mkdir(parents=True, exist_ok=True)
+        made = copy.deepcopy(network).to(device)
+        make(made, work / "training.pt")
+        save_tensors(made.backbone.state_dict(), work / "network.safetensors")
+        (work / "manifest.json").write_text(json.dumps(settings, indent=2) + "\n")
+        (work / "training.pt").unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        work.rename(folder)
+    network.load_backbone(load_file(folder / "network.safetensors"))

@@ -1,0 +1,95 @@
+"""RNP with a conditioned agent: its points, and how an interrupted round goes on."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pruning_envs import PenaltyRange
+from runtime_pruning import backbones
+from runtime_pruning.agents.settings import DQNSettings
+from runtime_pruning.datasets import load
+from runtime_pruning.methods import RNPConfig, Task
+from runtime_pruning.methods.rnp import RNP
+from runtime_pruning.network import trace
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_cluster() -> Iterator[None]:
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+CONFIG = RNPConfig(
+    penalty=PenaltyRange(0.1, 10.0),
+    dials=3,
+    rounds=2,
+    episodes_per_round=128,
+    finetune_images=128,
+    finetune_batch=64,
+    finetune_distillation=1.0,
+    calibration_batches=1,
+    agent=DQNSettings(encoder=4, hidden=4, images_per_runner=64, warmup_episodes=64),
+)
+
+
+def task(**changes: Any) -> Task:
+    import ray
+
+    data = load("digits")
+    backbone = backbones.create("digits-cnn", num_classes=10, image_shape=data.info.image_shape)
+    network = trace(backbone, data.info.image_shape, groups=4, align=4)
+    own = {"network": network, "dense": copy.deepcopy(network), "seed": 0}
+    return Task(**{"data": data, "data_ref": ray.put(data), **own, **changes})
+
+
+class Points:
+    """Keeps what is reported; stops the method after some points, as an interruption would."""
+
+    def __init__(self, folder: Path, stop_after: int = 99) -> None:
+        self.folder, self.stop_after = folder, stop_after
+        self.penalties: list[float] = []
+        self.steps: list[int] = []
+        self.weights: list[torch.Tensor] = []
+
+    def __call__(self, policy: Any, network: Any, effort: Any, *, save_state: Any) -> None:
+        self.penalties.append(policy.penalty)
+        self.steps.append(effort.env_steps)
+        self.weights.append(network.backbone.conv3.weight.detach().clone())
+        save_state(self.folder)
+        if len(self.penalties) == self.stop_after:
+            raise KeyboardInterrupt
+
+
+def test_a_round_is_measured_at_each_dial_and_goes_on_where_it_was_interrupted(
+    tmp_path: Path,
+) -> None:
+    whole = Points(tmp_path / "whole")
+    given = task()
+    RNP().fit(given, CONFIG, whole)
+    assert whole.penalties == pytest.approx([10.0, 1.0, 0.1] * 2)
+    assert whole.steps == [384] * 3 + [768] * 3
+    assert torch.equal(whole.weights[0], whole.weights[2])  # one backbone serves all dials
+    assert not torch.equal(whole.weights[2], whole.weights[3])
+
+    cut = Points(tmp_path / "cut", stop_after=2)
+    with pytest.raises(KeyboardInterrupt):
+        RNP().fit(task(), CONFIG, cut)
+    rest = Points(tmp_path / "cut")
+    RNP().fit(task(points_done=2, resume=tmp_path / "cut"), CONFIG, rest)
+    assert rest.penalties == pytest.approx([0.1, 10.0, 1.0, 0.1])
+    assert torch.equal(rest.weights[0], cut.weights[-1])  # measured on, not trained again
+    assert rest.steps == [384, 768, 768, 768]
+
+
+def test_one_penalty_is_one_point_a_round() -> None:
+    assert RNPConfig(penalty=0.5).measured_penalties == (0.5,)
+    assert RNPConfig(penalty=PenaltyRange(0.5, 2.0), dials=2).measured_penalties == (2.0, 0.5)

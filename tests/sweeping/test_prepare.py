@@ -1,0 +1,97 @@
+"""Preparations share what they have in common, and nothing else."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from runtime_pruning.network.training import TrainConfig
+from runtime_pruning.sweeping.checks import check_sweep
+from runtime_pruning.sweeping.config import PrepareConfig
+from runtime_pruning.sweeping.prepare import Prepared, prepare
+from runtime_pruning.sweeping.presets import load_preset
+
+PRESETS = Path(__file__).parents[2] / "sweeps" / "presets"
+SHORT = ("prepare.pretraining_epochs=1", "prepare.anywidth_epochs=1", "prepare.limit=128")
+
+
+def prepared(cache: Path, *changes: str) -> Prepared:
+    return prepare(check_sweep(load_preset("digits", PRESETS, [*SHORT, *changes])), cache)
+
+
+def entries(cache: Path, state: str) -> set[str]:
+    return {folder.name for folder in (cache / state).iterdir()}
+
+
+def weight(prepared: Prepared, state: str) -> torch.Tensor:
+    return getattr(prepared, state).backbone.conv2.weight.detach().clone()
+
+
+def test_anywidth_settings_leave_the_dense_network_as_it_is(tmp_path: Path) -> None:
+    first = prepared(tmp_path)
+    for change in ("distillation=0.5", "random_plans=1", "anywidth_lr=0.01", "temperature=2"):
+        other = prepared(tmp_path, f"prepare.{change}")
+        assert torch.equal(weight(other, "dense"), weight(first, "dense"))
+        assert not torch.equal(weight(other, "network"), weight(first, "network")), change
+    prepared(tmp_path, "search.groups=[2]")
+    assert len(entries(tmp_path, "dense")) == 1
+    assert len(entries(tmp_path, "anywidth")) == 6
+    assert first.key in entries(tmp_path, "anywidth")
+
+
+def test_settings_of_both_make_both_anew(tmp_path: Path) -> None:
+    first = prepared(tmp_path)
+    for change in ("lr=0.02", "label_smoothing=0.1", "schedule=cosine", "precision=bfloat16"):
+        other = prepared(tmp_path, f"prepare.{change}", "prepare.pad=0")
+        assert other.key != first.key
+        assert not torch.equal(weight(other, "dense"), weight(first, "dense")), change
+    assert len(entries(tmp_path, "dense")) == len(entries(tmp_path, "anywidth")) == 5
+
+
+def test_what_is_found_is_what_was_made(tmp_path: Path) -> None:
+    made, found = prepared(tmp_path), prepared(tmp_path)
+    assert found.key == made.key
+    for state in ("dense", "network"):
+        one, other = (getattr(each, state).state_dict() for each in (made, found))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+        assert not getattr(found, state).training
+
+
+def test_settings_reach_the_training_that_they_are_for() -> None:
+    shared = {
+        "batch_size": 32,
+        "schedule": "cosine",
+        "weight_decay": 0.0,
+        "label_smoothing": 0.1,
+        "precision": "float32",
+        "channels_last": False,
+        "pad": 1,
+        "flip": False,
+    }
+    narrow = {"random_plans": 4, "distillation": 0.5, "temperature": 3.0}
+    config = PrepareConfig(
+        pretraining_epochs=3, anywidth_epochs=5, lr=0.2, anywidth_lr=0.02, **shared, **narrow
+    )
+    assert config.pretraining(seed=7) == TrainConfig(
+        epochs=3, lr=0.2, any_width=False, seed=7, **shared
+    )
+    assert config.anywidth(seed=7) == TrainConfig(
+        epochs=5, lr=0.02, any_width=True, seed=7, **shared, **narrow
+    )
+    assert PrepareConfig(lr=0.2).anywidth(seed=0).lr == 0.2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"anywidth_lr": 0.0}, r"`anywidth_lr > 0` must hold, but got 0\.0"),
+        ({"distillation": 1.5}, r"`0 <= distillation <= 1` must hold, but got 1\.5"),
+        ({"temperature": 0.0}, r"`temperature > 0` must hold, but got 0\.0"),
+        ({"label_smoothing": 1.0}, r"`0 <= label_smoothing < 1` must hold, but got 1\.0"),
+        ({"batch_size": 1}, r"`batch_size >= 2` must hold, but got 1"),
+    ],
+)
+def test_what_no_training_takes_is_refused(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PrepareConfig(**settings)
