@@ -5,7 +5,7 @@ Dimensions: N images, C channels, H W pixels.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from runtime_pruning.datasets import Split
 from runtime_pruning.frontier import style
 from runtime_pruning.frontier.dynamics import Dynamics, Slice
 from runtime_pruning.frontier.proof import CONTROLS
@@ -121,28 +122,14 @@ def _dress(axes: Any, title: str) -> None:
     axes.tick_params(labelsize=9)
 
 
-class Images(NamedTuple):
-    """What a gallery shows of the images.
-
-    Attributes:
-        ids_N: within the dataset, in any order.
-        images_NCHW: uint8, one or three channels (of others the first is shown).
-        classes: names of the labels.
-    """
-
-    ids_N: npt.NDArray[np.int64]
-    images_NCHW: npt.NDArray[np.uint8]
-    classes: tuple[str, ...]
-
-
 def draw_gallery(
-    record: Record, images: Images, path: Path, *, dense_macs: int, title: str, rows: int = 2
+    record: Record, split: Split, path: Path, *, dense_macs: int, title: str, rows: int = 2
 ) -> None:
     """Write the cheapest and the dearest images, each with label, prediction and cost.
 
     Args:
         record: of the policy.
-        images: all that the record speaks of, and maybe more.
+        split: all images that the record speaks of, and maybe more; those shown are read.
         path: of the PNG.
         dense_macs: of the dense network, that costs are fractions of.
         title: what was measured.
@@ -159,26 +146,33 @@ def draw_gallery(
         words = f"the {len(chosen)} {name} images"
         figure.text(0.01, (top - 0.2) / height, words, fontsize=10.5)
         top -= 0.3
-        for place, row in enumerate(chosen):
+        places_B = np.isin(split.ids_N, record.image_ids_N[chosen]).nonzero()[0]
+        pixels = dict(zip(split.ids_N[places_B].tolist(), split.images_NCHW[places_B], strict=True))
+        for place, row in enumerate(chosen.tolist()):
             line, column = divmod(place, _COLUMNS)
             corner = (column + 0.12) / _COLUMNS, (top - _CELL * (line + 1)) / height
             axes = figure.add_axes((*corner, 0.76 / _COLUMNS, 0.72 * _CELL / height))
             axes.axis("off")
-            _draw_image(axes, record, int(row), images, dense_macs)
+            axes.set_title(
+                _caption(record, row, split.info.classes, dense_macs),
+                fontsize=8,
+                color=style.INK if record.correct_N[row] else style.NO,
+                pad=2,
+            )
+            _draw_image(axes, pixels[int(record.image_ids_N[row])])
         top -= _CELL * lines
     figure.savefig(path)
 
 
-def _draw_image(axes: Any, record: Record, row: int, images: Images, dense_macs: int) -> None:
-    """Draw one image under what was predicted and what it cost; what is wrong in red."""
-    (place,) = np.flatnonzero(images.ids_N == record.image_ids_N[row])
-    pixels_CHW = images.images_NCHW[place]
+def _caption(record: Record, row: int, classes: Sequence[str], dense_macs: int) -> str:
+    """Return what was predicted, what it should have been, and the cost."""
     label, prediction = int(record.labels_N[row]), int(record.predictions_N[row])
-    right, told = label == prediction, images.classes[label]
-    if not right:
-        told = f"{images.classes[prediction]}, not {told}"
-    cost = record.executed_macs_N[row] / dense_macs
-    axes.set_title(f"{told}\n{cost:.1%}", fontsize=8, color=style.INK if right else style.NO, pad=2)
+    told = classes[label] if label == prediction else f"{classes[prediction]}, not {classes[label]}"
+    return f"{told}\n{record.executed_macs_N[row] / dense_macs:.1%}"
+
+
+def _draw_image(axes: Any, pixels_CHW: npt.NDArray[np.uint8]) -> None:
+    """Draw an image in colour, or its first channel in grey."""
     if len(pixels_CHW) == 3:
         axes.imshow(pixels_CHW.transpose(1, 2, 0), interpolation="nearest")
     else:

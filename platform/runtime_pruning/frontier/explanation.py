@@ -7,8 +7,9 @@ are; everything else in it is written here, and can be at any time again.
 import json
 from pathlib import Path
 
+from runtime_pruning.datasets import Split
 from runtime_pruning.errors import DataError
-from runtime_pruning.frontier.decisions_picture import Images, draw_decisions, draw_gallery
+from runtime_pruning.frontier.decisions_picture import draw_decisions, draw_gallery
 from runtime_pruning.frontier.dynamics import Dynamics, decisions_of, upper_bound_of
 from runtime_pruning.frontier.points import OperatingPoint
 from runtime_pruning.frontier.proof import Controls, prove
@@ -57,7 +58,7 @@ def explain(
 
 
 def write_explanation(
-    dynamics: Dynamics, point: OperatingPoint, record: Record, images: Images, folder: Path
+    dynamics: Dynamics, point: OperatingPoint, record: Record, split: Split, folder: Path
 ) -> None:
     """Write pictures, then ``dynamics.json``, which marks the folder as whole."""
     what = f"{point.method} on {point.backbone}, {point.dataset}, {record.split} split"
@@ -71,7 +72,7 @@ def write_explanation(
     )
     draw_gallery(
         record,
-        images,
+        split,
         folder / GALLERY,
         dense_macs=point.dense_macs,
         title=f"{what}{penalty}: cost of dense MACs",

@@ -63,17 +63,16 @@ def _draw_verdicts(axes: Any, summary: FrontierSummary) -> None:
     """Ring the points whose decisions depend on the image; cross those whose decisions do not."""
     for verdict, points in style.tried(summary).items():
         words, marker, _ = style.VERDICTS[verdict]
-        size = 150 if marker == "o" else 60
-        colours = {"facecolors": "none", "edgecolors": style.INK} if marker == "o" else {}
+        ring = {"facecolors": "none", "edgecolors": style.INK, "s": 150}
+        look = ring if verdict == "dynamic" else {"color": style.INK, "s": 60}
         axes.scatter(
             [point.executed_macs_per_image for point in points],
             [point.accuracy for point in points],
             marker=marker,
-            s=size,
             linewidths=1.2,
             zorder=6,
             label=words,
-            **(colours or {"color": style.INK}),
+            **look,
         )
 
 

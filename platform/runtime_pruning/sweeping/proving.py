@@ -25,7 +25,6 @@ import torch
 
 from runtime_pruning.datasets import HeldOutSplit, ImageDataset
 from runtime_pruning.deploy import Bundle, read_bundle
-from runtime_pruning.frontier.decisions_picture import Images
 from runtime_pruning.frontier.dynamics import Dynamics
 from runtime_pruning.frontier.explanation import explain, write_explanation
 from runtime_pruning.frontier.points import OperatingPoint
@@ -140,10 +139,8 @@ def write_dynamics(
         data: that the images come from.
         folder: with the records of the controls.
     """
-    split, classes = images_of(record, data), data.info.classes
-    dynamics = explain(point, record, folder, dense, classes)
-    images = Images(split.ids_N, split.images_NCHW, classes)
-    write_explanation(dynamics, point, record, images, folder)
+    dynamics = explain(point, record, folder, dense, data.info.classes)
+    write_explanation(dynamics, point, record, images_of(record, data), folder)
     return dynamics
 
 
