@@ -1,7 +1,45 @@
-"""The longest tests start first, so that two workers end at about the same time."""
+"""The longest tests start first, so that two workers end at about the same time.
 
+And photographs for tests of datasets and of whole sweeps.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
 import pytest
+from PIL import Image
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="session")
+def photograph() -> Callable[..., Image.Image]:
+    """Draws noise on a colour of its class, which a network learns to tell in one epoch."""
+
+    def draw(label: int, seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
+        width, height = size
+        pixels = np.random.default_rng(seed).integers(0, 128, (height, width, 3), np.uint8)
+        pixels[..., label % 3] += 127
+        return Image.fromarray(pixels)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def write_photographs(photograph: Callable[..., Image.Image]) -> Callable[..., Path]:
+    """Writes JPEGs below a folder, so many for each class folder."""
+
+    def write(root: Path, counts: Mapping[str, int], size: tuple[int, int] = (40, 30)) -> Path:
+        labels = sorted({Path(folder).name for folder in counts})
+        for folder, count in counts.items():
+            (root / folder).mkdir(parents=True)
+            for number in range(count):
+                label = labels.index(Path(folder).name)
+                seed = 1_000 * sorted(counts).index(folder) + number
+                photograph(label, seed, size).save(root / folder / f"{number:03d}.jpg")
+        return root
+
+    return write

@@ -7,7 +7,14 @@ penalty=...)``, and ``make_vec`` with ``vectorization_mode="vector_entry_point"`
 import gymnasium
 
 from pruning_envs.draws import PenaltyRange
-from pruning_envs.protocols import ExecutionMode, GroupCost, StagedNetwork, StagedRun, StepCost
+from pruning_envs.protocols import (
+    ExecutionMode,
+    GroupCost,
+    Images,
+    StagedNetwork,
+    StagedRun,
+    StepCost,
+)
 from pruning_envs.single_env import RuntimePruningEnv
 from pruning_envs.vector_env import RuntimePruningVectorEnv
 
@@ -15,6 +22,7 @@ __all__ = [
     "IDS",
     "ExecutionMode",
     "GroupCost",
+    "Images",
     "PenaltyRange",
     "RuntimePruningEnv",
     "RuntimePruningVectorEnv",

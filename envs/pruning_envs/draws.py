@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pruning_envs.protocols import Images
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -71,7 +73,7 @@ class ImageQueue:
     """Hands out image indices in passes: every image of the shard once, then again.
 
     Args:
-        images_NCHW: uint8; never copied, may be read-only.
+        images_NCHW: uint8; never copied, may be read-only, need not be in memory.
         labels_N: class indices.
         shard: the part that this queue hands out.
         shuffle: a new order in every pass, else ascending indices.
@@ -82,7 +84,7 @@ class ImageQueue:
 
     def __init__(
         self,
-        images_NCHW: NDArray[np.uint8],
+        images_NCHW: Images,
         labels_N: NDArray[np.int64],
         *,
         shard: Shard = ALL_IMAGES,

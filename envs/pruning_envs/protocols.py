@@ -1,15 +1,39 @@
-"""The little that the environments need of a network that runs stage by stage.
+"""The little that the environments need of images, and of a network that runs stage by stage.
 
-Dimensions: B images, C channels, H W pixels, L sites, S sites decided so far, F features,
-K classes.
+Dimensions: N images in all, B images of a batch, C channels, H W pixels, L sites, S sites decided
+so far, F features, K classes.
 """
 
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 ExecutionMode = Literal["masked", "sliced"]
+
+
+class Images(Protocol):
+    """Images of shape (N, C, H, W), uint8: an array, or what reads them when it is indexed."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of a pixel."""
+
+    @property
+    def ndim(self) -> int:
+        """Four."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)."""
+
+    def __len__(self) -> int:
+        """Return N."""
+
+    def __getitem__(self, rows: slice | NDArray[np.int64], /) -> NDArray[np.uint8]:
+        """Return ``images_BCHW``."""
 
 
 class StagedRun(Protocol):

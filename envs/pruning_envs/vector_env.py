@@ -28,7 +28,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pruning_envs.draws import ImageQueue, PenaltyRange, Shard
-from pruning_envs.protocols import ExecutionMode, GroupCost, StagedNetwork, StagedRun, StepCost
+from pruning_envs.protocols import (
+    ExecutionMode,
+    GroupCost,
+    Images,
+    StagedNetwork,
+    StagedRun,
+    StepCost,
+)
 
 # Finite, as the checkers ask, and such that high - low does not overflow float32.
 FEATURE_LIMIT = 1e30
@@ -61,7 +68,7 @@ class RuntimePruningVectorEnv(VectorEnv):
 
     Args:
         network: a network that runs stage by stage, or a function that returns one.
-        images: uint8 of shape (N, C, H, W); shared, never copied.
+        images: uint8 of shape (N, C, H, W); shared, never copied; read batch by batch.
         labels: N class indices.
         penalty: reward lost per unit of cost, at least 0; a pair (low, high) is drawn from
             log-uniformly, per episode.
@@ -87,7 +94,7 @@ class RuntimePruningVectorEnv(VectorEnv):
         self,
         *,
         network: StagedNetwork | Callable[[], StagedNetwork],
-        images: NDArray[np.uint8],
+        images: Images,
         labels: NDArray[np.int64],
         penalty: float | Sequence[float] | PenaltyRange,
         num_envs: int = 1,
@@ -158,7 +165,7 @@ class RuntimePruningVectorEnv(VectorEnv):
             self._pending_backbone = None
 
     def set_images(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], *, shuffle: bool = True
+        self, images: Images, labels: NDArray[np.int64], *, shuffle: bool = True
     ) -> None:
         """Draw the next episodes from other images, in their own order if not shuffled."""
         shard = self._queue.shard

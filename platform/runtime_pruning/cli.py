@@ -17,14 +17,16 @@ from runtime_pruning.cost.deployed_stepper import DeployedStepper
 from runtime_pruning.cost.latency_cost import table_path
 from runtime_pruning.errors import ConfigError, UserError
 from runtime_pruning.frontier.dominance import Reference
-from runtime_pruning.frontier.report import write_report
-from runtime_pruning.frontier.summary import summarise
+from runtime_pruning.frontier.proof import CONTROLS
+from runtime_pruning.frontier.report import draw_report
+from runtime_pruning.frontier.style import gain_text
 from runtime_pruning.frontier.uncertainty import Evidence
 from runtime_pruning.network import trace
 from runtime_pruning.network.deployed import deploy
 from runtime_pruning.sweeping.cluster import results_root
+from runtime_pruning.sweeping.explaining import explain_sweep
 from runtime_pruning.testing.scorecard import score
-from runtime_pruning.tracking.rebuild import frontier_pages, rebuild, rebuild_test
+from runtime_pruning.tracking.rebuild import frontier_pages, rebuild, rebuild_proofs, rebuild_test
 from runtime_pruning.tracking.storage import open_store, resolve_uri
 
 
@@ -58,6 +60,16 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, default=Path(), help="folder for page and picture")
     report.add_argument("--results", type=Path, help="where sweeps write; results by default")
     report.set_defaults(run=_report)
+    explain = commands.add_parser("explain", help="show whether decisions depend on the image")
+    explain.add_argument("sweep_id")
+    explain.add_argument(
+        "--point", metavar="ID", help="this one only; all that were tried if absent"
+    )
+    explain.add_argument("--split", choices=["validation", "test"], default="validation")
+    explain.add_argument("--out", type=Path, required=True, help="gets a folder per point")
+    explain.add_argument("--data-dir", type=Path, help="folder of the dataset")
+    explain.add_argument("--results", type=Path, help="where sweeps write; results by default")
+    explain.set_defaults(run=_explain)
     _add_backbone_commands(commands)
     return parser
 
@@ -163,12 +175,31 @@ def _report(arguments: argparse.Namespace) -> None:
     uri = resolve_uri(None, results_root(arguments.results))
     read = rebuild_test if arguments.split == "test" else rebuild
     stored = read(uri, arguments.sweep_id)
-    summary = summarise(
-        [each.point for each in stored],
-        [Evidence.of(each.record) for each in stored],
+    draw_report(
+        [(each.point, Evidence.of(each.record)) for each in stored],
+        arguments.out,
         reference=Reference(),
+        proofs=rebuild_proofs(uri, arguments.sweep_id, arguments.split),
     )
-    dense = [each.point.accuracy for each in stored if each.point.method == "dense"]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    write_report(summary, arguments.out, dense_accuracy=dense[0] if dense else None)
     print(f"Drew {len(stored)} points into {arguments.out.resolve()}")
+
+
+def _explain(arguments: argparse.Namespace) -> None:
+    """Write, per point, what its decisions depend on; print its gains over each control."""
+    told = explain_sweep(
+        resolve_uri(None, results_root(arguments.results)),
+        arguments.sweep_id,
+        arguments.out.resolve(),
+        point_id=arguments.point,
+        split=arguments.split,
+        data_dir=arguments.data_dir,
+    )
+    for folder, dynamics in told:
+        proof, plans = dynamics.proof, dynamics.decisions.distinct_plans
+        print(f"{dynamics.point_id}: {proof.verdict}, {plans} distinct plans, in {folder}")
+        for control in CONTROLS:
+            gain = getattr(proof, control)
+            print(
+                f"  points over {control:9} {gain_text(gain)}  "
+                f"({gain.accuracy:.2%} at {gain.macs_per_image / dynamics.dense_macs:.1%})"
+            )

@@ -39,9 +39,9 @@ def test_columns_say_how_far_a_target_looks_and_where_the_episode_is_over() -> N
     episodes = Episodes(
         features_ELF=np.zeros((2, 3, 1), np.float32),
         actions_EL=np.array([[0, 1, 2], [2, 1, 0]]),
-        cost_EL=-REWARDS_EL / np.float32(0.5),
+        cost_EL=-REWARDS_EL,
         loss_E=np.zeros(2, np.float32),
-        penalty_E=np.full(2, 0.5, np.float32),
+        penalty_E=np.ones(2, np.float32),
     )
     columns = train_batch(episodes, gamma=0.5, n_step=2)
     assert columns["rewards"].tolist() == [[2, 4, 4], [8, -1, -2]]

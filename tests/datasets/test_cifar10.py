@@ -20,8 +20,8 @@ import torchvision
 from PIL import Image
 
 from runtime_pruning import datasets
-from runtime_pruning.datasets import cifar10
-from runtime_pruning.datasets.cifar10 import LabelledImages, Sizes
+from runtime_pruning.datasets.cifar import LabelledImages, Sizes
+from runtime_pruning.datasets.cifar10 import CIFAR10
 from runtime_pruning.errors import DataError, UnknownNameError
 from runtime_pruning.testing.datasets import DatasetContract
 
@@ -53,49 +53,49 @@ def parquet(tmp_path: Path) -> Path:
 
 
 def test_a_file_is_read_in_its_order(parquet: Path, tmp_path: Path) -> None:
-    found = cifar10.read_parquet(parquet, tmp_path / "cache")
+    found = CIFAR10.read_parquet(parquet, tmp_path / "cache")
     assert np.array_equal(found.images_NCHW, noise(7))
     assert found.labels_N.tolist() == [3, 1, 4, 1, 5, 9, 2]
 
 
 def test_what_was_decoded_is_mapped_the_next_time(parquet: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    cifar10.read_parquet(parquet, cache)
+    CIFAR10.read_parquet(parquet, cache)
     (kept,) = cache.iterdir()
     # Other labels in the cache show that the second reading comes from there.
-    table = datasets.Split.from_arrays(cifar10.INFO, noise(7), np.arange(7)).table
+    table = datasets.Split.from_arrays(CIFAR10.info, noise(7), np.arange(7)).table
     with pa.OSFile(str(kept), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    again = cifar10.read_parquet(parquet, cache)
+    again = CIFAR10.read_parquet(parquet, cache)
     assert again.labels_N.tolist() == [0, 1, 2, 3, 4, 5, 6]
     assert np.array_equal(again.images_NCHW, noise(7))
 
 
 def test_other_bytes_are_decoded_anew(parquet: Path, tmp_path: Path) -> None:
-    cifar10.read_parquet(parquet, tmp_path / "cache")
+    CIFAR10.read_parquet(parquet, tmp_path / "cache")
     write(parquet, [png(noise(1)[0])], [6])
-    assert cifar10.read_parquet(parquet, tmp_path / "cache").labels_N.tolist() == [6]
+    assert CIFAR10.read_parquet(parquet, tmp_path / "cache").labels_N.tolist() == [6]
 
 
 def test_a_broken_cache_is_replaced(parquet: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    cifar10.read_parquet(parquet, cache)
+    CIFAR10.read_parquet(parquet, cache)
     (kept,) = cache.iterdir()
     size = kept.stat().st_size
     kept.write_bytes(kept.read_bytes()[:100])
-    assert np.array_equal(cifar10.read_parquet(parquet, cache).images_NCHW, noise(7))
+    assert np.array_equal(CIFAR10.read_parquet(parquet, cache).images_NCHW, noise(7))
     assert [path.stat().st_size for path in cache.iterdir()] == [size]
 
 
 def test_a_cache_that_cannot_be_written_does_no_harm(parquet: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
-    assert len(cifar10.read_parquet(parquet, tmp_path / "cache").labels_N) == 7
+    assert len(CIFAR10.read_parquet(parquet, tmp_path / "cache").labels_N) == 7
 
 
 def test_the_training_file_is_cut_in_order() -> None:
     train = LabelledImages(noise(9), np.arange(9))
     test = LabelledImages(noise(2), np.array([8, 9]))
-    found = cifar10.cut(train, test, Sizes(training=4, policy=3, validation=2, test=2))
+    found = CIFAR10.cut(train, test, Sizes(training=4, policy=3, validation=2, test=2))
     assert [split.labels_N.tolist() for split in found.splits] == [
         [0, 1, 2, 3], [4, 5, 6], [7, 8], [8, 9],
     ]  # fmt: skip
@@ -109,7 +109,7 @@ def test_the_training_file_is_cut_in_order() -> None:
 def test_a_file_of_another_length_is_refused(in_train: int, in_test: int, which: str) -> None:
     files = [LabelledImages(noise(n), np.arange(n)) for n in (in_train, in_test)]
     with pytest.raises(DataError, match=f"{which} file must hold . images, but got (8|3)"):
-        cifar10.cut(files[0], files[1], Sizes(4, 3, 2, 2))
+        CIFAR10.cut(files[0], files[1], Sizes(4, 3, 2, 2))
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
 def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"hello, I am no Parquet")
     with pytest.raises(DataError, match=r"x\.parquet' must be a Parquet file"):
-        cifar10.read_parquet(tmp_path / "x.parquet", tmp_path / "cache")
+        CIFAR10.read_parquet(tmp_path / "x.parquet", tmp_path / "cache")
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_other_columns_are_refused(
 ) -> None:
     pq.write_table(pa.table(columns), tmp_path / "x.parquet")
     with pytest.raises(DataError, match=message):
-        cifar10.read_parquet(tmp_path / "x.parquet", tmp_path / "cache")
+        CIFAR10.read_parquet(tmp_path / "x.parquet", tmp_path / "cache")
 
 
 GOOD = png(noise(1)[0])
@@ -177,7 +177,7 @@ def test_bad_rows_are_refused(
 ) -> None:
     path = write(tmp_path / "x.parquet", pngs, labels)
     with pytest.raises(DataError, match=message):
-        cifar10.read_parquet(path, tmp_path / "cache")
+        CIFAR10.read_parquet(path, tmp_path / "cache")
     assert not (tmp_path / "cache").exists(), "nothing bad may be cached"
 
 
@@ -219,7 +219,7 @@ def tiny_archive(folder: Path, address: str) -> Origin:
 
     train = batch("data_batch_1", {"data": noise(9).reshape(9, -1), "labels": list(range(9))})
     test = batch("test_batch", {"data": noise(2).reshape(2, -1), "labels": [8, 9]})
-    names = batch("batches.meta", {"label_names": list(cifar10.CLASSES)})
+    names = batch("batches.meta", {"label_names": list(CIFAR10.info.classes)})
     archive = folder / "tiny.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(folder / "cifar-10-batches-py", "cifar-10-batches-py")
@@ -235,25 +235,25 @@ def tiny_archive(folder: Path, address: str) -> Origin:
 
 
 def test_a_download_is_fetched_once_and_keeps_the_order(origin: Origin, tmp_path: Path) -> None:
-    train, test = cifar10.download(tmp_path / "cache", origin.source)
+    train, test = CIFAR10.download(tmp_path / "cache", origin.source)
     assert np.array_equal(train.images_NCHW, noise(9))
     assert train.labels_N.tolist() == list(range(9))
     assert np.array_equal(test.images_NCHW, noise(2))
     origin.archive.unlink()
-    again, _ = cifar10.download(tmp_path / "cache", origin.source)
+    again, _ = CIFAR10.download(tmp_path / "cache", origin.source)
     assert np.array_equal(again.images_NCHW, noise(9))
 
 
 def test_a_failed_download_says_what_else_would_do(origin: Origin, tmp_path: Path) -> None:
     origin.archive.unlink()
     with pytest.raises(DataError, match=r"could not be downloaded into .* 404.*_PRUNING_DATA"):
-        cifar10.download(tmp_path / "cache", origin.source)
+        CIFAR10.download(tmp_path / "cache", origin.source)
 
 
 def test_an_archive_with_another_checksum_is_refused(origin: Origin, tmp_path: Path) -> None:
     origin.source.tgz_md5 = "0" * 32
     with pytest.raises(DataError, match="corrupted"):
-        cifar10.download(tmp_path / "cache", origin.source)
+        CIFAR10.download(tmp_path / "cache", origin.source)
 
 
 @pytest.mark.skipif(

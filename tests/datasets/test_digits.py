@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from runtime_pruning import datasets
-from runtime_pruning.datasets.digits import stratified_order
 from runtime_pruning.testing.datasets import DatasetContract
 
 
@@ -43,20 +41,3 @@ class TestDigits(DatasetContract):
             assert np.array_equal(source.target[split.ids_N], split.labels_N)
             levels_NHW = np.rint(split.images_NCHW[:, 0] * (16 / 255))
             assert np.array_equal(source.images[split.ids_N], levels_NHW)
-
-
-def test_stratified_order_spreads_each_class_evenly() -> None:
-    # Six of class 0 stand at 1/12, 3/12, ..., 11/12; two of class 1 at 1/4 and 3/4, after the
-    # zeros with which they tie.
-    labels_N = np.array([0, 0, 0, 0, 0, 0, 1, 1])
-    order = stratified_order(labels_N, seed=3)
-    assert labels_N[order].tolist() == [0, 0, 1, 0, 0, 0, 1, 0]
-    assert sorted(order.tolist()) == list(range(8))
-
-
-def test_the_seed_decides_the_order() -> None:
-    labels_N = datasets.load("digits").training.labels_N
-    assert np.array_equal(stratified_order(labels_N, seed=1), stratified_order(labels_N, seed=1))
-    assert not np.array_equal(
-        stratified_order(labels_N, seed=1), stratified_order(labels_N, seed=2)
-    )

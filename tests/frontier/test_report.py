@@ -2,6 +2,7 @@
 
 import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -10,22 +11,31 @@ import pytest
 
 from runtime_pruning.errors import DataError
 from runtime_pruning.frontier.dominance import Reference
-from runtime_pruning.frontier.report import markdown_table, write_report
+from runtime_pruning.frontier.points import OperatingPoint
+from runtime_pruning.frontier.proof import Advantage, Proof
+from runtime_pruning.frontier.report import draw_report, markdown_table
 from runtime_pruning.frontier.style import steps
 from runtime_pruning.frontier.summary import FrontierSummary, summarise
 from runtime_pruning.frontier.uncertainty import Evidence
 
+Measured = list[tuple[OperatingPoint, Evidence]]
+
 
 @pytest.fixture(scope="module")
-def summary(synthetic: ModuleType) -> FrontierSummary:
-    measured = [
+def measured(synthetic: ModuleType) -> Measured:
+    made = [
         synthetic.make_point(0.3, penalty=0.05),
         synthetic.make_point(0.6, penalty=0.02),
         synthetic.make_point(0.7, method="fixed-width", skill=0.6),
     ]
+    return [(point, Evidence.of(record)) for point, record in made]
+
+
+@pytest.fixture(scope="module")
+def summary(measured: Measured) -> FrontierSummary:
     return summarise(
         [point for point, _ in reversed(measured)],
-        [Evidence.of(record) for _, record in reversed(measured)],
+        [evidence for _, evidence in reversed(measured)],
         reference=Reference(),
         replicates=200,
     )
@@ -55,8 +65,8 @@ def test_the_front_is_a_staircase_up_to_the_dense_cost(summary: FrontierSummary)
     assert (np.diff(corner.low) >= 0).all()
 
 
-def test_report_files(summary: FrontierSummary, tmp_path: Path) -> None:
-    files = write_report(summary, tmp_path / "report", dense_accuracy=0.917)
+def test_report_files(measured: Measured, tmp_path: Path) -> None:
+    files = draw_report(measured, tmp_path / "report", reference=Reference(), dense_accuracy=0.917)
     png = files.picture.read_bytes()
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
     width, height = struct.unpack(">II", png[16:24])
@@ -65,17 +75,54 @@ def test_report_files(summary: FrontierSummary, tmp_path: Path) -> None:
     # Works offline: plotly.js is inside, and nothing is fetched.
     assert len(page) > 1_000_000
     assert not re.search(r"<script[^>]+src=|<link[^>]+href=", page)
-    for point in summary.points:
+    for point in files.summary.points:
         assert point.point_id in page
     assert "resnet20-cifar on cifar10" in page
     assert "validation split, 500 images, seed 0" in page
     assert "dense network" in page
-    assert files.table.read_text() == markdown_table(summary) + "\n"
+    assert files.table.read_text() == markdown_table(files.summary) + "\n"
 
 
-def test_a_report_without_the_dense_network(summary: FrontierSummary, tmp_path: Path) -> None:
-    files = write_report(summary, tmp_path, dense_accuracy=None)
+def test_a_report_without_the_dense_network(measured: Measured, tmp_path: Path) -> None:
+    files = draw_report(iter(measured), tmp_path, reference=Reference())
     assert "dense network" not in files.page.read_text()
+    assert "depend on the image" not in files.page.read_text()
+
+
+def test_the_dense_network_is_drawn_once_as_what_was_measured(
+    measured: Measured, synthetic: ModuleType, tmp_path: Path
+) -> None:
+    point, record = synthetic.make_point(1.0, method="dense")
+    both = [*measured, (point, Evidence.of(record))]
+    files = draw_report(both, tmp_path, reference=Reference(), dense_accuracy=0.1)
+    assert files.summary.dense == point
+    names = re.findall(r'"name":"([^"]+)"', files.page.read_text())
+    assert [name for name in names if "dense" in name] == ["dense network"]
+    assert "fixed-width" in names
+    assert f"accuracy {100 * point.accuracy:.2f} %" in files.page.read_text()
+
+
+def proof(low: float) -> Proof:
+    gain = {"value": low + 0.01, "high": low + 0.02, "accuracy": 0.5, "macs_per_image": 1e6}
+    one = Advantage(low=low, **gain)
+    return Proof(fixed=one, shuffled=one, random=one, level=0.95)
+
+
+def test_verdicts_are_in_the_table_and_on_the_page(measured: Measured, tmp_path: Path) -> None:
+    cheap, dear = measured[0][0], measured[1][0]
+    proofs = {cheap.point_id: proof(0.001), dear.point_id: proof(0.0), "of another": proof(0.0)}
+    files = draw_report(measured, tmp_path, reference=Reference(), proofs=proofs)
+    assert set(files.summary.proofs) == {cheap.point_id, dear.point_id}
+    lines = files.table.read_text().splitlines()
+    assert lines[0].endswith("| over fixed widths | over shuffled | verdict |")
+    gain = "**+1.10 [+0.10, +2.10]**"
+    assert lines[2].endswith(f"| {gain} | {gain} | **dynamic** |")
+    assert lines[3].endswith("| **static** |")
+    assert lines[4].endswith("|  |  |  |")
+    page = files.page.read_text()
+    assert "decisions depend on the image" in page
+    assert "not shown to beat its controls: static" in page
+    assert "its plans shuffled +1.10 [+0.10, +2.10]" in page
 
 
 def test_table(summary: FrontierSummary) -> None:
@@ -92,8 +139,6 @@ def test_table(summary: FrontierSummary) -> None:
 def test_points_that_do_not_compare_are_refused(synthetic: ModuleType) -> None:
     one, record = synthetic.make_point(0.3)
     facts = Evidence.of(record)
-    from dataclasses import replace
-
     with pytest.raises(DataError, match="must share backbone"):
         summarise([one, replace(one, backbone="other")], [facts, facts], reference=Reference())
     with pytest.raises(DataError, match="must share backbone"):

@@ -20,6 +20,10 @@ SMALL = (
     "prepare.pretraining_epochs=2",
     "prepare.anywidth_epochs=2",
     "resources.cpus=1",
+    "proof.points=2",
+    "proof.seeds=2",
+    "proof.search_evaluations=4",
+    "proof.oracle_images=30",
 )
 
 Frontier = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -16,7 +16,7 @@ from runtime_pruning.deploy import read_bundle
 from runtime_pruning.frontier.points import OperatingPoint
 from runtime_pruning.frontier.records import read_record
 from runtime_pruning.sweeping.trial import measure
-from runtime_pruning.tracking.rebuild import rebuild, rebuild_test
+from runtime_pruning.tracking.rebuild import rebuild, rebuild_proofs, rebuild_test
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 Sweep = tuple[Path, str]
@@ -119,6 +119,65 @@ def test_the_test_splits_frontier_is_drawn_from_mlflow_alone(
     assert {each.point.split for each in stored} == {"test"}
     assert all(each.point.accuracy == each.record.correct_N.mean() for each in stored)
     assert (tmp_path / "frontier.png").stat().st_size > 10_000
+
+
+def test_decisions_of_the_methods_best_points_are_tried(small_sweep: Sweep) -> None:
+    results, printed = small_sweep
+    uri = f"sqlite:///{results}/mlflow.db"
+    stored = {each.point.point_id: each for each in rebuild(uri, "small")}
+    proofs = rebuild_proofs(uri, "small", "validation")
+    assert 1 <= len(proofs) <= 2
+    assert {stored[point_id].point.method for point_id in proofs} == {"rnp"}
+    for point_id, proof in proofs.items():
+        point = stored[point_id].point
+        # Equal executed MACs, decision network included, unless no two plans bracket them.
+        assert proof.fixed.macs_per_image <= point.executed_macs_per_image * (1 + 1e-9)
+        policy = read_bundle(folder_of(results, point_id) / "bundle").policy
+        assert proof.shuffled.macs_per_image == pytest.approx(
+            point.executed_macs_per_image - policy.macs_per_image
+        )
+    tested = {each.point.point_id for each in rebuild_test(uri, "small")}
+    assert set(rebuild_proofs(uri, "small", "test")) == set(proofs) & tested
+    verdicts = re.findall(r", validation: (dynamic|static); points over", printed)
+    assert sorted(verdicts) == sorted(proof.verdict for proof in proofs.values())
+    assert "| verdict |" in (results / "small" / "frontier.md").read_text()
+
+
+def folder_of(results: Path, point_id: str) -> Path:
+    (folder,) = [f for f in point_folders(results) if point_of(f).point_id == point_id]
+    return folder
+
+
+def test_explain_rebuilds_what_the_sweep_said(small_sweep: Sweep, tmp_path: Path) -> None:
+    results, _ = small_sweep
+    arguments = ["--results", str(results), "--out", str(tmp_path)]
+    assert cli.main(["explain", "small", *arguments]) == 0
+    point_ids = set(rebuild_proofs(f"sqlite:///{results}/mlflow.db", "small", "validation"))
+    assert {folder.name for folder in tmp_path.iterdir()} == point_ids
+    for point_id in point_ids:
+        said = folder_of(results, point_id) / "dynamics" / "dynamics.json"
+        assert (
+            tmp_path / point_id / "validation" / "dynamics.json"
+        ).read_text() == said.read_text()
+
+
+def test_explain_measures_controls_that_a_point_lacks(
+    small_sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, _ = small_sweep
+    points = [point_of(folder) for folder in point_folders(results)]
+    narrow = min(points, key=lambda point: point.macs_fraction)
+    assert narrow.method == "fixed-width"
+    arguments = ["--point", narrow.point_id, "--results", str(results), "--out", str(tmp_path)]
+    assert cli.main(["explain", "small", *arguments]) == 0
+    assert f"{narrow.point_id}: static, 1 distinct plans" in capsys.readouterr().out
+    told = json.loads((tmp_path / narrow.point_id / "validation" / "dynamics.json").read_text())
+    for control in ("shuffled", "random"):
+        gain = told["proof"][control]
+        assert (gain["value"], gain["low"], gain["high"]) == (0.0, 0.0, 0.0)
+    assert told["decisions"]["distinct_plans"] == 1
+    assert cli.main(["explain", "small", *arguments, "--split", "test"]) == 2
+    assert "has no" in capsys.readouterr().err
 
 
 def test_the_preparation_is_found_again(small_sweep: Sweep) -> None:

@@ -20,7 +20,7 @@ from runtime_pruning.frontier import OperatingPoint, Record, derive, write_recor
 from runtime_pruning.frontier.dominance import Reference, hypervolume, losses_of, pareto_mask
 from runtime_pruning.tracking import glossary
 from runtime_pruning.tracking.mlflow_store import FrontierTracker
-from runtime_pruning.tracking.rebuild import rebuild, rebuild_test_record
+from runtime_pruning.tracking.rebuild import load_record, rebuild
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader")
 
@@ -186,7 +186,7 @@ def test_the_test_split_is_added_once(
     assert run.data.metrics["test_accuracy"] == expected.accuracy
     assert run.data.metrics["test_macs_per_image"] == expected.macs_per_image
     assert run.data.metrics["accuracy"] == point.accuracy
-    assert rebuild_test_record(uri, run) == test_record
+    assert load_record(MlflowClient(uri), run, "test") == test_record
     assert rebuild(uri, "s1") == [(point, record)]
 
 

@@ -8,6 +8,7 @@ traceable by torch.fx; sites, stages and costs are derived from it elsewhere.
 from runtime_pruning.backbones import digits_cnn as _digits_cnn
 from runtime_pruning.backbones import mcifarnet as _mcifarnet
 from runtime_pruning.backbones import resnet_cifar as _resnet_cifar
+from runtime_pruning.backbones import rnp_networks as _rnp_networks
 from runtime_pruning.backbones import torchvision_models as _torchvision_models
 from runtime_pruning.backbones import vgg_cifar as _vgg_cifar
 from runtime_pruning.backbones.catalogue import (
@@ -32,4 +33,11 @@ __all__ = [
 ]
 
 # Importing a family registers its members.
-_FAMILIES = (_digits_cnn, _mcifarnet, _resnet_cifar, _torchvision_models, _vgg_cifar)
+_FAMILIES = (
+    _digits_cnn,
+    _mcifarnet,
+    _resnet_cifar,
+    _rnp_networks,
+    _torchvision_models,
+    _vgg_cifar,
+)

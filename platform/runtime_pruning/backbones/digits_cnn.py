@@ -5,10 +5,11 @@ from collections import OrderedDict
 from torch import nn
 
 from runtime_pruning.backbones.catalogue import register
-from runtime_pruning.backbones.layers import Normalise
+from runtime_pruning.backbones.layers import Normalise, conv_stack
 
 PIXEL_MEAN = 0.305  # of the digits, in [0, 1]
 PIXEL_STD = 0.376
+WIDTHS = (8, 16, 16, 32)
 
 
 @register("digits-cnn")
@@ -22,14 +23,8 @@ def digits_cnn(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Mod
     channels = image_shape[0]
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["normalise"] = Normalise([PIXEL_MEAN] * channels, [PIXEL_STD] * channels)
-    for index, width in enumerate((8, 16, 16, 32), start=1):
-        layers[f"conv{index}"] = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-        layers[f"bn{index}"] = nn.BatchNorm2d(width)
-        layers[f"relu{index}"] = nn.ReLU()
-        if index in (2, 4):
-            layers[f"pool{index}"] = nn.MaxPool2d(2)
-        channels = width
+    layers.update(conv_stack(channels, WIDTHS, pools=(2, 4)))
     layers["average"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
-    layers["linear"] = nn.Linear(channels, num_classes)
+    layers["linear"] = nn.Linear(WIDTHS[-1], num_classes)
     return nn.Sequential(layers)

@@ -3,6 +3,7 @@
 Dimensions: B images, C and D channels, H W pixels.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -74,3 +75,24 @@ class SubsampleShortcut(nn.Module):
     def extra_repr(self) -> str:
         """Return the channel counts, for ``print``."""
         return f"{self.in_planes}, {self.planes}"
+
+
+def conv_stack(
+    channels: int, widths: Sequence[int], *, pools: Sequence[int]
+) -> "OrderedDict[str, nn.Module]":
+    """Return 3x3 convolutions with padding, each followed by batch norm and ReLU.
+
+    Args:
+        channels: of the input.
+        widths: output channels of each convolution, which are numbered from 1.
+        pools: numbers of those that a 2x2 max-pool follows.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for index, width in enumerate(widths, start=1):
+        layers[f"conv{index}"] = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        layers[f"bn{index}"] = nn.BatchNorm2d(width)
+        layers[f"relu{index}"] = nn.ReLU()
+        if index in pools:
+            layers[f"pool{index}"] = nn.MaxPool2d(2)
+        channels = width
+    return layers

@@ -6,8 +6,11 @@ once). A third party names its loader under the entry-point group ``runtime_prun
 """
 
 from runtime_pruning.datasets import cifar10 as _cifar10
+from runtime_pruning.datasets import cifar100 as _cifar100
 from runtime_pruning.datasets import digits as _digits
+from runtime_pruning.datasets import image_folder as _image_folder
 from runtime_pruning.datasets.catalogue import DATA_ENV, DatasetLoader, get, load, names, register
+from runtime_pruning.datasets.images import LazyImages
 from runtime_pruning.datasets.splits import (
     DatasetInfo,
     HeldOutSplit,
@@ -26,6 +29,7 @@ __all__ = [
     "DatasetLoader",
     "HeldOutSplit",
     "ImageDataset",
+    "LazyImages",
     "PolicySplit",
     "Split",
     "TestSplit",
@@ -40,4 +44,4 @@ __all__ = [
 ]
 
 # Importing a module registers its dataset.
-_BUILT_IN = (_cifar10, _digits)
+_BUILT_IN = (_cifar10, _cifar100, _digits, _image_folder)

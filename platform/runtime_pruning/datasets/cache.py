@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -41,19 +41,25 @@ def cached_table(
         if table.schema.equals(schema):
             return table
     table = make()
-    with contextlib.suppress(OSError):
-        _write(table, path)
+    with (
+        contextlib.suppress(OSError),
+        replacing(path) as unfinished,
+        pa.OSFile(str(unfinished), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
+        writer.write_table(table)
     return table
 
 
-def _write(table: pa.Table, path: Path) -> None:
-    """Write an Arrow file in one move, so that no reader sees half of it."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a file to write that takes the place of ``path`` in one move, or never does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, unfinished = tempfile.mkstemp(dir=path.parent, suffix=".unfinished")
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".unfinished")
     os.close(handle)
+    unfinished = Path(name)
     try:
-        with pa.OSFile(unfinished, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        os.replace(unfinished, path)
+        yield unfinished
+        unfinished.replace(path)
     finally:
-        Path(unfinished).unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from runtime_pruning.datasets.catalogue import register
+from runtime_pruning.datasets.cutting import SPLIT_SEED, stratified_order
 from runtime_pruning.datasets.splits import (
     DatasetInfo,
     ImageDataset,
-    Int64Array,
     PolicySplit,
     TestSplit,
     TrainingSplit,
@@ -20,7 +20,6 @@ from runtime_pruning.datasets.splits import (
 
 INFO = DatasetInfo("digits", tuple("0123456789"), (1, 8, 8))
 SIZES = (897, 250, 300, 350)  # training, policy, validation, test
-SPLIT_SEED = 0
 INK_LEVELS = 16  # the source's pixels are 0 to 16
 
 
@@ -44,17 +43,3 @@ def load_digits(data_dir: Path | None = None) -> ImageDataset:
         ValidationSplit.from_arrays(INFO, *validation),
         TestSplit.from_arrays(INFO, *test),
     )
-
-
-def stratified_order(labels_N: Int64Array, *, seed: int) -> Int64Array:
-    """Return an order of the rows of which each stretch holds all classes in proportion.
-
-    The images of a class are shuffled, then spread evenly over the whole order: the i-th of n
-    stands at (i + 1/2) / n of it.
-    """
-    random = np.random.RandomState(seed)  # the legacy stream is frozen, so splits never move
-    place_N = np.empty(len(labels_N))
-    for label in np.unique(labels_N):
-        rows = random.permutation(np.flatnonzero(labels_N == label))
-        place_N[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
-    return np.lexsort((labels_N, place_N)).astype(np.int64)

@@ -5,14 +5,14 @@ Dimensions: N images, C channels, H W pixels.
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from runtime_pruning.datasets.splits import UInt8Array
+from runtime_pruning.datasets.images import UInt8Array
+from runtime_pruning.datasets.threads import spread
 from runtime_pruning.errors import DataError
 
 CHUNK = 512  # images that one thread decodes between two ticks of the bar
@@ -37,20 +37,13 @@ def decode_pngs(
         DataError: an image is no PNG or has another shape; the message gives its row.
     """
     images_NCHW = np.empty((len(pngs), *image_shape), np.uint8)
-    chunks = [range(start, min(start + CHUNK, len(pngs))) for start in range(0, len(pngs), CHUNK)]
-    workers = threads or _usable_cores()
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(pngs), desc=f"Decoding {what}", unit="image", disable=None) as bar,
-    ):
-        jobs = [pool.submit(_decode_rows, pngs, rows, images_NCHW, what) for rows in chunks]
-        try:
-            for rows, job in zip(chunks, jobs, strict=True):
-                job.result()
-                bar.update(len(rows))
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+
+    def decode(rows: range) -> None:
+        _decode_rows(pngs, rows, images_NCHW, what)
+
+    with tqdm(total=len(pngs), desc=f"Decoding {what}", unit="image", disable=None) as bar:
+        for rows in spread(len(pngs), decode, threads=threads or _usable_cores(), chunk=CHUNK):
+            bar.update(len(rows))
     return images_NCHW
 
 

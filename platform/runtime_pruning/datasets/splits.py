@@ -4,21 +4,21 @@ Dimensions: N images of a split, C channels, H W pixels.
 
 A split pickles (protocol 5) into a few hundred bytes and three raw buffers. Ray's object store
 keeps the buffers in shared memory: all workers of a node read the same pages, and none owns a copy.
+Where the images are too many for memory they are `LazyImages`, and only their addresses travel.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pruning_envs import Images
+from runtime_pruning.datasets.images import Int64Array, LazyImages
 from runtime_pruning.errors import DataError
-
-Int64Array = npt.NDArray[np.int64]
-UInt8Array = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,13 @@ class DatasetInfo:
         name: the name that the dataset is loaded by.
         classes: class names; label k is the k-th.
         image_shape: (C, H, W) of each image.
+        content: a hash of what the images are, empty where the name says it all.
     """
 
     name: str
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
+    content: str = ""
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
@@ -53,22 +55,32 @@ class DatasetInfo:
             [("id", pa.int64()), ("image", pa.binary(self.pixels)), ("label", pa.int64())]
         )
 
+    @property
+    def label_schema(self) -> pa.Schema:
+        """Columns of the table of a split whose images are not held in memory: id, label."""
+        return self.schema.remove(self.schema.get_field_index("image"))
+
 
 class Split:
     """Images with labels, of which the use is fixed by the subclass.
 
     Args:
         info: what the dataset is.
-        table: of the schema ``info.schema``, one row per image, without nulls.
+        table: of the schema ``info.schema``, one row per image, without nulls; of the schema
+            ``info.label_schema`` where ``images`` are given.
+        images: the pixels, where the table does not hold them.
 
     Raises:
         DataError: the table is of another form, is empty, or a label names no class.
     """
 
-    def __init__(self, info: DatasetInfo, table: pa.Table) -> None:
-        if not table.schema.equals(info.schema):
+    def __init__(
+        self, info: DatasetInfo, table: pa.Table, images: LazyImages | None = None
+    ) -> None:
+        schema = info.schema if images is None else info.label_schema
+        if not table.schema.equals(schema):
             raise DataError(
-                f"A split of {info.name!r} must have the columns {_one_line(info.schema)}, "
+                f"A split of {info.name!r} must have the columns {_one_line(schema)}, "
                 f"but got {_one_line(table.schema)}."
             )
         if table.num_rows == 0:
@@ -76,15 +88,18 @@ class Split:
         self.info = info
         self.table = table.combine_chunks()
         self.ids_N: Int64Array = _view(self.table["id"], np.int64, ())
-        self.images_NCHW: UInt8Array = _view(self.table["image"], np.uint8, info.image_shape)
+        self.images_NCHW: Images = (
+            _view(self.table["image"], np.uint8, info.image_shape) if images is None else images
+        )
         self.labels_N: Int64Array = _view(self.table["label"], np.int64, ())
         _check_labels(info, self.labels_N)
+        _check_images(info, self.images_NCHW, len(self))
 
     @classmethod
     def from_arrays(
         cls,
         info: DatasetInfo,
-        images: npt.ArrayLike,
+        images: npt.ArrayLike | LazyImages,
         labels: npt.ArrayLike,
         ids: npt.ArrayLike | None = None,
     ) -> Self:
@@ -92,34 +107,31 @@ class Split:
 
         Args:
             info: what the dataset is.
-            images: uint8, shape (N, C, H, W).
+            images: uint8, shape (N, C, H, W), in memory or not.
             labels: integers in [0, classes), shape (N,).
             ids: integers that name the images, unique in the whole dataset; 0 to N - 1 by default.
 
         Raises:
             DataError: a wrong type or shape.
         """
-        images_NCHW = np.asarray(images)
-        is_batch = images_NCHW.ndim == 4 and images_NCHW.shape[1:] == info.image_shape
-        if images_NCHW.dtype != np.uint8 or not is_batch:
-            raise DataError(
-                f"Images of {info.name!r} must be uint8 of shape (N, C, H, W) with (C, H, W) = "
-                f"{info.image_shape}, "
-                f"but got {images_NCHW.dtype} of shape {images_NCHW.shape}."
-            )
-        count = len(images_NCHW)
+        images_NCHW: Images = images if isinstance(images, LazyImages) else np.asarray(images)
+        count = len(images_NCHW) if images_NCHW.ndim else 0
+        _check_images(info, images_NCHW, count)
         labels_N = _int64_column("labels", labels, count)
         ids_N = _int64_column("ids", np.arange(count) if ids is None else ids, count)
-        return cls(info, _table(info, ids_N, images_NCHW, labels_N))
+        return _restore(cls, info, ids_N, images_NCHW, labels_N)
 
     def take(self, indices: npt.ArrayLike) -> Self:
         """Return a split of the rows at ``indices`` (integers, any order), copied.
+
+        Images that are not in memory stay where they are.
 
         Raises:
             IndexError: an index outside ``[0, len)``.
         """
         rows = np.asarray(indices, dtype=np.int64)
-        return type(self)(self.info, self.table.take(pa.array(rows)))
+        table = self.table.take(pa.array(rows))
+        return type(self)(self.info, table, self._lazy_images(rows))
 
     def head(self, n: int) -> Self:
         """Return the first ``n`` images, or all where there are fewer; nothing is copied.
@@ -129,7 +141,13 @@ class Split:
         """
         if n < 1:
             raise DataError(f"`n >= 1` must hold for the head of a split, but got {n}.")
-        return type(self)(self.info, self.table.slice(0, n))
+        table = self.table.slice(0, n)
+        return type(self)(self.info, table, self._lazy_images(np.arange(len(table))))
+
+    def _lazy_images(self, rows: Int64Array) -> LazyImages | None:
+        """Return the images at ``rows`` where they are not in the table."""
+        images = self.images_NCHW
+        return images.take(rows) if isinstance(images, LazyImages) else None
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -140,6 +158,9 @@ class Split:
     def __reduce__(self) -> tuple[Any, ...]:
         # numpy hands over its memory out-of-band, and only the rows of a slice, not its parent's.
         return _restore, (type(self), self.info, self.ids_N, self.images_NCHW, self.labels_N)
+
+
+S = TypeVar("S", bound=Split)
 
 
 class TrainingSplit(Split):
@@ -198,27 +219,22 @@ class ImageDataset:
 
 
 def _restore(
-    kind: type[Split],
-    info: DatasetInfo,
-    ids_N: Int64Array,
-    images_NCHW: UInt8Array,
-    labels_N: Int64Array,
-) -> Split:
-    """Rebuild a split over the memory that its arrays arrived in."""
-    return kind(info, _table(info, ids_N, images_NCHW, labels_N))
+    kind: type[S], info: DatasetInfo, ids_N: Int64Array, images_NCHW: Images, labels_N: Int64Array
+) -> S:
+    """Build a split over the memory that its arrays arrived in."""
+    if isinstance(images_NCHW, LazyImages):
+        return kind(info, _table(info.label_schema, ids_N, labels_N), images_NCHW)
+    pixels = np.ascontiguousarray(images_NCHW)
+    return kind(info, _table(info.schema, ids_N, pixels, labels_N))
 
 
-def _table(
-    info: DatasetInfo, ids_N: Int64Array, images_NCHW: UInt8Array, labels_N: Int64Array
-) -> pa.Table:
-    """Wrap arrays in an Arrow table, without a copy where they are contiguous."""
-    count = len(ids_N)
-    images = np.ascontiguousarray(images_NCHW)
-    columns = [
-        pa.Array.from_buffers(kind, count, [None, pa.py_buffer(memory)])
-        for kind, memory in zip(info.schema.types, (ids_N, images, labels_N), strict=True)
+def _table(schema: pa.Schema, *columns: npt.NDArray[Any]) -> pa.Table:
+    """Wrap contiguous arrays in an Arrow table, without a copy."""
+    arrays = [
+        pa.Array.from_buffers(kind, len(column), [None, pa.py_buffer(column)])
+        for kind, column in zip(schema.types, columns, strict=True)
     ]
-    return pa.Table.from_arrays(columns, schema=info.schema)
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _view(column: pa.ChunkedArray, dtype: npt.DTypeLike, shape: Sequence[int]) -> npt.NDArray[Any]:
@@ -243,6 +259,17 @@ def _int64_column(name: str, values: npt.ArrayLike, count: int) -> Int64Array:
             f"but got {array.dtype} of shape {array.shape}."
         )
     return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def _check_images(info: DatasetInfo, images_NCHW: Images, count: int) -> None:
+    """Raise where the images are of another type, shape or number."""
+    is_batch = images_NCHW.ndim == 4 and images_NCHW.shape == (count, *info.image_shape)
+    if images_NCHW.dtype != np.uint8 or not is_batch:
+        raise DataError(
+            f"Images of {info.name!r} must be uint8 of shape (N, C, H, W) with (C, H, W) = "
+            f"{info.image_shape}, "
+            f"but got {images_NCHW.dtype} of shape {images_NCHW.shape}."
+        )
 
 
 def _check_labels(info: DatasetInfo, labels_N: Int64Array) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from runtime_pruning.datasets.splits import UInt8Array
+from runtime_pruning.datasets.images import UInt8Array
 from runtime_pruning.errors import DataError
 
 

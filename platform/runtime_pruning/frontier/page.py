@@ -15,6 +15,7 @@ def draw_page(summary: FrontierSummary, path: Path, *, dense_accuracy: float | N
     _add_front(figure, summary)
     for method, look in style.looks(summary).items():
         _add_points(figure, summary, method, look)
+    _add_verdicts(figure, summary)
     _add_dense(figure, summary, dense_accuracy)
     _dress(figure, summary, dense_accuracy)
     config = {"displaylogo": False, "responsive": True}
@@ -48,7 +49,8 @@ def _add_points(figure: go.Figure, summary: FrontierSummary, method: str, look: 
     points = [summary.points[p] for p in chosen]
     fills = [look.colour if summary.on_front_P[p] else "white" for p in chosen]
     hover = [
-        f"{style.label(summary.points[p])}<br>on the front in "
+        f"{style.label(summary.points[p], summary.proof_of(summary.points[p]))}"
+        "<br>on the front in "
         f"{summary.probability_P[p]:.0%} of redraws<extra></extra>"
         for p in chosen
     ]
@@ -75,6 +77,20 @@ def _add_points(figure: go.Figure, summary: FrontierSummary, method: str, look: 
     )
 
 
+def _add_verdicts(figure: go.Figure, summary: FrontierSummary) -> None:
+    """Ring the points whose decisions depend on the image; cross those whose decisions do not."""
+    for verdict, points in style.tried(summary).items():
+        words, _, symbol = style.VERDICTS[verdict]
+        figure.add_scatter(
+            x=[point.executed_macs_per_image for point in points],
+            y=[point.accuracy for point in points],
+            mode="markers",
+            name=words,
+            marker={"symbol": symbol, "size": 19, "color": style.INK, "line": {"width": 2}},
+            hoverinfo="skip",
+        )
+
+
 def _add_dense(figure: go.Figure, summary: FrontierSummary, dense_accuracy: float | None) -> None:
     """Mark the cost of the dense network, and the network itself if it was measured."""
     dense_macs = summary.points[0].dense_macs
@@ -83,16 +99,16 @@ def _add_dense(figure: go.Figure, summary: FrontierSummary, dense_accuracy: floa
     if dense_accuracy is None:
         return
     figure.add_hline(y=dense_accuracy, line=line, layer="below")
+    told = f"accuracy {100 * dense_accuracy:.2f} %<br>{dense_macs / 1e6:.3f} M MACs"
+    if summary.dense is not None:
+        told = style.label(summary.dense)
     figure.add_scatter(
         x=[dense_macs],
         y=[dense_accuracy],
         mode="markers",
         name="dense network",
         marker={"symbol": "star", "size": 17, "color": style.INK},
-        hovertemplate=(
-            f"<b>dense network</b><br>accuracy {100 * dense_accuracy:.2f} %<br>"
-            f"{dense_macs / 1e6:.3f} M MACs<extra></extra>"
-        ),
+        hovertemplate=f"<b>dense network</b><br>{told}<extra></extra>",
     )
 
 

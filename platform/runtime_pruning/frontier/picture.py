@@ -22,6 +22,7 @@ def draw_picture(summary: FrontierSummary, path: Path, *, dense_accuracy: float 
     axes = figure.add_subplot()
     _draw_front(axes, summary)
     _draw_points(axes, summary)
+    _draw_verdicts(axes, summary)
     _draw_dense(axes, summary, dense_accuracy)
     _dress(axes, summary, dense_accuracy)
     figure.savefig(path)
@@ -55,6 +56,23 @@ def _draw_points(axes: Any, summary: FrontierSummary) -> None:
         axes.scatter(macs[off], accuracy[off], facecolors="white", zorder=3, **shape)
         axes.scatter(
             macs[on], accuracy[on], facecolors=look.colour, zorder=4, label=method, **shape
+        )
+
+
+def _draw_verdicts(axes: Any, summary: FrontierSummary) -> None:
+    """Ring the points whose decisions depend on the image; cross those whose decisions do not."""
+    for verdict, points in style.tried(summary).items():
+        words, marker, _ = style.VERDICTS[verdict]
+        ring = {"facecolors": "none", "edgecolors": style.INK, "s": 150}
+        look = ring if verdict == "dynamic" else {"color": style.INK, "s": 60}
+        axes.scatter(
+            [point.executed_macs_per_image for point in points],
+            [point.accuracy for point in points],
+            marker=marker,
+            linewidths=1.2,
+            zorder=6,
+            label=words,
+            **look,
         )
 
 

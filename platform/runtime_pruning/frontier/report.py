@@ -1,48 +1,71 @@
 """The frontier as a reader sees it: an interactive page, a picture, a table.
 
-All three are functions of a :class:`~runtime_pruning.frontier.summary.FrontierSummary` alone.
+All three are functions of a :class:`~runtime_pruning.frontier.summary.FrontierSummary`; whoever has
+points and their evidence gets it and them from :func:`draw_report`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from runtime_pruning.frontier.dominance import Reference
 from runtime_pruning.frontier.page import draw_page
 from runtime_pruning.frontier.picture import draw_picture
 from runtime_pruning.frontier.points import OperatingPoint
-from runtime_pruning.frontier.summary import FrontierSummary
+from runtime_pruning.frontier.proof import Proof, Proofs
+from runtime_pruning.frontier.style import gain_text
+from runtime_pruning.frontier.summary import FrontierSummary, summarise
+from runtime_pruning.frontier.uncertainty import Evidence
+from runtime_pruning.tracking.glossary import PAGE, PICTURE, TABLE
 
 
-class ReportFiles(NamedTuple):
-    """Where a report was written."""
+class Report(NamedTuple):
+    """What was drawn, and where it was written."""
 
+    summary: FrontierSummary
     page: Path
     picture: Path
     table: Path
 
 
-def write_report(
-    summary: FrontierSummary, folder: Path, *, dense_accuracy: float | None = None
-) -> ReportFiles:
-    """Write ``frontier.html`` (works offline), ``frontier.png`` and ``frontier.md``.
+def draw_report(
+    measured: Iterable[tuple[OperatingPoint, Evidence]],
+    folder: Path,
+    *,
+    reference: Reference,
+    proofs: Proofs | None = None,
+    dense_accuracy: float | None = None,
+) -> Report:
+    """Summarise points; write ``frontier.html`` (works offline), ``.png`` and ``.md``.
 
     Args:
-        summary: what to show.
+        measured: points of one frontier with what the bootstrap needs of their records.
         folder: where to; created if absent.
-        dense_accuracy: of the unpruned network on the same images, drawn as a reference.
+        reference: corner of the hypervolume.
+        proofs: by point id.
+        dense_accuracy: of the unpruned network, where it is known and not among the points yet.
+
+    Raises:
+        DataError: no points, or points that may not share a frontier.
     """
+    points, evidence = [*zip(*measured, strict=True)] or ((), ())
+    summary = summarise(points, evidence, reference=reference, proofs=proofs)
+    if summary.dense is not None:
+        dense_accuracy = summary.dense.accuracy
     folder.mkdir(parents=True, exist_ok=True)
-    files = ReportFiles(folder / "frontier.html", folder / "frontier.png", folder / "frontier.md")
-    draw_page(summary, files.page, dense_accuracy=dense_accuracy)
-    draw_picture(summary, files.picture, dense_accuracy=dense_accuracy)
-    files.table.write_text(markdown_table(summary) + "\n")
-    return files
+    drawn = Report(summary, folder / PAGE, folder / PICTURE, folder / TABLE)
+    draw_page(summary, drawn.page, dense_accuracy=dense_accuracy)
+    draw_picture(summary, drawn.picture, dense_accuracy=dense_accuracy)
+    drawn.table.write_text(markdown_table(summary) + "\n")
+    return drawn
 
 
 def markdown_table(
     summary: FrontierSummary, *, front_only: bool = False, limit: int | None = None
 ) -> str:
     """Return the points as a Markdown table, cheapest first, those on the front in bold.
+
+    Three columns say what points that were tried gain over their controls, if any was.
 
     Args:
         summary: what to show.
@@ -51,13 +74,15 @@ def markdown_table(
     """
     level = f"{summary.level:.0%}"
     header = ["method", "groups", "penalty", f"accuracy ({level})", "MACs", "of dense", "P(front)"]
+    header += ["over fixed widths", "over shuffled", "verdict"] if summary.proofs else []
     rows = [
         _row(summary, p)
         for p in range(len(summary.points))
         if summary.on_front_P[p] or not front_only
     ]
     shown = rows if limit is None else rows[:limit]
-    lines = [_line(header), _line(["---"] * 3 + ["---:"] * 4), *(_line(row) for row in shown)]
+    rule = ["---"] * 3 + ["---:"] * (len(header) - 3)
+    lines = [_line(header), _line(rule), *(_line(row) for row in shown)]
     if len(shown) < len(rows):
         lines += ["", f"and {len(rows) - len(shown)} more."]
     return "\n".join(lines)
@@ -76,7 +101,16 @@ def _row(summary: FrontierSummary, p: int) -> list[str]:
         f"{100 * point.macs_fraction:.1f} %",
         f"{summary.probability_P[p]:.2f}",
     ]
-    return [f"**{cell}**" for cell in cells] if summary.on_front_P[p] else cells
+    if summary.proofs:
+        cells += _proof_cells(summary.proof_of(point))
+    return [cell and f"**{cell}**" for cell in cells] if summary.on_front_P[p] else cells
+
+
+def _proof_cells(proof: Proof | None) -> list[str]:
+    """Return gains and verdict; nothing for a point that was not tried."""
+    if proof is None:
+        return [""] * 3
+    return [gain_text(proof.fixed), gain_text(proof.shuffled), proof.verdict]
 
 
 def penalty_text(point: OperatingPoint) -> str:

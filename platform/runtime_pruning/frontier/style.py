@@ -10,12 +10,16 @@ import numpy as np
 
 from runtime_pruning.frontier.dominance import Doubles
 from runtime_pruning.frontier.points import OperatingPoint
-from runtime_pruning.frontier.summary import FrontierSummary
+from runtime_pruning.frontier.proof import Advantage, Proof, Verdict
+from runtime_pruning.frontier.summary import DENSE, FrontierSummary
 
 INK = "#222222"
 FAINT = "#6b6b6b"
 FRONT = "#222222"
 BAND = "rgba(34,34,34,0.14)"
+BAR = "#56B4E9"
+YES = "#009E73"
+NO = "#D55E00"
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
@@ -38,12 +42,37 @@ _SHAPES = (
 
 
 def looks(summary: FrontierSummary) -> dict[str, Look]:
-    """Return a look per method, in order of name, so that it does not change with new points."""
-    methods = sorted({point.method for point in summary.points})
+    """Return a look per method, in order of name, so that it does not change with new points.
+
+    The dense network has none: it is a star.
+    """
+    methods = sorted({point.method for point in summary.points} - {DENSE})
     return {
         method: Look(_COLOURS[m % len(_COLOURS)], *_SHAPES[m % len(_SHAPES)])
         for m, method in enumerate(methods)
     }
+
+
+# What is laid over the points of each verdict: words, matplotlib's marker, plotly's symbol.
+VERDICTS: dict[Verdict, tuple[str, str, str]] = {
+    "dynamic": ("decisions depend on the image", "o", "circle-open"),
+    "static": ("not shown to beat its controls: static", "x", "x-thin-open"),
+}
+
+
+def tried(summary: FrontierSummary) -> dict[Verdict, list[OperatingPoint]]:
+    """Return the points of each verdict, verdicts without points left out."""
+    found: dict[Verdict, list[OperatingPoint]] = {}
+    for verdict in VERDICTS:
+        points = [p for p in summary.points if _verdict(summary, p) == verdict]
+        if points:
+            found[verdict] = points
+    return found
+
+
+def _verdict(summary: FrontierSummary, point: OperatingPoint) -> Verdict | None:
+    proof = summary.proof_of(point)
+    return None if proof is None else proof.verdict
 
 
 class Words(NamedTuple):
@@ -104,10 +133,23 @@ def frame(summary: FrontierSummary, dense_accuracy: float | None) -> Frame:
     return Frame((0.0, 1.06 * dearest), (bottom - margin, min(top + margin, 1.005)))
 
 
-def label(point: OperatingPoint) -> str:
+def gain_text(gain: Advantage) -> str:
+    """Return an advantage in points of accuracy, with its interval."""
+    return f"{100 * gain.value:+.2f} [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
+
+
+def label(point: OperatingPoint, proof: Proof | None = None) -> str:
     """Return a point's hover text in plotly's markup: what it is, what it costs, how to get it."""
     settings = "<br>".join(f"{k} = {v}" for k, v in sorted(point.config.items())) or "none"
     figures = point.figures
+    gains = ""
+    if proof is not None:
+        gains = (
+            f"<i>decisions</i> {proof.verdict}; points over<br>"
+            f"fixed widths {gain_text(proof.fixed)}<br>"
+            f"its plans shuffled {gain_text(proof.shuffled)}<br>"
+            f"random plans {gain_text(proof.random)}<br>"
+        )
     return (
         f"<b>{point.method}</b>, {point.groups} groups, seed {point.seed}<br>"
         f"accuracy {100 * point.accuracy:.2f} %<br>"
@@ -115,6 +157,6 @@ def label(point: OperatingPoint) -> str:
         f"{100 * point.macs_fraction:.1f} % of dense<br>"
         f"p50 {figures.executed_macs_p50 / 1e6:.3f} M, "
         f"p90 {figures.executed_macs_p90 / 1e6:.3f} M<br>"
-        f"<i>configuration</i><br>{settings}<br>"
+        f"{gains}<i>configuration</i><br>{settings}<br>"
         f"<i>point</i> {point.point_id}"
     )

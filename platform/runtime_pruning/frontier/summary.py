@@ -14,6 +14,7 @@ from runtime_pruning.frontier.dominance import (
     pareto_mask,
 )
 from runtime_pruning.frontier.points import OperatingPoint
+from runtime_pruning.frontier.proof import Proof, Proofs
 from runtime_pruning.frontier.records import Bools
 from runtime_pruning.frontier.uncertainty import (
     Evidence,
@@ -23,6 +24,9 @@ from runtime_pruning.frontier.uncertainty import (
     probability_on_front,
     resample,
 )
+
+# The method of the unpruned network's point, which every loss of accuracy refers to.
+DENSE = "dense"
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class FrontierSummary:
         hypervolume: area dominated, from the reference's corner.
         reference: that corner.
         level: coverage of the intervals.
+        proofs: whether decisions depend on the image, of the points that were tried for it.
     """
 
     points: tuple[OperatingPoint, ...]
@@ -48,6 +53,16 @@ class FrontierSummary:
     hypervolume: float
     reference: Reference
     level: float
+    proofs: Proofs = field(default_factory=dict)
+
+    @property
+    def dense(self) -> OperatingPoint | None:
+        """The unpruned network's point, if it is among them."""
+        return next((point for point in self.points if point.method == DENSE), None)
+
+    def proof_of(self, point: OperatingPoint) -> Proof | None:
+        """Return a point's proof, if it was tried for one."""
+        return self.proofs.get(point.point_id)
 
     @property
     def front(self) -> tuple[OperatingPoint, ...]:
@@ -61,6 +76,7 @@ def summarise(
     evidence: Sequence[Evidence],
     *,
     reference: Reference,
+    proofs: Proofs | None = None,
     replicates: int = 1000,
     level: float = 0.95,
     seed: int = 0,
@@ -71,6 +87,7 @@ def summarise(
         points: at least one, all of one backbone, dataset and split.
         evidence: of the same points, in the same order.
         reference: corner of the hypervolume.
+        proofs: by point id, of the same split; those of other points are left out.
         replicates: redraws of the images.
         level: coverage of the intervals.
         seed: of the redraws.
@@ -87,6 +104,7 @@ def summarise(
     redrawn = resample(
         [facts for _, facts in pairs], replicates=replicates, rng=np.random.default_rng(seed)
     )
+    known = proofs or {}
     losses_P2 = losses_of(ordered)
     on_front_P = pareto_mask(losses_P2)
     return FrontierSummary(
@@ -98,6 +116,7 @@ def summarise(
         hypervolume=hypervolume(losses_P2, reference.losses_K),
         reference=reference,
         level=level,
+        proofs={p.point_id: known[p.point_id] for p in ordered if p.point_id in known},
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from runtime_pruning.datasets import HeldOutSplit, to_float
+from runtime_pruning.datasets import HeldOutSplit, Split, to_float
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import Policy
 
@@ -30,7 +30,6 @@ class Measured:
     executed_macs_B: np.ndarray[Any, Any]
 
 
-@torch.inference_mode()
 def evaluate(
     network: PrunableNetwork, policy: Policy, split: HeldOutSplit, *, batch_size: int = 256
 ) -> Measured:
@@ -49,6 +48,14 @@ def evaluate(
         raise TypeError(
             f"A policy is measured on a held-out split only, but got a {type(split).__name__}."
         )
+    return judge(network, policy, split, batch_size=batch_size)
+
+
+@torch.inference_mode()
+def judge(
+    network: PrunableNetwork, policy: Policy, split: Split, *, batch_size: int = 256
+) -> Measured:
+    """Do what `evaluate` does on images of any split: for choosing, never for reporting."""
     network.eval()
     parts = list(_batches(network, policy, split, batch_size))
     columns = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -62,7 +69,7 @@ def evaluate(
 
 
 def _batches(
-    network: PrunableNetwork, policy: Policy, split: HeldOutSplit, batch_size: int
+    network: PrunableNetwork, policy: Policy, split: Split, batch_size: int
 ) -> Iterator[tuple[np.ndarray[Any, Any], ...]]:
     """Yield predictions, losses, channels and executed MACs batch by batch."""
     labels_N = torch.from_numpy(np.array(split.labels_N))

@@ -36,6 +36,8 @@ from runtime_pruning.network.policies import RandomPolicy
 from runtime_pruning.network.storing import save_tensors
 from runtime_pruning.network.training import TrainConfig, finetune, recalibrate_batch_norm
 
+SCALE_BATCH = 64  # images run at once to find alpha: photographs fill a GPU's memory
+
 
 @dataclass(frozen=True, kw_only=True)
 class RNPConfig:
@@ -233,11 +235,15 @@ def reward_scale(network: PrunableNetwork, split: PolicySplit, *, seed: int) -> 
     network.eval()
     some = split.head(min(len(split), 1024))
     policy = RandomPolicy(network.groups, len(network.sites), seed=seed)
-    images_BCHW = to_float(some.images_NCHW).to(next(network.parameters()).device)
-    logits_BK = network.execute(images_BCHW, policy, mode="masked").logits_BK.cpu()
-    labels_B = torch.from_numpy(np.array(some.labels_N))
-    loss = float(functional.cross_entropy(logits_BK, labels_B))
-    return 1.0 / max(loss, 1e-3)
+    labels_N = torch.from_numpy(np.array(some.labels_N))
+    device = next(network.parameters()).device
+    total = 0.0
+    for start in range(0, len(some), SCALE_BATCH):
+        part = slice(start, start + SCALE_BATCH)
+        images_BCHW = to_float(some.images_NCHW[part]).to(device)
+        logits_BK = network.execute(images_BCHW, policy, mode="masked").logits_BK.cpu()
+        total += float(functional.cross_entropy(logits_BK, labels_N[part], reduction="sum"))
+    return 1.0 / max(total / len(some), 1e-3)
 
 
 def train_agent(algorithm: PruningDQN, episodes: int) -> None:

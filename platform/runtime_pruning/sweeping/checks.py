@@ -50,7 +50,7 @@ def check_sweep(
         methods.get(control)
     backbones.get(sweep.backbone)
     check_settings(sweep, method)
-    data = datasets.load(sweep.dataset, data_dir)
+    data = datasets.load(sweep.dataset, data_dir, sweep.dataset_settings)
     backbone = backbones.create(
         sweep.backbone,
         num_classes=len(data.info.classes),

@@ -141,11 +141,44 @@ class ResourceConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProofConfig:
+    """How points are tried for whether their decisions depend on the image.
+
+    Attributes:
+        points: of the swept method, at most, those on the front first; 0 turns the proof off.
+        seeds: how often plans are shuffled, and drawn at random.
+        search_evaluations: fixed plans that are judged beyond the starting ones.
+        search_images: of the policy split, that judge a fixed plan.
+        calibration_batches: batches of 256 training images over which batch-norm statistics are
+            taken anew for a fixed plan; 0 leaves the policy's.
+        oracle_images: sample of held-out images for the upper bound; 0 leaves it out.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    points: int = 3
+    seeds: int = 3
+    search_evaluations: int = 32
+    search_images: int = 2000
+    calibration_batches: int = 4
+    oracle_images: int = 200
+
+    def __post_init__(self) -> None:
+        for name in ("points", "search_evaluations", "calibration_batches", "oracle_images"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name} >= 0` must hold, but got {getattr(self, name)}.")
+        for name in ("seeds", "search_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name} >= 1` must hold, but got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SweepConfig:
     """One sweep: a method on a backbone and a dataset, searched over a space.
 
     Attributes:
         backbone, dataset, method: registered names.
+        dataset_settings: of the dataset, such as ``image_size`` of ``image-folder``.
         controls: methods without a search that run once per group count beside the sweep.
         trials: how many configurations Optuna suggests.
         seed: of the search, the preparation and every trial.
@@ -160,6 +193,7 @@ class SweepConfig:
 
     backbone: str
     dataset: str
+    dataset_settings: dict[str, Any] = field(default_factory=dict)
     method: str = "rnp"
     controls: tuple[str, ...] = ("dense", "fixed-width")
     trials: int = 6
@@ -169,6 +203,7 @@ class SweepConfig:
     settings: dict[str, Any] = field(default_factory=dict)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     resources: ResourceConfig = field(default_factory=ResourceConfig)
+    proof: ProofConfig = field(default_factory=ProofConfig)
     eval_batch: int = 256
     held_out_limit: int | None = None
 

@@ -16,10 +16,8 @@ import ray
 from ray import tune
 from tqdm import tqdm
 
-from runtime_pruning.datasets import ImageDataset
-from runtime_pruning.deploy import read_bundle
 from runtime_pruning.errors import InterruptedSweepError
-from runtime_pruning.frontier.records import write_record
+from runtime_pruning.frontier.records import HeldOut
 from runtime_pruning.methods import Method
 from runtime_pruning.sweeping.callback import SweepCallback, listening
 from runtime_pruning.sweeping.checks import Material, method_config
@@ -27,9 +25,10 @@ from runtime_pruning.sweeping.cluster import alive_nodes, refuse_what_never_fits
 from runtime_pruning.sweeping.config import SweepConfig
 from runtime_pruning.sweeping.ledger import Ledger
 from runtime_pruning.sweeping.prepare import Prepared
+from runtime_pruning.sweeping.proving import examine, prove_point
 from runtime_pruning.sweeping.search import FrontierSearch, opening_points
-from runtime_pruning.sweeping.trial import ENDED, Shared, held_out, measure, run_control, run_trial
-from runtime_pruning.tracking.glossary import BUNDLE, TEST_RECORD
+from runtime_pruning.sweeping.trial import ENDED, Shared, run_control, run_trial
+from runtime_pruning.tracking.glossary import TEST_RECORD
 
 
 @dataclass(kw_only=True)
@@ -52,7 +51,10 @@ class Sweep:
     failures: list[str] = field(default_factory=list)
 
     def run(self) -> None:
-        """Run the controls and the trials, then the front's one reading of the test split."""
+        """Run the controls and the trials, then try the front's points, then sit the exam.
+
+        The exam is the only reading of the test split: of the front, and of its points' controls.
+        """
         env_runners = self._env_runners()
         refuse_what_never_fits(self.sweep.resources, env_runners, alive_nodes())
         shared = Shared(
@@ -63,7 +65,11 @@ class Sweep:
         )
         self._run_controls(shared)
         self._run_trials(shared, env_runners)
+        tried = self.ledger.defendants(self.sweep.method, self.sweep.proof.points)
+        self._try(tried, "validation", shared)
         self._sit_exam(shared)
+        examined = set(self.ledger.examinees())
+        self._try([folder for folder in tried if folder in examined], "test", shared)
 
     @property
     def sweep(self) -> SweepConfig:
@@ -159,8 +165,22 @@ class Sweep:
             ),
         )
 
+    def _try(self, folders: list[Path], split: HeldOut, shared: Shared) -> None:
+        """Hold points against their controls: do their decisions depend on the image?"""
+        dense = self.ledger.dense_folder()
+        running = [
+            ray.remote(num_cpus=1)(prove_point).remote(
+                folder, dense, split=split, sweep=self.sweep, data=shared.data
+            )
+            for folder in folders
+        ]
+        for done in tqdm(running, desc=f"Controls, {split}", unit="point", leave=False):
+            ray.get(done)
+        for folder in folders:
+            self.ledger.add_proof(folder, split)
+
     def _sit_exam(self, shared: Shared) -> None:
-        """Measure the front, and the dense network, on the test split: the only reading of it."""
+        """Measure the front, and the dense network, on the test split."""
         folders = self.ledger.examinees()
         running = [
             ray.remote(num_cpus=1)(examine).remote(folder, sweep=self.sweep, data=shared.data)
@@ -171,13 +191,6 @@ class Sweep:
             ray.get(done)
         for folder in folders:
             self.ledger.add_test(folder, folder / TEST_RECORD)
-
-
-def examine(folder: Path, *, sweep: SweepConfig, data: ImageDataset) -> None:
-    """Run a point's bundle on the test split; write the record beside the point's own."""
-    bundle = read_bundle(folder / BUNDLE)
-    record, _ = measure(bundle.network, bundle.policy, held_out(data.test, sweep), sweep.eval_batch)
-    write_record(record, folder / TEST_RECORD)
 
 
 def _has_ended(result: tune.Result) -> bool:

@@ -1,21 +1,24 @@
 """The driver's book of points: each one goes to MLflow and becomes a line on the terminal."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from runtime_pruning.frontier.dominance import losses_of, pareto_mask
 from runtime_pruning.frontier.points import OperatingPoint, figures_of
-from runtime_pruning.frontier.records import read_record
-from runtime_pruning.frontier.report import write_report
-from runtime_pruning.frontier.summary import summarise
+from runtime_pruning.frontier.proof import Controls, Proof, prove
+from runtime_pruning.frontier.records import HeldOut, read_record
+from runtime_pruning.frontier.report import draw_report
+from runtime_pruning.frontier.style import gain_text
+from runtime_pruning.frontier.summary import DENSE
 from runtime_pruning.frontier.uncertainty import Evidence
+from runtime_pruning.sweeping.proving import FOLDERS, RECORDS
 from runtime_pruning.sweeping.trial import read_point
 from runtime_pruning.tracking.glossary import BUNDLE, RECORD
 from runtime_pruning.tracking.mlflow_store import FrontierTracker
-
-DENSE = "dense"
 
 
 class Ledger:
@@ -32,6 +35,7 @@ class Ledger:
         self._folders: dict[str, Path] = {}
         self._trials: set[str] = set()
         self._test_accuracy: dict[str, float] = {}
+        self._proofs: dict[HeldOut, dict[str, Proof]] = {"validation": {}, "test": {}}
 
     def add(self, folder: Path) -> None:
         """Take in the point that a folder holds, unless it is known."""
@@ -54,34 +58,64 @@ class Ledger:
         figures = figures_of(read_record(record_path), point.dense_macs)
         self._test_accuracy[point.point_id] = figures.accuracy
 
+    def add_proof(self, folder: Path, split: HeldOut) -> None:
+        """Take in what a point's controls show on a split."""
+        point, path = read_point(folder), folder / RECORDS[split]
+        self._tracker.log_dynamics(point, path, folder / FOLDERS[split])
+        proof = prove(read_record(path), Controls.read(folder / FOLDERS[split]))
+        self._proofs[split][point.point_id] = proof
+        tqdm.write(
+            f"{describe(point)}, {split}: {proof.verdict}; points over fixed widths "
+            f"{gain_text(proof.fixed)}, over shuffled {gain_text(proof.shuffled)}"
+        )
+
+    def defendants(self, method: str, limit: int) -> list[Path]:
+        """Return the folders of the points whose decisions are tried, cheapest first.
+
+        Args:
+            method: whose points; those on the front come before those on the method's own front.
+            limit: at most so many, spread evenly over the cost.
+        """
+        own = [point for point in self._points.values() if point.method == method]
+        first = [point for point in self.front() if point.method == method]
+        rest = [point for point in front_of(own) if point not in first]
+        chosen = _spread(first, limit)
+        chosen += _spread(rest, limit - len(chosen))
+        cheapest_first = sorted(chosen, key=lambda point: point.macs_fraction)
+        return [self._folders[point.point_id] for point in cheapest_first]
+
+    def dense_folder(self) -> Path | None:
+        """Return the folder of the dense network's point, if it was measured."""
+        dense = [point for point in self._points.values() if point.method == DENSE]
+        return self._folders[dense[0].point_id] if dense else None
+
     def examinees(self) -> list[Path]:
         """Return the folders of the points whose test figures are reported, cheapest first."""
         return [self._folders[point.point_id] for point in self._reported()]
 
     def front(self) -> list[OperatingPoint]:
         """Return the points that no other beats on validation, cheapest first."""
-        points = list(self._points.values())
-        if not points:
-            return []
-        mask = pareto_mask(losses_of(points)).tolist()
-        on_front = [point for point, stays in zip(points, mask, strict=True) if stays]
-        return sorted(on_front, key=lambda point: point.macs_fraction)
+        return front_of(list(self._points.values()))
 
     def draw(self, folder: Path) -> Path:
         """Write page, picture and table of the frontier to a folder; return the page."""
-        points = list(self._points.values())
-        records = [read_record(self._folders[p.point_id] / RECORD) for p in points]
-        dense = [point.accuracy for point in points if point.method == DENSE]
-        summary = summarise(
-            points, [Evidence.of(record) for record in records], reference=self._tracker.reference
+        measured = (
+            (point, Evidence.of(read_record(self._folders[point_id] / RECORD)))
+            for point_id, point in self._points.items()
         )
-        return write_report(summary, folder, dense_accuracy=dense[0] if dense else None).page
+        drawn = draw_report(
+            measured,
+            folder,
+            reference=self._tracker.reference,
+            proofs=self._proofs["validation"],
+        )
+        return drawn.page
 
     def table(self) -> str:
         """Return the frontier and the dense network as a table for the terminal."""
         header = (
-            f"{'MACs':>8}  {'validation':>10}  {'test':>7}  method, groups, penalty\n"
-            f"{'of dense':>8}  {'accuracy':>10}  {'':>7}"
+            f"{'MACs':>8}  {'validation':>10}  {'test':>7}  {'decisions':<9}  "
+            f"method, groups, penalty\n{'of dense':>8}  {'accuracy':>10}"
         )
         return "\n".join([header, *(self._row(point) for point in self._reported())])
 
@@ -99,7 +133,9 @@ class Ledger:
         test = self._test_accuracy.get(point.point_id)
         shown = f"{test:7.2%}" if test is not None else f"{'':>7}"
         fraction, accuracy = f"{point.macs_fraction:8.1%}", f"{point.accuracy:10.2%}"
-        return f"{fraction}  {accuracy}  {shown}  {describe(point)}"
+        tried = {**self._proofs["validation"], **self._proofs["test"]}.get(point.point_id)
+        verdict = "" if tried is None else tried.verdict
+        return f"{fraction}  {accuracy}  {shown}  {verdict:<9}  {describe(point)}"
 
     def _line(self, point: OperatingPoint) -> str:
         front = "  on the front" if point in self.front() else ""
@@ -107,6 +143,23 @@ class Ledger:
             f"{point.accuracy:7.2%} at {point.macs_fraction:6.1%} of dense MACs  "
             f"{describe(point)}{front}"
         )
+
+
+def front_of(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
+    """Return the points that no other of them beats, cheapest first."""
+    if not points:
+        return []
+    mask = pareto_mask(losses_of(points)).tolist()
+    on_front = [point for point, stays in zip(points, mask, strict=True) if stays]
+    return sorted(on_front, key=lambda point: point.macs_fraction)
+
+
+def _spread(points: list[OperatingPoint], limit: int) -> list[OperatingPoint]:
+    """Return at most so many of the points, evenly over their order."""
+    if len(points) <= limit:
+        return points
+    places = np.linspace(0, len(points) - 1, limit).round().astype(int)
+    return [points[place] for place in places]
 
 
 def describe(point: OperatingPoint) -> str:

@@ -23,19 +23,9 @@ from runtime_pruning.network.grouping import order_channels
 from runtime_pruning.network.storing import save_tensors
 from runtime_pruning.network.training import train
 from runtime_pruning.sweeping.checks import Material
-from runtime_pruning.sweeping.config import PrepareConfig
 
-# Count changes to what preparation does with the same settings.
-DENSE_RECIPE = 3
-ANYWIDTH_RECIPE = 3
-# What the dense network does not depend on.
-ANYWIDTH_SETTINGS = (
-    "anywidth_epochs",
-    "anywidth_lr",
-    "random_plans",
-    "distillation",
-    "temperature",
-)
+# Counts changes to what preparation does with the same settings.
+RECIPE = 2
 
 Settings = dict[str, Any]
 Make: TypeAlias = Callable[[PrunableNetwork, Path], None]  # trains in place; a checkpoint's path
@@ -55,12 +45,14 @@ def prepare(material: Material, cache: Path) -> Prepared:
     An interrupted training goes on from its last epoch. Entries are keyed by the initial weights
     and every setting that made them, so nothing stale is ever found.
     """
+    use_gpu = material.sweep.resources.gpus > 0 and torch.cuda.is_available()
+    device = "cuda" if use_gpu else "cpu"
     dense, settings = copy.deepcopy(material.network), _dense_settings(material)
     make = partial(_pretrain, material=material)
-    _load_or_make(cache / "dense" / _key(settings), dense, settings, make)
+    _load_or_make(cache / "dense" / _key(settings), dense, settings, make, device)
     network, settings = copy.deepcopy(dense), _anywidth_settings(material)
     make = partial(_order_and_widen, material=material)
-    _load_or_make(cache / "anywidth" / _key(settings), network, settings, make)
+    _load_or_make(cache / "anywidth" / _key(settings), network, settings, make, device)
     return Prepared(dense=dense.eval(), network=network.eval(), key=_key(settings))
 
 
@@ -73,16 +65,11 @@ def _dense_settings(material: Material) -> Settings:
         "initial_weights": _weights_hash(material.network),
         "dataset": sweep.dataset if trained else None,
         "training_images": len(_images(material)) if trained else None,
-        "seed": sweep.seed if trained else None,
-        "prepare": _pretraining_settings(sweep.prepare) if trained else None,
+        "training": asdict(sweep.prepare.pretraining(seed=sweep.seed)) if trained else None,
         "torch": torch.__version__,
-        "recipe": DENSE_RECIPE,
+        "recipe": RECIPE,
+        **(_content(material) if trained else {}),
     }
-
-
-def _pretraining_settings(config: PrepareConfig) -> Settings:
-    """Return the settings that the dense network depends on."""
-    return {name: v for name, v in asdict(config).items() if name not in ANYWIDTH_SETTINGS}
 
 
 def _anywidth_settings(material: Material) -> Settings:
@@ -95,11 +82,17 @@ def _anywidth_settings(material: Material) -> Settings:
         "training_images": len(_images(material)),
         "groups": material.network.groups,
         "align": sweep.align,
-        "seed": sweep.seed,
-        "prepare": asdict(sweep.prepare),
+        "training": asdict(sweep.prepare.anywidth(seed=sweep.seed)),
         "torch": torch.__version__,
-        "recipe": ANYWIDTH_RECIPE,
+        "recipe": RECIPE,
+        **_content(material),
     }
+
+
+def _content(material: Material) -> Settings:
+    """Return what tells a dataset of the user's own from others of its name."""
+    content = material.data.info.content
+    return {"content": content} if content else {}
 
 
 def _key(settings: Settings) -> str:
@@ -143,12 +136,13 @@ def _load_or_make(
     network: PrunableNetwork,
     settings: Settings,
     make: Make,
+    device: str,
 ) -> None:
     """Load a folder's weights, after making them if need be: it appears whole or not at all."""
     if not (folder / "manifest.json").is_file():
         work = folder.with_suffix(".partial")
         work.mkdir(parents=True, exist_ok=True)
-        made = copy.deepcopy(network)
+        made = copy.deepcopy(network).to(device)
         make(made, work / "training.pt")
         save_tensors(made.backbone.state_dict(), work / "network.safetensors")
         (work / "manifest.json").write_text(json.dumps(settings, indent=2) + "\n")

@@ -121,6 +121,7 @@ def _params(material: Material, prepared: Prepared) -> dict[str, Any]:
     return {
         "backbone": sweep.backbone,
         "dataset": sweep.dataset,
+        "dataset_settings": sweep.dataset_settings,
         "method": sweep.method,
         "trials": sweep.trials,
         "seed": sweep.seed,

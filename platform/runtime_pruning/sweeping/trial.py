@@ -166,7 +166,7 @@ def trial_config(
 
 def run_trial(params: dict[str, Any], *, sweep: SweepConfig, sweep_id: str, shared: Shared) -> None:
     """Run one trial that Tune started, from its last point if it has been interrupted."""
-    _use_cores(sweep)
+    use_cores(sweep)
 
     reported: dict[str, Any] = {}
 
@@ -198,7 +198,7 @@ def run_control(
 
     Points that an interrupted run has completed are kept.
     """
-    _use_cores(sweep)
+    use_cores(sweep)
     done = sorted(folder.glob("point-*"))
 
     def emit(point: OperatingPoint, written: Path) -> None:
@@ -266,7 +266,7 @@ def _last_point(checkpoint: tune.Checkpoint | None) -> Iterator[Path | None]:
         yield Path(folder)
 
 
-def _use_cores(sweep: SweepConfig) -> None:
+def use_cores(sweep: SweepConfig) -> None:
     """Keep torch to the cores that the trial asked for, and to its GPUs."""
     torch.set_num_threads(max(1, int(sweep.resources.cpus)))
     if sweep.resources.gpus == 0:

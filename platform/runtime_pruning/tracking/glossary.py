@@ -55,6 +55,54 @@ FIGURES = (
     IMAGES,
 )
 
+_CONTROLS = {
+    "fixed": "the best fixed widths at equal executed MACs",
+    "shuffled": "the point's own plans, shuffled between images",
+    "random": "random plans with the same histogram at each site",
+}
+_ENDS = {"": "", "_low": " Lower end of the 95 % interval.", "_high": " Upper end of it."}
+ADVANTAGES = tuple(
+    Metric(f"advantage_{control}{end}", "of accuracy", "higher", f"Gain over {what}.{meaning}")
+    for control, what in _CONTROLS.items()
+    for end, meaning in _ENDS.items()
+)
+ORACLE_ACCURACY = Metric(
+    "oracle_accuracy", "0 to 1", "higher", "Of the cheapest right plans found, on a sample."
+)
+ORACLE_MACS_FRACTION = Metric(
+    "oracle_macs_fraction", "of dense MACs", "lower", "Of the cheapest right plans found."
+)
+ORACLE_POLICY_ACCURACY = Metric(
+    "oracle_policy_accuracy", "0 to 1", "higher", "Of the policy, on the oracle's sample."
+)
+ORACLE_POLICY_MACS_FRACTION = Metric(
+    "oracle_policy_macs_fraction", "of dense MACs", "lower", "Of the policy, on that sample."
+)
+UPPER_BOUND = (
+    ORACLE_ACCURACY,
+    ORACLE_MACS_FRACTION,
+    ORACLE_POLICY_ACCURACY,
+    ORACLE_POLICY_MACS_FRACTION,
+)
+DISTINCT_PLANS = Metric("distinct_plans", "plans", "neither", "1: the policy has collapsed.")
+COMMONEST_PLAN_SHARE = Metric(
+    "commonest_plan_share", "of images", "neither", "That get the most frequent plan."
+)
+PLAN_ENTROPY = Metric("plan_entropy", "bits", "neither", "How much plans vary between images.")
+INFORMATION = tuple(
+    Metric(f"{what}_{of}_information", "bits", "neither", f"Of the {of}, told by the {what}.")
+    for what in ("plan", "cost")
+    for of in ("class", "difficulty")
+)
+DYNAMICS_METRICS = (
+    *ADVANTAGES,
+    *UPPER_BOUND,
+    DISTINCT_PLANS,
+    COMMONEST_PLAN_SHARE,
+    PLAN_ENTROPY,
+    *INFORMATION,
+)
+
 DENSE_MACS = Metric("dense_macs", "MACs per image", "neither", "Of the unpruned backbone.")
 ENV_STEPS = Metric("env_steps", "steps", "lower", "Decisions that the agent learned from.")
 TRAIN_SECONDS = Metric("train_seconds", "s", "lower", "Wall time of training up to the point.")
@@ -68,7 +116,7 @@ POINTS_DONE = Metric("points_done", "points", "higher", "Operating points measur
 FRONT_SIZE = Metric("front_size", "points", "neither", "Operating points on the front.")
 SWEEP_METRICS = (HYPERVOLUME, POINTS_DONE, FRONT_SIZE)
 
-ALL_METRICS = (*FIGURES, DENSE_MACS, *EFFORT, *SWEEP_METRICS)
+ALL_METRICS = (*FIGURES, *DYNAMICS_METRICS, DENSE_MACS, *EFFORT, *SWEEP_METRICS)
 
 
 def latency(device: str, batch: int, quantile: Literal["p50", "p90", "p95", "p99"]) -> Metric:
@@ -86,6 +134,8 @@ POINT_ID = "frontier.point_id"
 ON_FRONT = "frontier.on_front"  # "true" or "false"
 METHOD = "frontier.method"
 TESTED = "frontier.tested"  # "true" once the test split was read
+VERDICT = "frontier.verdict"  # "dynamic" or "static", on validation
+TEST_VERDICT = "frontier.test_verdict"
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 
@@ -111,6 +161,14 @@ RECORD = "record.parquet"
 TEST_RECORD = "record-test.parquet"
 POINT = "point.json"
 BUNDLE = "bundle"
+DYNAMICS = "dynamics"  # a folder: what shows whether decisions depend on the image
+TEST_DYNAMICS = "dynamics-test"
+# Files of that folder, beside the records of the controls.
+CONTROLS_FILE = "controls.json"
+ORACLE = "oracle.parquet"
+DYNAMICS_FILE = "dynamics.json"
+DECISIONS = "decisions.png"
+GALLERY = "gallery.png"
 # Artifacts of a sweep.
 PAGE = "frontier.html"
 PICTURE = "frontier.png"

@@ -9,6 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +18,10 @@ from mlflow.exceptions import MlflowException
 from runtime_pruning.errors import DataError
 from runtime_pruning.frontier.dominance import Reference
 from runtime_pruning.frontier.points import OperatingPoint, figures_of
+from runtime_pruning.frontier.proof import Controls, prove
 from runtime_pruning.frontier.records import HeldOut, read_record
 from runtime_pruning.tracking import glossary, view
+from runtime_pruning.tracking.rebuild import dynamics_folder
 from runtime_pruning.tracking.spool import Event, Kind, Spool
 from runtime_pruning.tracking.storage import check_alive, locked
 from runtime_pruning.tracking.writer import EventWriter, point_key
@@ -116,6 +119,31 @@ class FrontierTracker:
         self._check_record(point, record_path, "test")
         payload = {"key": point_key(point), "dense_macs": point.dense_macs}
         self._log("test", point.point_id, payload, {glossary.TEST_RECORD: record_path})
+
+    def log_dynamics(self, point: OperatingPoint, record_path: Path, folder: Path) -> None:
+        """Add what a point's controls show on one split, once.
+
+        Args:
+            point: measured on the validation split.
+            record_path: of its policy, on the split in question.
+            folder: the records of the controls, with what was derived from them.
+
+        Raises:
+            DataError: a record is unreadable or of other images, ``dynamics.json`` says something
+                else than the records, or the point is another sweep's.
+        """
+        record = read_record(record_path)
+        self._check_record(point, record_path, record.split)
+        told = json.loads((folder / glossary.DYNAMICS_FILE).read_text())
+        if told["proof"] != asdict(prove(record, Controls.read(folder))):
+            raise DataError(f"Point {point.point_id} has gains that {folder} does not give.")
+        payload = {
+            "key": point_key(point),
+            "point_id": point.point_id,
+            "split": record.split,
+        }
+        files = {glossary.RECORD: record_path, dynamics_folder(record.split): folder}
+        self._log("dynamics", f"{point.point_id}-{record.split}", payload, files)
 
     def finish_trial(self, trial_key: str, status: Status = "FINISHED") -> None:
         """Close a trial's run."""

@@ -11,12 +11,13 @@ from mlflow.entities import Run
 from runtime_pruning.errors import UserError
 from runtime_pruning.frontier.dominance import Reference, hypervolume, losses_of, pareto_mask
 from runtime_pruning.frontier.points import OperatingPoint
+from runtime_pruning.frontier.proof import Proof
 from runtime_pruning.frontier.records import Record
-from runtime_pruning.frontier.report import markdown_table, write_report
-from runtime_pruning.frontier.summary import FrontierSummary, summarise
+from runtime_pruning.frontier.report import draw_report, markdown_table
+from runtime_pruning.frontier.summary import FrontierSummary
 from runtime_pruning.frontier.uncertainty import Evidence
 from runtime_pruning.tracking import glossary, view
-from runtime_pruning.tracking.rebuild import finished_points, load_point
+from runtime_pruning.tracking.rebuild import finished_points, load_point, load_proof
 from runtime_pruning.tracking.runs import Runs
 
 log = logging.getLogger(__name__)
@@ -45,11 +46,14 @@ class FrontPublisher:
         self._reference = reference
         self._entries: dict[str, _Entry] = {}
         self._shown: dict[str, str] = {}  # tag `on_front` as the store has it, by run id
-        self._drawn = 0  # points in the report that the store has
+        self._proofs: dict[str, Proof] = {}
+        self._drawn = (0, 0)  # points and proofs in the report that the store has
         for run in finished_points(runs, sweep_id):
             point, record = load_point(runs.client, run)
             self.add(point, record, run.info.run_id)
             self._shown[run.info.run_id] = run.data.tags.get(glossary.ON_FRONT, "")
+            if glossary.VERDICT in run.data.tags:
+                self.add_proof(point.point_id, load_proof(runs.client, run, record))
 
     def __len__(self) -> int:
         """Return how many points the store holds."""
@@ -64,14 +68,19 @@ class FrontPublisher:
         """Take in a point that the store holds; the first of an id stays."""
         self._entries.setdefault(point.point_id, _Entry(point, Evidence.of(record), run_id))
 
+    def add_proof(self, point_id: str, proof: Proof) -> None:
+        """Take in what a point's controls show, on validation."""
+        self._proofs[point_id] = proof
+
     def publish(self, sweep: Run, *, draw: bool) -> None:
         """Bring tags and live metrics up to date, and the report if it is asked for and old."""
         if not self._entries:
             return
         self._tag_front()
         self._log_progress(sweep)
-        if draw and self._drawn != len(self._entries):
-            self._drawn = len(self._entries)
+        known = len(self._entries), len(self._proofs)
+        if draw and self._drawn != known:
+            self._drawn = known
             try:
                 self._draw(sweep)
             except UserError as error:
@@ -104,22 +113,18 @@ class FrontPublisher:
 
     def _draw(self, sweep: Run) -> None:
         """Put page, picture and table on the sweep's run, and the table in its description."""
-        summary = self._summary()
         dense = sweep.data.params.get(glossary.DENSE_ACCURACY)
         with tempfile.TemporaryDirectory() as folder:
-            write_report(summary, Path(folder), dense_accuracy=float(dense) if dense else None)
+            drawn = draw_report(
+                [(entry.point, entry.evidence) for entry in self._entries.values()],
+                Path(folder),
+                reference=self._reference,
+                proofs=self._proofs,
+                dense_accuracy=float(dense) if dense else None,
+            )
             self._runs.client.log_artifacts(sweep.info.run_id, folder)
-        note = self._note(summary)
+        note = self._note(drawn.summary)
         self._runs.client.set_tag(sweep.info.run_id, glossary.NOTE, note)
-
-    def _summary(self) -> FrontierSummary:
-        """Return the frontier of all points so far."""
-        entries = list(self._entries.values())
-        return summarise(
-            [entry.point for entry in entries],
-            [entry.evidence for entry in entries],
-            reference=self._reference,
-        )
 
     def _note(self, summary: FrontierSummary) -> str:
         """Return the description of the sweep's run, in Markdown."""

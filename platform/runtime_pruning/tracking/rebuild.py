@@ -11,7 +11,8 @@ from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 
 from runtime_pruning.errors import DataError
 from runtime_pruning.frontier.points import OperatingPoint, derive
-from runtime_pruning.frontier.records import Record, read_record
+from runtime_pruning.frontier.proof import Controls, Proof, prove
+from runtime_pruning.frontier.records import HeldOut, Record, read_record
 from runtime_pruning.tracking import glossary
 from runtime_pruning.tracking.runs import Runs
 from runtime_pruning.tracking.storage import open_store
@@ -69,27 +70,59 @@ def rebuild_test(uri: str, sweep_id: str) -> list[StoredPoint]:
     client = open_store(uri)
     tested = [
         StoredPoint(derive(record, load_point(client, run).point.provenance), record)
-        for experiment in _experiment_ids(client)
-        for run in finished_points(Runs(client, experiment), sweep_id)
+        for run in point_runs(client, sweep_id)
         if run.data.tags.get(glossary.TESTED) == "true"
-        for record in [rebuild_test_record(uri, run)]
+        for record in [load_record(client, run, "test")]
     ]
     if not tested:
         raise DataError(f"No point of a sweep {sweep_id!r} has a record of the test split.")
     return tested
 
 
-def rebuild_test_record(uri: str, run: Run) -> Record:
-    """Return what a point's policy did to the test split.
+def load_record(client: MlflowClient, run: Run, split: HeldOut) -> Record:
+    """Return what a point's policy did to a split.
 
     Raises:
         DataError: the test split was not read for that point.
     """
-    if run.data.tags.get(glossary.TESTED) != "true":
+    if split == "test" and run.data.tags.get(glossary.TESTED) != "true":
         raise DataError(f"Run {run.info.run_id} has no record of the test split.")
+    name = glossary.TEST_RECORD if split == "test" else glossary.RECORD
     with tempfile.TemporaryDirectory() as folder:
-        client = open_store(uri)
-        return read_record(_download(client, run, glossary.TEST_RECORD, folder))
+        return read_record(download(client, run, name, folder))
+
+
+def rebuild_proofs(uri: str, sweep_id: str, split: HeldOut) -> dict[str, Proof]:
+    """Return, by point id, what the controls of a sweep's points show on a split."""
+    client = open_store(uri)
+    return {
+        run.data.tags[glossary.POINT_ID]: load_proof(client, run, load_record(client, run, split))
+        for run in point_runs(client, sweep_id)
+        if verdict_tag(split) in run.data.tags
+    }
+
+
+def point_runs(client: MlflowClient, sweep_id: str) -> Iterator[Run]:
+    """Yield the runs of a sweep's points that are wholly written, whatever the experiment."""
+    for experiment in _experiment_ids(client):
+        yield from finished_points(Runs(client, experiment), sweep_id)
+
+
+def load_proof(client: MlflowClient, run: Run, record: Record) -> Proof:
+    """Return what the controls beside a run's record show, derived from their records anew."""
+    with tempfile.TemporaryDirectory() as folder:
+        controls = Controls.read(download(client, run, dynamics_folder(record.split), folder))
+        return prove(record, controls)
+
+
+def dynamics_folder(split: HeldOut) -> str:
+    """Return the artifact that holds the records of a point's controls on a split."""
+    return glossary.TEST_DYNAMICS if split == "test" else glossary.DYNAMICS
+
+
+def verdict_tag(split: HeldOut) -> str:
+    """Return the tag that says what the controls showed on a split."""
+    return glossary.TEST_VERDICT if split == "test" else glossary.VERDICT
 
 
 def finished_points(runs: Runs, sweep_id: str) -> Iterator[Run]:
@@ -101,13 +134,13 @@ def finished_points(runs: Runs, sweep_id: str) -> Iterator[Run]:
 
 def load_point(client: MlflowClient, run: Run) -> StoredPoint:
     """Return the point that a run holds, its figures derived from the record anew."""
+    record = load_record(client, run, "validation")
     with tempfile.TemporaryDirectory() as folder:
-        record = read_record(_download(client, run, glossary.RECORD, folder))
-        text = _download(client, run, glossary.POINT, folder).read_text()
-        return StoredPoint(OperatingPoint.from_json(text, record), record)
+        text = download(client, run, glossary.POINT, folder).read_text()
+    return StoredPoint(OperatingPoint.from_json(text, record), record)
 
 
-def _download(client: MlflowClient, run: Run, artifact: str, folder: str) -> Path:
+def download(client: MlflowClient, run: Run, artifact: str, folder: str) -> Path:
     """Return a local copy of a run's artifact, without a progress bar for each small file."""
     shown = MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.get_raw()
     MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)

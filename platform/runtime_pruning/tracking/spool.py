@@ -14,9 +14,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["sweep", "trial", "point", "test", "trial_end", "sweep_end"]
+Kind = Literal["sweep", "trial", "point", "test", "dynamics", "trial_end", "sweep_end"]
 # Whatever arrives first, an event is written after those that it builds on.
-_ORDER: tuple[Kind, ...] = ("sweep", "trial", "point", "test", "trial_end", "sweep_end")
+_ORDER: tuple[Kind, ...] = (
+    "sweep",
+    "trial",
+    "point",
+    "test",
+    "dynamics",
+    "trial_end",
+    "sweep_end",
+)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ from mlflow.entities import Run
 
 from runtime_pruning.frontier.dominance import Reference
 from runtime_pruning.frontier.points import Figures, OperatingPoint, figures_of
-from runtime_pruning.frontier.records import read_record
+from runtime_pruning.frontier.proof import Controls, prove
+from runtime_pruning.frontier.records import HeldOut, read_record
 from runtime_pruning.tracking import glossary, view
 from runtime_pruning.tracking.publishing import FrontPublisher
+from runtime_pruning.tracking.rebuild import dynamics_folder, verdict_tag
 from runtime_pruning.tracking.runs import Runs, flat
 from runtime_pruning.tracking.spool import Event, Spool
 from runtime_pruning.tracking.storage import find_or_create_experiment, open_store
@@ -52,6 +54,7 @@ class EventWriter:
             "trial": self._write_trial,
             "point": self._write_point,
             "test": self._write_test,
+            "dynamics": self._write_dynamics,
             "trial_end": self._write_trial_end,
             "sweep_end": self._write_sweep_end,
         }[event.kind](event)
@@ -118,15 +121,39 @@ class EventWriter:
 
     def _write_test(self, event: Event) -> None:
         path = self._spool.files(event) / glossary.TEST_RECORD
-        run = self._runs.find(event.payload["key"])
-        if run is None:
-            raise LookupError(f"Point {event.payload['key']} has a test record and no run.")
+        run = self._known_point(event)
         if run.data.tags.get(glossary.TESTED) == "true":
             log.warning("The test split was read before for %s; the first stays.", event.key)
             return
         self._runs.client.log_artifact(run.info.run_id, str(path))
         figures = _numbers(figures_of(read_record(path), event.payload["dense_macs"]), "test_")
         self._runs.write(run, metrics=figures, tags={glossary.TESTED: "true"}, at_ms=event.at_ms)
+
+    def _write_dynamics(self, event: Event) -> None:
+        split: HeldOut = event.payload["split"]
+        run, tag = self._known_point(event), verdict_tag(split)
+        if tag in run.data.tags:
+            log.warning("Controls of %s were logged before; the first stay.", event.key)
+            return
+        artifact = dynamics_folder(split)
+        folder = self._spool.files(event) / artifact
+        self._runs.client.log_artifacts(run.info.run_id, str(folder), artifact)
+        told = json.loads((folder / glossary.DYNAMICS_FILE).read_text())
+        prefix = "test_" if split == "test" else ""
+        metrics = {f"{prefix}{name}": value for name, value in told["numbers"].items()}
+        self._runs.write(run, metrics=metrics, tags={tag: told["verdict"]}, at_ms=event.at_ms)
+        if split == "validation":
+            proof = prove(
+                read_record(self._spool.files(event) / glossary.RECORD), Controls.read(folder)
+            )
+            self._front.add_proof(event.payload["point_id"], proof)
+
+    def _known_point(self, event: Event) -> Run:
+        """Return the run of the point that an event adds to."""
+        run = self._runs.find(event.payload["key"])
+        if run is None:
+            raise LookupError(f"Point {event.payload['key']} has a {event.kind} event and no run.")
+        return run
 
     def _write_trial_end(self, event: Event) -> None:
         run = self._trial_run(event.payload["trial_key"], event.at_ms)

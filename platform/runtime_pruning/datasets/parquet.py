@@ -1,0 +1,233 @@
+"""Images in Parquet files, as hubs of datasets hand them out.
+
+Files ``train*.parquet`` and, where there are any, ``val*.parquet`` and ``test*.parquet``, in a
+folder or in ``data`` below it; columns ``image`` (encoded bytes, alone or as the field ``bytes`` of
+a struct) and ``label`` (integers).
+
+Parquet gives out whole row groups, and training asks for single images in any order. So each file
+is unpacked once into the cache folder, a row group at a time: the same encoded bytes, uncompressed,
+which are then mapped into memory. The cache needs as much space as the files.
+"""
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from runtime_pruning.datasets.cache import cache_folder, replacing
+from runtime_pruning.datasets.found import PARTS, Found, check_classes
+from runtime_pruning.datasets.images import Int64Array
+from runtime_pruning.errors import DataError
+
+_PACKED = pa.schema([("image", pa.large_binary())])
+_NONE = pa.array([], pa.large_binary())
+
+
+class ParquetImages:
+    """The images of some Parquet files, one file after the other.
+
+    Args:
+        files: absolute paths.
+        group_sizes: rows of each row group, by file.
+        cache: folder of unpacked files; a machine that lacks one makes it when it is first read.
+    """
+
+    def __init__(
+        self, files: Sequence[Path], group_sizes: Sequence[Int64Array], cache: Path
+    ) -> None:
+        self.files = tuple(files)
+        self.group_sizes = tuple(group_sizes)
+        self.cache = cache
+        ends = [np.cumsum(sizes) for sizes in group_sizes]
+        self._file_ends = np.cumsum([end[-1] for end in ends])
+        self._group_ends = ends
+        self._lock = threading.Lock()
+        self._readers: dict[int, Any] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.files, self.group_sizes, self.cache)
+
+    def __len__(self) -> int:
+        return int(self._file_ends[-1])
+
+    def open(self, row: int) -> BytesIO:
+        """Return the encoded bytes of an image."""
+        file, place = self._place(row)
+        ends = self._group_ends[file]
+        group = int(np.searchsorted(ends, place, side="right"))
+        first = int(ends[group] - self.group_sizes[file][group])
+        with self._lock:
+            if file not in self._readers:
+                packed = unpack(self.files[file], self.cache)
+                self._readers[file] = pa.ipc.open_file(pa.memory_map(str(packed)))
+            batch = self._readers[file].get_batch(group)
+        return BytesIO(batch.column(0)[place - first].as_buffer())
+
+    def name(self, row: int) -> str:
+        """Return the file and the row in it."""
+        file, place = self._place(row)
+        return f"Row {place} of {str(self.files[file])!r}"
+
+    def _place(self, row: int) -> tuple[int, int]:
+        """Return the file that a row is in, and which row of it."""
+        file = int(np.searchsorted(self._file_ends, row, side="right"))
+        return file, row - int(self._file_ends[file] - self._group_ends[file][-1])
+
+
+def parquet_files(data_dir: Path) -> dict[str, list[Path]]:
+    """Return the files of each part; empty where there are none for training."""
+    for folder in (data_dir, data_dir / "data"):
+        names = sorted(folder.glob("*.parquet"))
+        parts = {
+            part: [path for path in names if re.match(rf"({'|'.join(words)})(?![a-z])", path.name)]
+            for part, words in PARTS.items()
+        }
+        if parts["train"]:
+            return parts
+    return {}
+
+
+def find_parquet(parts: dict[str, list[Path]], cache: Path | None = None) -> Found:
+    """Read the labels of Parquet files and unpack their images.
+
+    Args:
+        parts: files of each part, as `parquet_files` finds them.
+        cache: folder of unpacked files; by default ``unpacked`` in the user's cache folder.
+
+    Raises:
+        DataError: no Parquet, a column is missing or of another type, a cell is empty, one class
+            only, parts of which the classes differ, or no space to unpack.
+    """
+    folder = (cache or cache_folder() / "unpacked").resolve()  # workers start elsewhere
+    files = [(number, path.resolve()) for number, part in enumerate(parts) for path in parts[part]]
+    labels, sizes = zip(*(_labels(path) for _, path in files), strict=True)
+    part_N = np.repeat([number for number, _ in files], [len(each) for each in labels])
+    labels_N = np.concatenate(labels)
+    classes = _class_names(files[0][1]) or tuple(
+        str(label) for label in range(int(labels_N[part_N == 0].max(initial=0)) + 1)
+    )
+    for number, part in enumerate(parts):
+        if number in part_N:
+            names = _named(labels_N[part_N == number], classes, part)
+            check_classes(f"The {part} part", names, classes)
+    for _, path in tqdm(files, "Unpacking", unit="file", disable=None):
+        unpack(path, folder)
+    return Found(
+        encoded=ParquetImages([path for _, path in files], sizes, folder),
+        labels_N=labels_N,
+        part_N=part_N,
+        classes=classes,
+        key="\n".join(f"{path.name} {path.stat().st_size}" for _, path in files),
+    )
+
+
+def unpack(path: Path, folder: Path) -> Path:
+    """Return the unpacked form of a Parquet file, made unless it is there.
+
+    Raises:
+        DataError: an image is missing, or there is no space.
+    """
+    state = path.stat()
+    stamp = hashlib.sha256(f"{path} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()
+    packed = folder / f"{path.stem}-{stamp[:16]}.arrow"
+    if packed.exists():
+        return packed
+    try:
+        with (
+            replacing(packed) as unfinished,
+            pa.OSFile(str(unfinished), "wb") as sink,
+            pa.ipc.new_file(sink, _PACKED) as writer,
+            pq.ParquetFile(path) as source,
+        ):
+            for group in range(source.num_row_groups):
+                writer.write_batch(_encoded(path, source.read_row_group(group, ["image"])))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(
+            f"{str(path)!r} could not be unpacked into {str(folder)!r}: {error}"
+        ) from error
+    return packed
+
+
+def _encoded(path: Path, table: pa.Table) -> pa.RecordBatch:
+    """Return the encoded bytes of one row group."""
+    column = table["image"]
+    if pa.types.is_struct(column.type):
+        column = pc.struct_field(column, "bytes")
+    if column.null_count:
+        raise DataError(f"{str(path)!r} must have no empty image, but got {column.null_count}.")
+    chunks = column.cast(_NONE.type).chunks or [_NONE]
+    return pa.RecordBatch.from_arrays([pa.concat_arrays(chunks)], schema=_PACKED)
+
+
+def _labels(path: Path) -> tuple[Int64Array, Int64Array]:
+    """Return a file's labels and the sizes of its row groups."""
+    schema = read_schema(path)
+    check_column(path, schema, "image", _is_encoded, "binary, or a struct with binary `bytes`")
+    check_column(path, schema, "label", pa.types.is_integer, "an integer")
+    with pq.ParquetFile(path) as file:
+        labels = file.read(["label"])["label"]
+        sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
+    if labels.null_count:
+        raise DataError(f"{str(path)!r} must have no empty label, but got {labels.null_count}.")
+    if not len(labels):
+        raise DataError(f"{str(path)!r} must hold at least one row.")
+    return labels.to_numpy().astype(np.int64), np.array(sizes, np.int64)
+
+
+def _is_encoded(kind: pa.DataType) -> bool:
+    """Whether a column of this type may hold encoded images."""
+    if pa.types.is_struct(kind):
+        names = [kind.field(place).name for place in range(kind.num_fields)]
+        return "bytes" in names and _is_encoded(kind.field("bytes").type)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _class_names(path: Path) -> tuple[str, ...] | None:
+    """Return the class names that a hub has written into a file's metadata."""
+    try:
+        about = json.loads((pq.read_schema(path).metadata or {})[b"huggingface"])
+        return tuple(about["info"]["features"]["label"]["names"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _named(labels_N: Int64Array, classes: tuple[str, ...], part: str) -> tuple[str, ...]:
+    """Return the names of the classes that occur, or say which label names none."""
+    low, high = int(labels_N.min()), int(labels_N.max())
+    if low < 0 or high >= len(classes):
+        raise DataError(
+            f"Labels of the {part} part must be in [0, {len(classes) - 1}], but got "
+            f"{low if low < 0 else high}; a part without labels must lie elsewhere."
+        )
+    return tuple(classes[label] for label in np.unique(labels_N))
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """Return the schema of a Parquet file.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        return pq.read_schema(path)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{str(path)!r} must be a Parquet file: {error}") from error
+
+
+def check_column(path: Path, schema: pa.Schema, name: str, is_right: Any, wanted: str) -> None:
+    """Raise where a column is missing or of another type."""
+    if name not in schema.names:
+        raise DataError(f"{str(path)!r} must have a column {name!r}, but has {schema.names}.")
+    found = schema.field(name).type
+    if not is_right(found):
+        raise DataError(f"Column {name!r} of {str(path)!r} must be {wanted}, but is {found}.")

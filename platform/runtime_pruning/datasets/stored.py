@@ -1,0 +1,138 @@
+"""Encoded images, decoded when a batch is asked for, in threads, with a bounded cache.
+
+Dimensions: N images of a split, B images of one reading, S slots of the cache, C channels,
+H W pixels.
+"""
+
+import math
+import threading
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+
+from runtime_pruning.datasets.decoding import Fit, check_header, decode
+from runtime_pruning.datasets.images import Int64Array, LazyImages, UInt8Array
+from runtime_pruning.datasets.threads import spread
+
+# Decoded images that a process keeps: all of a small dataset, next to nothing of a large one.
+CACHE_BYTES = 128 * 2**20
+
+
+class EncodedImages(Protocol):
+    """Where encoded images lie; it pickles small."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def open(self, row: int) -> Path | BytesIO:
+        """Return a file that Pillow can open."""
+
+    def name(self, row: int) -> str:
+        """Return what messages call it."""
+
+
+class ImageStore:
+    """Decodes images at one size and keeps the ones read last, within a bound.
+
+    An image's only slot in the cache is its row modulo their number, so what fits is kept whole.
+
+    Args:
+        encoded: where the images are.
+        size: pixels of each side.
+        fit: how an image of another shape becomes square.
+        cache_bytes: bound of the cache, which is not pickled.
+    """
+
+    def __init__(
+        self, encoded: EncodedImages, size: int, fit: Fit, cache_bytes: int = CACHE_BYTES
+    ) -> None:
+        self.encoded = encoded
+        self.size = size
+        self.fit: Fit = fit
+        self.cache_bytes = cache_bytes
+        self.image_shape = (3, size, size)
+        slots = min(len(encoded), cache_bytes // math.prod(self.image_shape))
+        self._lock = threading.Lock()
+        self._row_S = np.full(max(slots, 1), -1)
+        # Memory is taken as slots are filled.
+        self._images_SCHW = np.empty((max(slots, 1), *self.image_shape), np.uint8)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.encoded, self.size, self.fit, self.cache_bytes)
+
+    def read(self, rows_B: Int64Array) -> UInt8Array:
+        """Return ``images_BCHW``, memory of the caller's own.
+
+        Raises:
+            DataError: an image cannot be decoded; the message names it.
+        """
+        images_BCHW = np.empty((len(rows_B), *self.image_shape), np.uint8)
+        slot_B = rows_B % len(self._row_S)
+        with self._lock:
+            kept_B = self._row_S[slot_B] == rows_B
+            images_BCHW[kept_B] = self._images_SCHW[slot_B[kept_B]]
+        missing = np.flatnonzero(~kept_B)
+        self._decode(rows_B, missing, images_BCHW)
+        with self._lock:
+            self._images_SCHW[slot_B[missing]] = images_BCHW[missing]
+            self._row_S[slot_B[missing]] = rows_B[missing]
+        return images_BCHW
+
+    def _decode(self, rows_B: Int64Array, places: Int64Array, images_BCHW: UInt8Array) -> None:
+        """Decode the images of some places of a batch, on the cores that torch may use."""
+
+        def work(some: range) -> None:
+            for place in places[some.start : some.stop]:
+                row = int(rows_B[place])
+                name, source = self.encoded.name(row), self.encoded.open(row)
+                images_BCHW[place] = decode(source, self.size, self.fit, name=name)
+
+        threads = torch.get_num_threads()
+        for _ in spread(len(places), work, threads=threads, chunk=1 + len(places) // 4 // threads):
+            pass
+
+    def check(self, rows: Int64Array) -> None:
+        """Look at the headers of some images.
+
+        Raises:
+            DataError: one is no image; the message names it.
+        """
+
+        def work(some: range) -> None:
+            for row in map(int, rows[some.start : some.stop]):
+                check_header(self.encoded.open(row), name=self.encoded.name(row))
+
+        for _ in spread(len(rows), work, threads=torch.get_num_threads(), chunk=256):
+            pass
+
+
+class StoredImages(LazyImages):
+    """Some images of a store, in an order of their own.
+
+    Args:
+        store: shared by all splits of a dataset.
+        rows_N: which of its images.
+    """
+
+    def __init__(self, store: ImageStore, rows_N: Int64Array) -> None:
+        self.store = store
+        self.rows_N = rows_N
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(3, size, size)."""
+        return self.store.image_shape
+
+    def __len__(self) -> int:
+        return len(self.rows_N)
+
+    def read(self, rows_B: Int64Array) -> UInt8Array:
+        """Return ``images_BCHW``, decoded now unless they are in the store's cache."""
+        return self.store.read(self.rows_N[rows_B])
+
+    def take(self, rows_B: Int64Array) -> Self:
+        """Return the images at ``rows_B``, none of them read."""
+        return type(self)(self.store, self.rows_N[rows_B])

@@ -1,0 +1,192 @@
+"""The verdict: who knows the answer is dynamic, who ignores the image is static."""
+
+import importlib.util
+import json
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime_pruning.cost.macs import dense_macs
+from runtime_pruning.deploy import Bundle
+from runtime_pruning.frontier import Provenance, Record, derive
+from runtime_pruning.frontier.dynamics import Dynamics
+from runtime_pruning.frontier.explanation import explain
+from runtime_pruning.frontier.proof import Controls, prove
+from runtime_pruning.frontier.records import read_record
+from runtime_pruning.network.policies import FixedPolicy, PlanPolicy, RandomPolicy
+from runtime_pruning.sweeping.config import ProofConfig
+from runtime_pruning.sweeping.proving import Subject, measure_controls, write_dynamics
+from runtime_pruning.sweeping.trial import measure
+
+
+@pytest.fixture(scope="module")
+def puzzle() -> ModuleType:
+    path = Path(__file__).parents[1] / "methods" / "puzzle.py"
+    spec = importlib.util.spec_from_file_location("puzzle", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def settings(**changes: Any) -> ProofConfig:
+    usual = {"seeds": 2, "search_evaluations": 4, "calibration_batches": 0, "oracle_images": 50}
+    return ProofConfig(**{**usual, **changes})
+
+
+def subject(puzzle: ModuleType, policy: Any, split: str = "validation") -> Subject:
+    network, data = puzzle.network(), puzzle.data()
+    record, _ = measure(network, policy, getattr(data, split), 64)
+    provenance = Provenance(
+        sweep_id="s1",
+        config={"method": "rnp"},
+        index=0,
+        method="rnp",
+        backbone="puzzle",
+        dataset="puzzle",
+        seed=0,
+        groups=2,
+        dense_macs=dense_macs(network),
+    )
+    validated = (
+        record if split == "validation" else measure(network, policy, data.validation, 64)[0]
+    )
+    bundle = Bundle(network=network, policy=policy, manifest={})
+    point = derive(validated, provenance)
+    return Subject(point=point, record=record, bundle=bundle, data=data)
+
+
+def tried(case: Subject, folder: Path, **changes: Any) -> Dynamics:
+    measure_controls(case, folder, settings(**changes), 64)
+    return explain(case.point, case.record, folder, dense_of(case), case.data.info.classes)
+
+
+def dense_of(case: Subject) -> Record:
+    return measure(case.bundle.network, FixedPolicy([2]), case.images, 64)[0]
+
+
+def test_a_policy_that_knows_the_answer_is_dynamic(puzzle: ModuleType, tmp_path: Path) -> None:
+    told = tried(subject(puzzle, puzzle.Knowing()), tmp_path)
+    assert told.proof.verdict == "dynamic"
+    fixed, torn = told.proof.fixed, told.proof.shuffled
+    # Half of the images get two groups. The mixture gives a share w of them two groups, at equal
+    # cost w = 1/2 + 3/14, decision network included; a quarter of the images need two.
+    dearer = 1 / 2 + puzzle.POLICY_MACS / (puzzle.MACS[2] - puzzle.MACS[1])
+    assert fixed.accuracy == pytest.approx(0.75 + 0.25 * dearer)
+    assert fixed.value == pytest.approx(0.25 * (1 - dearer))
+    assert fixed.macs_per_image == pytest.approx(case_macs(told))
+    # Shuffled, a hard image with the answer "yes" has two groups half of the time.
+    assert torn.value == pytest.approx(0.125, abs=0.04)
+    assert torn.low > 0.06
+    assert torn.macs_per_image == case_macs(told) - puzzle.POLICY_MACS
+    # With one site, keeping its histogram is shuffling.
+    assert told.proof.random.value == pytest.approx(0.125, abs=0.04)
+    assert told.decisions.distinct_plans == 2
+    assert told.decisions.plan_entropy == pytest.approx(1.0)
+    # Hard images are those whose dense loss says nothing: the loss is the same for all.
+    assert told.decisions.information["plan_class"] == pytest.approx(0.0, abs=0.02)
+    bound = told.upper_bound
+    assert bound is not None
+    assert (bound.images, bound.accuracy, bound.policy_accuracy) == (50, 1.0, 1.0)
+    assert bound.macs_per_image < bound.policy_macs_per_image
+
+
+def case_macs(told: Dynamics) -> float:
+    """Mean MACs of the policy, off its slices."""
+    parts = told.decisions.by_class
+    return sum(p.images * p.macs_per_image for p in parts) / sum(p.images for p in parts)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_constant_policy_gains_nothing_and_is_static(
+    puzzle: ModuleType, tmp_path: Path, groups: int
+) -> None:
+    told = tried(subject(puzzle, FixedPolicy([groups])), tmp_path)
+    assert told.proof.verdict == "static"
+    for gain in (told.proof.fixed, told.proof.shuffled, told.proof.random):
+        assert (gain.value, gain.low, gain.high) == (0.0, 0.0, 0.0)
+        assert gain.macs_per_image == puzzle.MACS[groups]
+    assert told.decisions.distinct_plans == 1
+    assert told.decisions.commonest_plan_share == 1.0
+    assert list(told.decisions.information.values()) == pytest.approx([0.0] * 4)
+
+
+def test_chance_is_static(puzzle: ModuleType, tmp_path: Path) -> None:
+    told = tried(subject(puzzle, RandomPolicy(2, 1, seed=5)), tmp_path, seeds=4)
+    assert told.proof.verdict == "static"
+    assert told.proof.shuffled.low < 0 < told.proof.shuffled.high
+
+
+def test_everything_said_comes_from_the_records(puzzle: ModuleType, tmp_path: Path) -> None:
+    case = subject(puzzle, puzzle.Knowing())
+    measure_controls(case, tmp_path, settings(), 64)
+    told = write_dynamics(case.point, case.record, dense_of(case), case.data, tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    controls = {f"{name}-{i}.parquet" for name in ("fixed", "shuffled", "random") for i in (0, 1)}
+    derived = {"dynamics.json", "decisions.png", "gallery.png"}
+    assert names == controls | derived | {"controls.json", "oracle.parquet"}
+    assert asdict(prove(case.record, Controls.read(tmp_path))) == asdict(told.proof)
+    written = json.loads((tmp_path / "dynamics.json").read_text())
+    assert written["verdict"] == "dynamic"
+    assert written["proof"] == asdict(told.proof)
+    assert written["numbers"]["advantage_shuffled_low"] == told.proof.shuffled.low
+    for name in derived:
+        (tmp_path / name).unlink()
+    assert tried(case, tmp_path) == told
+
+
+def test_what_an_interrupted_run_has_written_is_kept(puzzle: ModuleType, tmp_path: Path) -> None:
+    case = subject(puzzle, puzzle.Knowing())
+    measure_controls(case, tmp_path, settings(), 64)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    lost = tmp_path / "shuffled-1.parquet"
+    facts = read_record(lost)
+    lost.unlink()
+    measure_controls(case, tmp_path, settings(), 64)
+    assert read_record(lost) == facts
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path != lost}
+    assert after == {path: stamp for path, stamp in before.items() if path != lost}
+
+
+def test_the_test_split_gets_the_plans_that_the_policy_split_chose(
+    puzzle: ModuleType, tmp_path: Path
+) -> None:
+    measure_controls(subject(puzzle, puzzle.Knowing()), tmp_path / "validation", settings(), 64)
+    (tmp_path / "test").mkdir()
+    chosen = tmp_path / "validation" / "controls.json"
+    (tmp_path / "test" / "controls.json").write_bytes(chosen.read_bytes())
+    case = subject(puzzle, puzzle.Knowing(), "test")
+    told = tried(case, tmp_path / "test")
+    assert told.split == "test"
+    ids_N = Controls.read(tmp_path / "test").fixed[0].image_ids_N
+    assert ids_N.tolist() == sorted(case.data.test.ids_N.tolist())
+    assert (tmp_path / "test" / "controls.json").read_bytes() == chosen.read_bytes()
+
+
+def test_plans_follow_their_images_whatever_the_order(puzzle: ModuleType) -> None:
+    case = subject(puzzle, puzzle.Knowing())
+    split = case.data.validation
+    hard_N = split.images_NCHW[:, 2, 0, 0] > 0
+    assert case.groups_of(split)[:, 0].tolist() == (1 + hard_N).tolist()
+    again = split.take(np.arange(len(split))[::-1])
+    assert case.groups_of(again)[:, 0].tolist() == (1 + hard_N)[::-1].tolist()
+    assert isinstance(case.bundle.policy, puzzle.Knowing)
+    assert not isinstance(case.bundle.policy, PlanPolicy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"points": -1}, "`points >= 0` must hold, but got -1."),
+        ({"seeds": 0}, "`seeds >= 1` must hold, but got 0."),
+        ({"oracle_images": -3}, "`oracle_images >= 0` must hold, but got -3."),
+    ],
+)
+def test_faulty_settings_are_refused(changes: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ProofConfig(**changes)
