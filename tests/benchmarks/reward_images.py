@@ -64,6 +64,7 @@ def trained_policy(
         hidden=16,
         lr=3e-3,
         n_step=len(network.sites),
+        relabel=False,  # the rest of an episode was decided under its own penalty
         epsilon=EpsilonSchedule(steps=episodes * len(network.sites) // 2),
         images_per_runner=LOCKSTEP,
         seed=seed,

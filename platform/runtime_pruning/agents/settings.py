@@ -16,7 +16,8 @@ class DQNSettings:
         standardise: give features mean 0 and deviation 1, as measured once, after the warm-up.
         gamma: discount per site. Episodes are short and finite, so 1 is exact.
         n_step: decisions whose rewards a target sums before it bootstraps; as many as there are
-            sites, or more, is the episode's whole return.
+            sites, or more, is the episode's whole return. With more than 1, what it sums was
+            decided under the exploration, and with ``relabel`` under the penalty, of its time.
         lr: Adam's learning rate.
         grad_clip: greatest global norm of a gradient.
         loss: of the temporal difference. ``mse`` learns expected returns; ``huber`` learns
