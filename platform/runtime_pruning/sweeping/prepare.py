@@ -53,7 +53,12 @@ def prepare(material: Material, cache: Path) -> Prepared:
     network, settings = copy.deepcopy(dense), _anywidth_settings(material)
     make = partial(_order_and_widen, material=material)
     _load_or_make(cache / "anywidth" / _key(settings), network, settings, make, device)
-    return Prepared(dense=dense.eval(), network=network.eval(), key=_key(settings))
+    return Prepared(dense=dense.eval(), network=network.eval(), key=preparation_key(material))
+
+
+def preparation_key(material: Material) -> str:
+    """Return the hash of everything that the prepared weights depend on."""
+    return _key(_anywidth_settings(material))
 
 
 def _dense_settings(material: Material) -> Settings:
