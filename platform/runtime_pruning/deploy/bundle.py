@@ -103,6 +103,7 @@ def write_bundle(
         "num_classes": network.num_classes,
         "groups": network.groups,
         "align": align,
+        "streams": network.graph.streams,
         "policy": {"kind": kind, **settings},
         "sha256": {path.name: _sha256(path) for path in sorted(folder.glob("*.safetensors"))},
     }
@@ -134,6 +135,7 @@ def read_bundle(folder: Path) -> Bundle:
         tuple(manifest["image_shape"]),
         groups=manifest["groups"],
         align=manifest["align"],
+        streams=manifest.get("streams", True),  # bundles from before there was a choice
     )
     network.load_backbone(load_file(folder / "network.safetensors"))
     settings = dict(manifest["policy"])

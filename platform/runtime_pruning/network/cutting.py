@@ -28,24 +28,25 @@ _UNCOUNTED: frozenset[Any] = frozenset(
 )
 
 
-def cut(graph: fx.Graph, backbone: nn.Module, shapes: Shapes) -> Graph:
+def cut(graph: fx.Graph, backbone: nn.Module, shapes: Shapes, *, streams: bool = True) -> Graph:
     """Return the units of a graph, in order of execution.
 
     Args:
         graph: of the backbone.
         backbone: holds the modules that the graph calls.
         shapes: of each tensor, for one image.
+        streams: whether convolutions that end in a residual add are sites.
 
     Raises:
         TracingError: an operation that pruned channels must not reach, or no site.
     """
-    return _Cutter(graph, backbone, shapes).cut()
+    return _Cutter(graph, backbone, shapes, streams).cut()
 
 
 class _Cutter:
     """Walks one graph and grows the list of its units."""
 
-    def __init__(self, graph: fx.Graph, backbone: nn.Module, shapes: Shapes) -> None:
+    def __init__(self, graph: fx.Graph, backbone: nn.Module, shapes: Shapes, streams: bool) -> None:
         self._nodes = list(graph.nodes)
         self._modules = dict(backbone.named_modules(remove_duplicate=False))
         self._shapes = shapes
@@ -54,7 +55,10 @@ class _Cutter:
         self._unit_of: dict[fx.Node, int] = {}  # the unit whose output a node is, so far
         self._sites: list[str] = []
         self._logits = self._find_logits()
+        self._streams = streams
         self._no_sites = self._first() | self._classes() | self._shortcuts()
+        if not streams:
+            self._no_sites |= self._onto_streams()
 
     def cut(self) -> Graph:
         """Return all units."""
@@ -69,7 +73,7 @@ class _Cutter:
         logits = self._values[self._logits].name
         images = next(node.name for node in self._nodes if node.op == "placeholder")
         units = _free_early(self._units, keep=logits)
-        return Graph(units, images, logits, self._shapes[self._logits][-1])
+        return Graph(units, images, logits, self._shapes[self._logits][-1], self._streams)
 
     def _find_logits(self) -> fx.Node:
         """Return the node whose value the backbone returns."""
@@ -169,6 +173,18 @@ class _Cutter:
             if getattr(self._module(conv), "kernel_size", None) == (1, 1)
             and conv.all_input_nodes[0] in before
         }
+
+    def _onto_streams(self) -> set[fx.Node]:
+        """Return the convolutions that end in a residual add."""
+        adds = [node for node in self._nodes if self._head_kind(node) == "add"]
+        return set[fx.Node]().union(
+            *(
+                self._sources(part, through_adds=False)
+                for node in adds
+                for part in node.args
+                if isinstance(part, fx.Node)
+            )
+        )
 
     # Building units
 

@@ -152,12 +152,14 @@ class Graph:
         images: name of the value that enters.
         logits: name of the value that leaves.
         num_classes: length of the logits.
+        streams: whether convolutions that end in a residual add are sites.
     """
 
     units: tuple[Unit, ...]
     images: str
     logits: str
     num_classes: int
+    streams: bool
 
     @property
     def stages(self) -> tuple[tuple[Unit, ...], ...]:

@@ -12,7 +12,12 @@ from runtime_pruning.network.prunable import PrunableNetwork
 
 
 def trace(
-    backbone: nn.Module, image_shape: tuple[int, int, int], *, groups: int = 4, align: int = 8
+    backbone: nn.Module,
+    image_shape: tuple[int, int, int],
+    *,
+    groups: int = 4,
+    align: int = 8,
+    streams: bool = True,
 ) -> PrunableNetwork:
     """Return the backbone made prunable; it owns the backbone's modules, it does not copy them.
 
@@ -21,12 +26,15 @@ def trace(
         image_shape: (C, H, W).
         groups: how many consecutive blocks of channels each site is cut into.
         align: multiple to which group bounds keep; halved at a site until the groups fit.
+        streams: whether convolutions that end in a residual add are sites, too. Without them every
+            image's stream is whole: half the sites of a ResNet, and statistics that do not vary
+            with the plan.
 
     Raises:
         TracingError: the backbone cannot be made prunable; the message names the node.
     """
     fx_graph = _fx_graph(backbone)
-    graph = cut(fx_graph, backbone, _shapes(backbone, fx_graph, image_shape))
+    graph = cut(fx_graph, backbone, _shapes(backbone, fx_graph, image_shape), streams=streams)
     channels, height, width = image_shape
     return PrunableNetwork(backbone, (channels, height, width), graph, groups=groups, align=align)
 

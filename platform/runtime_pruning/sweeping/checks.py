@@ -60,7 +60,13 @@ def check_sweep(
         seed=sweep.seed,
     )
     *_, network = (
-        trace(backbone, data.info.image_shape, groups=groups, align=sweep.align)
+        trace(
+            backbone,
+            data.info.image_shape,
+            groups=groups,
+            align=sweep.align,
+            streams=sweep.streams,
+        )
         for groups in sweep.group_counts
     )
     return Material(sweep=sweep, method=method, data=data, network=network)

@@ -183,6 +183,7 @@ class SweepConfig:
         trials: how many configurations Optuna suggests.
         seed: of the search, the preparation and every trial.
         align: channel bounds of groups are multiples of this where the site is wide enough.
+        streams: whether convolutions that end in a residual add are sites, see `trace`.
         search: dimensions by name; ``groups`` or settings of the method.
         settings: the method's settings that are not searched.
         eval_batch: images per batch when a point is measured.
@@ -199,6 +200,7 @@ class SweepConfig:
     trials: int = 6
     seed: int = 0
     align: int = 8
+    streams: bool = True
     search: dict[str, Dimension]
     settings: dict[str, Any] = field(default_factory=dict)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)

@@ -87,6 +87,7 @@ def _anywidth_settings(material: Material) -> Settings:
         "training_images": len(_images(material)),
         "groups": material.network.groups,
         "align": sweep.align,
+        **({} if sweep.streams else {"streams": False}),
         "training": asdict(sweep.prepare.anywidth(seed=sweep.seed)),
         "torch": torch.__version__,
         "recipe": RECIPE,
