@@ -46,6 +46,16 @@ def test_a_bundle_does_what_was_bundled(tmp_path: Path, fixed: bool) -> None:
     assert torch.equal(found.total_macs_B, expected.total_macs_B)
 
 
+def test_a_bundle_keeps_streams_whole_where_they_were(tmp_path: Path) -> None:
+    shape = (3, 8, 8)
+    backbone = backbones.create("resnet20-cifar", num_classes=10, image_shape=shape)
+    traced = trace(backbone, shape, groups=2, align=4, streams=False).eval()
+    write_bundle(tmp_path, traced, FixedPolicy([1] * 9), backbone="resnet20-cifar", align=4)
+    assert [site.name for site in read_bundle(tmp_path).network.sites] == [
+        site.name for site in traced.sites
+    ]
+
+
 def test_damage_is_noticed(tmp_path: Path) -> None:
     write_bundle(tmp_path, network(), FixedPolicy([1, 1, 1]), backbone="digits-cnn", align=4)
     weights = tmp_path / "network.safetensors"

@@ -32,6 +32,12 @@ class TestResNet20(PrunableNetworkContract):
     image_shape = (3, 16, 16)
 
 
+class TestResNet20WithWholeStreams(PrunableNetworkContract):
+    backbone_name = "resnet20-cifar"
+    image_shape = (3, 16, 16)
+    streams = False
+
+
 class TestVgg(PrunableNetworkContract):
     def create(self) -> nn.Module:
         layers = models.vgg.make_layers([16, "M", 32, "M", 64, 64, "M"], batch_norm=True)

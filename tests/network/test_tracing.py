@@ -49,6 +49,17 @@ def test_resnet18_has_its_blocks_convolutions_and_no_shortcuts() -> None:
     assert sites(trace(models.resnet18(weights=None), (3, 32, 32))) == expected
 
 
+def test_without_streams_what_ends_in_an_add_is_no_site() -> None:
+    network = trace(models.resnet18(weights=None), (3, 32, 32), streams=False)
+    assert sites(network) == [f"layer{i}.{j}.conv1" for i in range(1, 5) for j in range(2)]
+    network = trace(models.resnet50(weights=None), (3, 32, 32), streams=False)
+    assert sites(network)[:4] == [f"layer1.{j}.conv{k}" for j in (0, 1) for k in (1, 2)]
+    assert not network.graph.streams
+    assert network.regroup(2).graph is network.graph
+    plain = trace(Lambda(pooled), SHAPE, streams=False)
+    assert sites(plain) == ["second"]  # no stream, nothing to leave whole
+
+
 def test_mobilenet_has_its_pointwise_convolutions_alone() -> None:
     backbone = models.mobilenet_v2(weights=None)
     network = trace(backbone, (3, 32, 32))

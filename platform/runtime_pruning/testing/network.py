@@ -37,6 +37,7 @@ class PrunableNetworkContract:
     image_shape: ClassVar[tuple[int, int, int]] = (3, 32, 32)
     num_classes: ClassVar[int] = 10
     groups: ClassVar[int] = 4
+    streams: ClassVar[bool] = True  # whether residual streams may be narrow
     conditioned: ClassVar[bool] = False  # batch-norm statistics per width
     _traced: ClassVar[PrunableNetwork]
 
@@ -52,7 +53,9 @@ class PrunableNetworkContract:
         suite = type(self)
         if "_traced" not in vars(suite):
             backbone = shake(self.create().double(), self.images(), seed=1)
-            network = trace(backbone, self.image_shape, groups=self.groups).eval()
+            network = trace(
+                backbone, self.image_shape, groups=self.groups, streams=self.streams
+            ).eval()
             suite._traced = spread(network, seed=1) if self.conditioned else network
         return suite._traced
 
