@@ -72,6 +72,16 @@ def test_intervals_cover_the_truth_and_grow_with_the_spread_of_seeds() -> None:
     assert unsure.high - unsure.low > 0.4
 
 
+@pytest.mark.parametrize("seeds", [1, 3, 7])
+def test_what_changes_nothing_gains_nothing_to_the_last_bit(seeds: int) -> None:
+    # 125 / 300 is no binary fraction, nor is a third: rounding must not turn 0 into "above 0".
+    same = record([1] * 125 + [0] * 175, [3] * 300)
+    proof = prove(same, Controls((same,), (same,) * seeds, (same,) * seeds))
+    for gain in (proof.fixed, proof.shuffled, proof.random):
+        assert (gain.value, gain.low, gain.high) == (0.0, 0.0, 0.0)
+    assert proof.verdict == "static"
+
+
 def test_controls_are_read_back(tmp_path: Path) -> None:
     one, two = record([1, 0], [1, 2]), record([0, 1], [3, 4])
     for number, each in enumerate((one, two)):

@@ -174,7 +174,9 @@ def _compare(
         )
         accuracy_R = (shares_RS * accuracy_RS).sum(axis=1)
         macs_R = (shares_RS * macs_RS).sum(axis=1)
-        found[name] = _Control(accuracy_R, macs_R, means.accuracy_RP[:, 0] - accuracy_R)
+        # Weighted differences, so that equal accuracies differ by nothing, rounding included.
+        gain_R = (shares_RS * (means.accuracy_RP[:, :1] - accuracy_RS)).sum(axis=1)
+        found[name] = _Control(accuracy_R, macs_R, gain_R)
     return found
 
 
