@@ -1,4 +1,4 @@
-"""The preset `cifar10-quick`, small: published weights, real images, the whole way."""
+"""The presets on CIFAR-10, small: published weights, real images, the whole way."""
 
 import os
 from collections.abc import Callable
@@ -22,6 +22,9 @@ SMALL = (
     "settings.calibration_batches=1",
     "settings.agent.images_per_runner=32",
     "settings.agent.warmup_episodes=32",
+    "proof.search_evaluations=1",
+    "proof.search_images=32",
+    "proof.oracle_images=4",
     "prepare.anywidth_epochs=1",
     "prepare.limit=64",
     "prepare.batch_size=32",
@@ -32,11 +35,24 @@ SMALL = (
     not ((DATA / "cifar10-train.parquet").exists() and WEIGHTS.exists()),
     reason="needs CIFAR-10 as Parquet and published weights",
 )
-def test_it_runs_on_real_images_with_an_env_runner_of_its_own(
-    frontier: Callable[..., CompletedProcess[str]], tmp_path: Path
+@pytest.mark.parametrize(
+    ("preset", "own", "points"),
+    [
+        ("cifar10-quick", (), 2),
+        ("cifar10-resnet20", ("settings.dials=2",), 3),
+        ("cifar10-resnet56", ("settings.dials=2",), 3),
+        ("cifar10-mcifarnet", ("settings.dials=2", "prepare.pretraining_epochs=1"), 3),
+    ],
+)
+def test_it_runs_on_real_images(
+    frontier: Callable[..., CompletedProcess[str]],
+    tmp_path: Path,
+    preset: str,
+    own: tuple[str, ...],
+    points: int,
 ) -> None:
-    settings = [part for each in SMALL for part in ("--set", each)]
+    settings = [part for each in (*SMALL, *own) for part in ("--set", each)]
     folders = ["--data-dir", str(DATA), "--weights-dir", str(WEIGHTS)]
-    done = frontier(["--preset", "cifar10-quick", *folders, *settings], tmp_path)
+    done = frontier(["--preset", preset, *folders, *settings], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 operating points in" in done.stdout
+    assert f"{points} operating points in" in done.stdout
