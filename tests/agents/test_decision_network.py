@@ -139,7 +139,7 @@ def test_of_equal_values_the_fewest_groups_are_chosen() -> None:
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize("dueling", [False, True])
-@pytest.mark.parametrize("batch", [1, 16])
+@pytest.mark.parametrize("batch", [1, 16])  # a compiled call where there is one, and a few
 def test_the_deployed_form_chooses_the_same(cell: str, dueling: bool, batch: int) -> None:
     network = make(cell=cell, dueling=dueling, hidden=16)
     features_BLF = torch.rand(320, 3, 6) * 3 + torch.rand(6)

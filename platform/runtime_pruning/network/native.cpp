@@ -9,6 +9,7 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -304,9 +305,68 @@ void pool(const E* in, Long ld, Long pixels, const Long* channels, Long batch, f
   }
 }
 
+// One decision of a network with a recurrent cell; all matrices lie input by output.
+struct Decision {
+  const float *encode, *table;            // features to code; what is added, by previous decision
+  const float *input, *input_bias;        // code to gates
+  const float *carry, *carry_bias;        // hidden state to gates
+  const float *decode, *decode_bias;      // hidden state to values
+  Long features, code, hidden, values, lstm;
+};
+
+// sums += vector * matrix
+inline void product(const float* vector, Long inputs, const float* matrix, Long outputs, float* sums) {
+  for (Long i = 0; i < inputs; i++) {
+    const float x = vector[i];
+    const float* row = matrix + i * outputs;
+    for (Long o = 0; o < outputs; o++) sums[o] += x * row[o];
+  }
+}
+
+inline float sigmoid(float x) { return 1 / (1 + std::exp(-x)); }
+
+// Gates in PyTorch's order: reset, update, new of a GRU; input, forget, cell, output of an LSTM.
+void recur(const Decision& d, const float* code, float* hidden, float* cell, float* gates) {
+  const Long width = d.hidden, all = (d.lstm ? 4 : 3) * width;
+  float *input = gates, *carry = gates + all;
+  std::copy_n(d.input_bias, all, input);
+  std::copy_n(d.carry_bias, all, carry);
+  product(code, d.code, d.input, all, input);
+  product(hidden, width, d.carry, all, carry);
+  for (Long i = 0; i < width; i++) {
+    const Long j = i + width, k = j + width, l = k + width;
+    if (d.lstm) {
+      cell[i] = sigmoid(input[j] + carry[j]) * cell[i] +
+                sigmoid(input[i] + carry[i]) * std::tanh(input[k] + carry[k]);
+      hidden[i] = sigmoid(input[l] + carry[l]) * std::tanh(cell[i]);
+    } else {
+      const float fresh = std::tanh(input[k] + sigmoid(input[i] + carry[i]) * carry[k]);
+      const float keep = sigmoid(input[j] + carry[j]);
+      hidden[i] = fresh + keep * (hidden[i] - fresh);
+    }
+  }
+}
+
 }  // namespace
 
 extern "C" {
+
+// `previous` holds the last decisions and gets the new ones; `room` is as long as a code, all gates
+// twice and the values.
+void decide(const Decision* decision, const float* features, Long batch, Long* previous,
+            float* hidden, float* cell, float* room) {
+  const Decision& d = *decision;
+  float *code = room, *values = code + d.code, *gates = values + d.values;
+  for (Long b = 0; b < batch; b++) {
+    std::copy_n(d.table + previous[b] * d.code, d.code, code);
+    product(features + b * d.features, d.features, d.encode, d.code, code);
+    for (Long i = 0; i < d.code; i++) code[i] = code[i] > 0 ? code[i] : 0;
+    recur(d, code, hidden + b * d.hidden, cell + b * d.hidden, gates);
+    std::copy_n(d.decode_bias, d.values, values);
+    product(hidden + b * d.hidden, d.hidden, d.decode, d.values, values);
+    previous[b] = std::max_element(values, values + d.values) - values + 1;
+  }
+}
 
 void convolve_float32(const Call* call, const Width* widths, const int32_t* width_of, const float* in,
                     float* out, Long batch, Long threads) {

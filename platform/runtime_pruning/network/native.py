@@ -1,4 +1,4 @@
-"""Our own convolutions for CPUs, compiled from ``native.cpp`` once per machine.
+"""Our own calls for CPUs, compiled from ``native.cpp`` once per machine.
 
 oneDNN spends 20 to 100 microseconds on a call however small it is, and knows one width per call.
 These cost two to four, and let each image of a batch have widths of its own. They need an x86 CPU
@@ -49,6 +49,12 @@ def functions(dtype: torch.dtype) -> Functions | None:
     if library is None or not hasattr(library, f"convolve_{name}"):
         return None
     return Functions(getattr(library, f"convolve_{name}"), getattr(library, f"pool_{name}"))
+
+
+def decide() -> Callable[..., None] | None:
+    """Return ``decide`` of the source, or None where this machine has no compiled calls."""
+    library = _library()
+    return None if library is None else library.decide
 
 
 def clear(features: Tensor, first_B: Numbers, last_B: Numbers) -> None:
@@ -178,6 +184,7 @@ def _library() -> ctypes.CDLL | None:
             getattr(library, f"convolve_{name}").argtypes = [pointer] * 5 + [number] * 2
             pooling = getattr(library, f"pool_{name}")
             pooling.argtypes = [pointer, number, number, pointer, number, pointer, number]
+    library.decide.argtypes = [pointer, pointer, number, *[pointer] * 4]
     library.clear.argtypes = [pointer, number, number, pointer, pointer, number, number]
     return library
 
