@@ -137,6 +137,29 @@ def test_of_equal_values_the_fewest_groups_are_chosen() -> None:
     assert DecisionPolicy(network, 0.1).start(4).choose(0, torch.rand(4, 4)).tolist() == [1] * 4
 
 
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize("dueling", [False, True])
+@pytest.mark.parametrize("batch", [1, 16])  # a compiled call where there is one, and a few
+def test_the_deployed_form_chooses_the_same(cell: str, dueling: bool, batch: int) -> None:
+    network = make(cell=cell, dueling=dueling, hidden=16)
+    features_BLF = torch.rand(320, 3, 6) * 3 + torch.rand(6)
+    network.standardise(features_BLF)
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight)  # sharp choices, and biases that are not zero
+    policy = DecisionPolicy(network, penalty=0.3)
+    deployed = policy.deploy()
+    assert (deployed.name, deployed.macs_per_image) == (policy.name, policy.macs_per_image)
+    seen = set()
+    for images_NLF in features_BLF.split(batch):
+        one, other = policy.start(batch), deployed.start(batch)
+        for site, width in enumerate((4, 6, 5)):
+            features_BF = images_NLF[:, site, :width].contiguous()
+            chosen_B = one.choose(site, features_BF)
+            assert torch.equal(other.choose(site, features_BF), chosen_B)
+            seen |= set(chosen_B.tolist())
+    assert seen == {1, 2, 3}
+
+
 def test_a_penalty_below_zero_is_refused() -> None:
     with pytest.raises(ValueError, match=r"0 <= penalty < inf.*-0\.5"):
         DecisionPolicy(make(), penalty=-0.5)

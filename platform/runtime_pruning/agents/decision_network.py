@@ -168,7 +168,7 @@ class DecisionNetwork(nn.Module):
         seen_BF = features_BF[:, :width] - self.feature_mean_LF[site, :width]
         seen_BF = seen_BF * self.feature_scale_LF[site, :width]
         encoded_BD = torch.addmm(self.encode_bias_LD[site], seen_BF, self.encode_LFD[site, :width])
-        encoded_BD = encoded_BD + _log_penalty(penalty_B)[:, None] * self.encode_penalty_LD[site]
+        encoded_BD = encoded_BD + log_penalty(penalty_B)[:, None] * self.encode_penalty_LD[site]
         encoded_BD = encoded_BD + self.encode_previous_LPD[site, previous_B]
         hidden_B1H, state = self._recur(encoded_BD.relu()[:, None], state)
         decoded_BG = torch.addmm(self.decode_bias_LG[site], hidden_B1H[:, 0], self.decode_LHG[site])
@@ -184,7 +184,7 @@ class DecisionNetwork(nn.Module):
         """
         seen_BLF = (features_BLF - self.feature_mean_LF) * self.feature_scale_LF
         encoded_BLD = torch.einsum("blf,lfd->bld", seen_BLF, self.encode_LFD)
-        penalty_B11 = _log_penalty(penalty_B)[:, None, None]
+        penalty_B11 = log_penalty(penalty_B)[:, None, None]
         encoded_BLD = encoded_BLD + penalty_B11 * self.encode_penalty_LD + self.encode_bias_LD
         site_L = torch.arange(self.config.num_sites, device=previous_BL.device)
         encoded_BLD = encoded_BLD + self.encode_previous_LPD[site_L, previous_BL]
@@ -208,6 +208,6 @@ class DecisionNetwork(nn.Module):
         return worth_1 + advantage_G - advantage_G.mean(-1, keepdim=True)
 
 
-def _log_penalty(penalty_B: Tensor) -> Tensor:
+def log_penalty(penalty_B: Tensor) -> Tensor:
     """Return penalties on a scale from -1 (none) to 1 (one unit of reward per unit of cost)."""
     return torch.log10(penalty_B.clamp(min=PENALTY_FLOOR)) / 2 + 1

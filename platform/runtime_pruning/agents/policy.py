@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from runtime_pruning.agents.decision_network import DecisionNetwork
+from runtime_pruning.agents.deployed_decision import DeployedDecisionPolicy
 
 
 class DecisionPolicy:
@@ -29,6 +30,10 @@ class DecisionPolicy:
         self.penalty = penalty
         self.name = f"decision network at penalty {penalty:g}"
         self.macs_per_image = network.macs_per_image
+
+    def deploy(self) -> DeployedDecisionPolicy:
+        """Return what chooses the same, faster; what the network learns later, it ignores."""
+        return DeployedDecisionPolicy(self.network, self.penalty, self.name)
 
     def start(self, batch: int) -> "DecisionChooser":
         """Return what decides for the next ``batch`` images."""

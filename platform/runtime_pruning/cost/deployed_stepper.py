@@ -38,8 +38,8 @@ class DeployedStepper:
 
     def steps(self, images_BCHW: Tensor, plan: Plan) -> Sequence[UnitStep]:
         """Return the stages in order; all images run the plan."""
-        programs = self._deployed._programs
-        state = programs.new_state(self._deployed._entered(images_BCHW))
+        programs = self._deployed.programs(images_BCHW.shape[0])
+        state = programs.new_state(self._deployed.enter(images_BCHW))
         found = []
         for stage in range(len(plan) + 1):
             key = programs.key(stage, plan)
@@ -59,7 +59,7 @@ class DeployedStepper:
     def _axes(self, stage: int) -> tuple[Width, Width]:
         """Return the widths that a stage reads, and that its own site writes."""
         own = frozenset({stage - 1})
-        earlier = frozenset(self._deployed._programs.relevant[stage]) - own
+        earlier = frozenset(self._deployed.programs(1).relevant[stage]) - own
         return self._width(earlier), self._width(own if stage else frozenset())
 
     def _width(self, sites: frozenset[int]) -> Width:

@@ -23,6 +23,7 @@ from runtime_pruning.network.kernels import (
     convolution,
     convolution_onto,
     linear,
+    ours_run,
 )
 from runtime_pruning.network.lowering import LateNorm, Lowered, Operation, folded
 
@@ -59,7 +60,7 @@ class Binder:
         lowered: what is known of the values.
         slots: of the values in a state.
         dtype: of weights and features.
-        fused: whether to use oneDNN's fused calls.
+        fused: whether to use fused calls.
     """
 
     def __init__(
@@ -87,24 +88,34 @@ class Binder:
                 steps.append(_casting(source, self._dtype))
                 steps[-1](state)
             masked = state[-1] is not None
-            layer = self._layer(op, widths, masked)
+            layer = self.layer(op, widths, masked=masked)
             macs = self._count(op, layer, state[source])
             if masked and op.conditional:
                 steps.append(_conditional(op, layer, self._slots))
             else:
                 op = _at_width(op, _read(op, widths))
                 steps.append(self._layer_step(op, layer, index, widths, state))
-        elif op.kind == "opaque":
-            steps.append(_opaque(op, self._slots))
-        elif op.kind == "add":
-            steps.append(_adding(op, self._slots))
         else:
-            steps.append(_calling(lambda features: features, op, self._slots))
+            steps.append(self.unweighted(op))
         steps[-1](state)
         return Bound(steps, macs)
 
-    def _layer(self, op: Operation, widths: Widths, masked: bool) -> Layer:
-        """Return the first rows and columns of a layer's weights."""
+    def unweighted(self, op: Operation) -> Step:
+        """Return an operation without weights, at whatever widths it finds."""
+        if op.kind == "opaque":
+            return _opaque(op, self._slots)
+        if op.kind == "add":
+            return _adding(op, self._slots)
+        return _calling(lambda features: features, op, self._slots)
+
+    def layer(self, op: Operation, widths: Widths, *, masked: bool = False) -> Layer:
+        """Return the first rows and columns of a layer's weights, with batch norm in them.
+
+        Args:
+            op: the operation.
+            widths: of what it reads and makes, in channels.
+            masked: leave batch norm out where images of unlike widths share the call.
+        """
         assert op.weight is not None
         own = op.output if op.conv_output is None else op.conv_output
         rows = widths[own.name] * op.head_factor
@@ -161,10 +172,10 @@ class Binder:
         copies = not (dies and name in self._lowered.owned)
         whole = mine == theirs
         positive = op.activation.attr == "relu" and name in self._lowered.nonnegative
-        # On a view, oneDNN's call falls back to an add with ReLU that knows no bfloat16.
-        able = whole or (positive and self._dtype == torch.float32)
+        # On a view, oneDNN's call falls back to an add with ReLU that lacks bfloat16.
+        able = whole or (positive and (self._dtype == torch.float32 or ours_run(layer, like)))
         inside = op.activation if able else NOTHING
-        call_onto = convolution_onto(layer, inside, like, fused=self._fused)
+        call_onto = convolution_onto(layer, inside, like, room=theirs, fused=self._fused)
         source, onto, to = (self._slots[v.name] for v in (op.source, op.onto, op.output))
         rows, after, followers = layer.weight.shape[0], op.activation, op.followers
         later = inside is NOTHING and after != NOTHING

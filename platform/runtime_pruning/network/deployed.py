@@ -5,6 +5,7 @@ Every mode means what `PrunableNetwork` means; they differ in how a batch of unl
 * ``image``: one image at a time; nothing is gathered.
 * ``prefix``: the batch is split where plans part, and never joined again until the logits.
 * ``bucket``: stage by stage, the images that share widths are gathered, run and put back.
+* ``ragged``: layer by layer, one call in which each image has widths of its own (`native`).
 * ``dense``: everything is computed and absent channels are set to zero: executed MACs are dense.
 * ``auto``: the fastest of these for the batch and the MACs that are expected, by measurement.
 
@@ -15,6 +16,7 @@ import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -36,15 +38,14 @@ from runtime_pruning.network.modes import (
     run_prefix,
     run_uniform,
 )
-from runtime_pruning.network.policies import Chooser, PlannedChooser, Policy
-from runtime_pruning.network.programs import FULL, MOST_CHAINS, Programs
+from runtime_pruning.network.policies import Chooser, Deployable, PlannedChooser, Policy
+from runtime_pruning.network.programs import MOST_CHAINS, Programs
 from runtime_pruning.network.prunable import PrunableNetwork
+from runtime_pruning.network.ragged import Ragged, runs_ragged
 
-_Settled: TypeAlias = Literal["image", "prefix", "bucket", "dense"]
-DeployedMode: TypeAlias = Literal["auto", "image", "prefix", "bucket", "dense"]
+_Settled: TypeAlias = Literal["image", "prefix", "bucket", "ragged", "dense"]
+DeployedMode: TypeAlias = Literal["auto", "image", "prefix", "bucket", "ragged", "dense"]
 DEPLOYED_MODES: tuple[DeployedMode, ...] = get_args(DeployedMode)
-_SINGLE: tuple[_Settled, ...] = ("image", "dense")
-_BATCHED: tuple[_Settled, ...] = ("image", "prefix", "bucket", "dense")
 _BASELINE = "baseline"
 
 
@@ -63,7 +64,7 @@ def deploy(
         dtype: of weights and features; logits and pooled features are float32.
         device: where it runs.
         channels_last: memory layout of feature maps.
-        fused: use oneDNN's fused calls; None: where they exist.
+        fused: use oneDNN's fused calls, and our own; None: where they exist.
 
     Raises:
         ConfigError: fused calls are asked for where there are none.
@@ -83,7 +84,7 @@ class DeployedNetwork:
         network: in evaluation mode; it must not change any more.
         dtype: of weights and features.
         channels_last: memory layout of feature maps.
-        fused: whether to use oneDNN's fused calls.
+        fused: whether to use fused calls.
 
     Attributes:
         network: see above.
@@ -102,20 +103,33 @@ class DeployedNetwork:
         full_1L = torch.tensor([[site.channels for site in network.sites]])
         self.dense_macs = sum(int(unit.macs(full_1L)[0]) for unit in network.weighted_units)
         self._device = next(network.parameters()).device
+        bounds = [site.bounds for site in network.sites]
         with torch.inference_mode():
-            self._programs = Programs(
-                lower(network),
-                [site.bounds for site in network.sites],
-                dtype=dtype,
-                fused=fused,
+            lowered = lower(network)
+            # Calls are chosen on the first input: those for one image are others than for many.
+            self._alone, self._many = (
+                Programs(lowered, bounds, dtype=dtype, fused=fused) for _ in range(2)
             )
+            able = fused and channels_last and runs_ragged(lowered, dtype)
+            self._ragged = Ragged(self._many, dtype) if able else None
         self._fractions: dict[tuple[int, ...], float] = {}
         self._expected: dict[str, float] = {}
+        self._policies: WeakKeyDictionary[Deployable, Policy] = WeakKeyDictionary()
+
+    @property
+    def modes(self) -> tuple[_Settled, ...]:
+        """The modes that a batch can run in here."""
+        every: tuple[_Settled, ...] = get_args(_Settled)
+        return tuple(mode for mode in every if mode != "ragged" or self._ragged is not None)
+
+    def programs(self, batch: int) -> Programs:
+        """Return the stages of the network, bound for batches of this size."""
+        return self._alone if batch == 1 else self._many
 
     @torch.inference_mode()
     def dense(self, images_BCHW: Tensor) -> Tensor:
         """Return ``logits_BK``, float32, of the backbone at full width: the baseline."""
-        return self._uniform(images_BCHW, (FULL,) * len(self.network.sites))
+        return self._uniform(images_BCHW, (self.network.groups,) * len(self.network.sites))
 
     def static(self, groups_L: Sequence[int]) -> Callable[[Tensor], Tensor]:
         """Return a network pruned to one plan for good: the limit of what slicing can gain."""
@@ -151,7 +165,7 @@ class DeployedNetwork:
 
         Args:
             images_BCHW: float, in [0, 1].
-            policy: what chooses.
+            policy: what chooses; it must not change after its first run here.
             mode: how the batch is cut; see the module.
             expected_fraction: of the dense MACs, for the choice of a mode; None: as the policy's
                 last batches had.
@@ -160,6 +174,8 @@ class DeployedNetwork:
             ConfigError: images of another shape, counts out of range, or an unknown mode.
         """
         size = images_BCHW.shape[0]
+        if isinstance(policy, Deployable):
+            policy = self._fast(policy)
         chooser = policy.start(size)
         if isinstance(chooser, PlannedChooser):
             plans = list(map(tuple, chooser.groups_BL.tolist()))
@@ -169,7 +185,7 @@ class DeployedNetwork:
         if expected_fraction is None:
             expected_fraction = self._expected.get(policy.name, 0.5)
         chosen = self._mode(mode, size, lambda: expected_fraction)
-        images_BCHW = self._entered(images_BCHW)
+        images_BCHW = self.enter(images_BCHW)
         if chosen == "image" and size > 1:
             outcome = joined(
                 self._asked(images_BCHW[row, None], policy.start(1), "image") for row in range(size)
@@ -178,6 +194,12 @@ class DeployedNetwork:
             outcome = self._asked(images_BCHW, chooser, chosen)
         self._expected[policy.name] = sum(outcome.macs) / size / self.dense_macs
         return self._execution(outcome, chosen, policy.macs_per_image)
+
+    def _fast(self, policy: Deployable) -> Policy:
+        """Return the form of a policy that is made for deployed networks."""
+        if policy not in self._policies:
+            self._policies[policy] = policy.deploy()
+        return self._policies[policy]
 
     def fraction(self, plan: tuple[int, ...]) -> float:
         """Return a plan's share of the dense MACs, by formula."""
@@ -217,7 +239,7 @@ class DeployedNetwork:
                 plans_BL = torch.tensor(self.plans(fraction, batch, generator))
                 calls: dict[str, Callable[[], object]] = {
                     mode: partial(self.run, images_BCHW, plans_BL, mode=mode)
-                    for mode in (_SINGLE if batch == 1 else _BATCHED)
+                    for mode in (("image", "dense") if batch == 1 else self.modes)
                 }
                 calls[_BASELINE] = partial(self.dense, images_BCHW)
                 seconds = interleaved(calls, rounds=rounds, least_seconds=least_seconds)
@@ -242,7 +264,7 @@ class DeployedNetwork:
 
     # Inside
 
-    def _entered(self, images_BCHW: Tensor) -> Tensor:
+    def enter(self, images_BCHW: Tensor) -> Tensor:
         """Return images on the device, in the layout that the calls want."""
         if images_BCHW.ndim != 4 or tuple(images_BCHW.shape[1:]) != self.network.image_shape:
             raise ConfigError(
@@ -253,7 +275,8 @@ class DeployedNetwork:
         return images_BCHW.to(self._device).contiguous(memory_format=layout)
 
     def _uniform(self, images_BCHW: Tensor, plan: tuple[int, ...]) -> Tensor:
-        logits_BK, _ = run_uniform(self._programs, self._entered(images_BCHW), plan)
+        programs = self.programs(images_BCHW.shape[0])
+        logits_BK, _ = run_uniform(programs, self.enter(images_BCHW), plan)
         return logits_BK.float()
 
     def _check_plans(self, plans: Sequence[tuple[int, ...]]) -> None:
@@ -269,13 +292,15 @@ class DeployedNetwork:
         """Return the mode to run in."""
         if mode not in DEPLOYED_MODES:
             raise ConfigError(f"`mode` must be one of {DEPLOYED_MODES}, but got {mode!r}.")
+        if mode == "ragged" and self._ragged is None:
+            raise ConfigError("`mode='ragged'` cannot run this network here; see `modes`.")
         if mode != "auto":
             return mode
         if size == 1:
             return "image"
         known = self.break_even
         if known is None or known.threads != torch.get_num_threads():
-            return "prefix"
+            return "prefix" if self._ragged is None else "ragged"
         found: Any = known.choose(size, fraction())
         return found
 
@@ -285,8 +310,8 @@ class DeployedNetwork:
     ) -> Execution:
         """Run plans that are known."""
         self._check_plans(plans)
-        images_BCHW = self._entered(images_BCHW)
-        size, sites, programs = len(plans), len(self.network.sites), self._programs
+        images_BCHW = self.enter(images_BCHW)
+        size, sites, programs = len(plans), len(self.network.sites), self.programs(len(plans))
         alike = plans.count(plans[0]) == size
         chosen: _Settled = "prefix"
         if mode != "auto" or not alike:
@@ -298,9 +323,11 @@ class DeployedNetwork:
             logits_BK, macs = run_uniform(programs, images_BCHW, plans[0])
             outcome = Outcome(logits_BK, plans, [macs] * size)
         elif chosen == "image":
-            runs = [run_uniform(programs, images_BCHW[i, None], p) for i, p in enumerate(plans)]
+            runs = [run_uniform(self._alone, images_BCHW[i, None], p) for i, p in enumerate(plans)]
             logits_BK = torch.cat([run[0] for run in runs]) if size > 1 else runs[0][0]
             outcome = Outcome(logits_BK, plans, [run[1] for run in runs])
+        elif chosen == "ragged" and self._ragged is not None:
+            outcome = self._ragged.run(images_BCHW, Planned(plans))
         elif chosen == "bucket":
             outcome = run_bucket(programs, images_BCHW, Planned(plans), sites)
         else:
@@ -311,12 +338,14 @@ class DeployedNetwork:
         """Run what a chooser says, the whole batch going from site to site."""
         size = images_BCHW.shape[0]
         decide = Asking(chooser, size, self.network.groups)
+        if mode == "ragged" and self._ragged is not None:
+            return self._ragged.run(images_BCHW, decide)
         ways = {"dense": run_dense, "bucket": run_bucket, "prefix": run_prefix, "image": run_alone}
-        return ways[mode](self._programs, images_BCHW, decide, len(self.network.sites))
+        return ways[mode](self.programs(size), images_BCHW, decide, len(self.network.sites))
 
     def _execution(self, outcome: Outcome, mode: str, policy_macs: int) -> Execution:
         """Return an outcome as tensors."""
-        bounds = self._programs.bounds
+        bounds = self._many.bounds
         channels = [
             [bounds[site][groups] for site, groups in enumerate(plan)] for plan in outcome.plans
         ]

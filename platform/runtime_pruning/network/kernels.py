@@ -1,21 +1,29 @@
 """Convolutions as one fused call each: convolution, bias and ReLU, or convolution, bias, add, ReLU.
 
-On a CPU with oneDNN the weights are packed once for a shape and the calls are oneDNN's own; where
-these are missing (CUDA, other builds) the same is done with plain PyTorch calls.
+On a CPU there are oneDNN's calls, its weights packed once for a shape, and our own (`native`):
+which is faster depends on width, pixels and batch, so that both are timed on the first input. Where
+there is neither (CUDA, other builds) the same is done with plain PyTorch calls.
 
 Dimensions: B images, C and D channels, H W pixels.
 """
 
-from collections.abc import Callable
+import ctypes
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from runtime_pruning.network import native
+
 Call: TypeAlias = Callable[[Tensor], Tensor]
 AddCall: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+TURNS = 3  # timed turns of each kind of call
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,17 @@ class Activation:
 
     attr: str = "none"
     scalars: tuple[float, ...] = ()
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the greatest result."""
+        if self.attr == "relu":
+            return 0.0, native.INFINITY
+        return (
+            (self.scalars[0], self.scalars[1])
+            if self.scalars
+            else (-native.INFINITY, native.INFINITY)
+        )
 
     @property
     def nonnegative(self) -> bool:
@@ -97,17 +116,143 @@ def pack(layer: Layer, like: Tensor) -> Tensor:
     return packed
 
 
+def ours_fit(geometry: Geometry | None, groups: int) -> bool:
+    """Whether our own calls know such a convolution."""
+    return geometry is not None and groups == 1 and set(geometry.dilation) == {1}
+
+
+def ours_run(layer: Layer, like: Tensor) -> bool:
+    """Whether our own calls can run a layer on inputs like this one."""
+    fits = ours_fit(layer.geometry, layer.groups) and like.device.type == "cpu"
+    last = like.is_contiguous(memory_format=torch.channels_last)
+    return fits and last and native.functions(like.dtype) is not None
+
+
 def convolution(layer: Layer, activation: Activation, like: Tensor, *, fused: bool) -> Call:
     """Return a call of a convolution and what follows it.
 
     Args:
         layer: the weights at their real width.
         activation: applied to the result.
-        like: an input; the weights are packed for its shape.
-        fused: whether to use oneDNN's fused calls.
+        like: an input; the weights are packed for its shape, and calls timed on it.
+        fused: whether to use fused calls.
     """
     if not fused:
         return lambda features: activation.apply_(_plain(layer, features))
+    calls = [_by_onednn(layer, activation, like)]
+    if ours_run(layer, like):
+        convolve = _Ours(layer, activation, like, None)
+        calls.append(lambda features: convolve(features, None))
+    return _fastest(calls, like)
+
+
+def convolution_onto(
+    layer: Layer, activation: Activation, like: Tensor, *, room: int, fused: bool
+) -> AddCall:
+    """Return a call that adds a convolution's result to a tensor, in place, and activates it.
+
+    The tensor has the convolution's width; it may be a view of the first of ``room`` channels.
+    """
+    if not fused:
+        return lambda features, onto: activation.apply_(onto.add_(_plain(layer, features)))
+    calls: list[AddCall] = []
+    if ours_run(layer, like):
+        calls.append(_Ours(layer, activation, like, room))
+    whole = layer.weight.shape[0] == room
+    if not calls or whole or like.dtype == torch.float32:
+        calls.append(_by_onednn_onto(layer, activation, like))
+    if len(calls) == 1:
+        return calls[0]
+    result = _plain(layer, like)
+    wide = native.empty(like.shape[0], room, (result.shape[2], result.shape[3]), like).zero_()
+    return _fastest(calls, like, wide.narrow(1, 0, layer.weight.shape[0]))
+
+
+def linear(layer: Layer) -> Call:
+    """Return the call of a linear layer."""
+    weight, bias = layer.weight, layer.bias
+    return lambda features: functional.linear(features, weight, bias)
+
+
+def pooled(features_BCHW: Tensor, most: int, channels_B: native.Numbers | None = None) -> Tensor:
+    """Return ``mean_BF``, float32, over the pixels; absent channels are 0.
+
+    Args:
+        features_BCHW: of at most F channels.
+        most: length F.
+        channels_B: that each image has, int64; None: all that are there.
+    """
+    batch, channels, height, width = features_BCHW.shape
+    own = native.functions(features_BCHW.dtype) if features_BCHW.device.type == "cpu" else None
+    if own is not None:
+        if channels_B is None:
+            channels_B = np.full(batch, channels, dtype=np.int64)
+        return native.pool(own, native.channels_last(features_BCHW), channels_B, most)
+    pixels_BPC = features_BCHW.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
+    mean_BC = pixels_BPC.sum(1, dtype=torch.float32) * (1 / (height * width))
+    return functional.pad(mean_BC, (0, most - channels)) if most > channels else mean_BC
+
+
+# Kinds of calls
+
+
+class _Ours:
+    """A convolution by our own calls, at one width.
+
+    Args:
+        layer: the weights.
+        activation: applied to the result.
+        like: an input.
+        room: channels of what the result is added to; None: it is not added.
+    """
+
+    def __init__(
+        self, layer: Layer, activation: Activation, like: Tensor, room: int | None
+    ) -> None:
+        geometry, weight = layer.geometry, layer.weight
+        assert geometry is not None
+        own = native.functions(like.dtype)
+        assert own is not None
+        packed = native.Packed(weight, layer.bias)
+        outputs, inputs = weight.shape[:2]
+        frame = native.Frame.of(like, weight.shape[2:], geometry.stride, geometry.padding)
+        call = frame.call(inputs, room or outputs, activation.limits, add=room is not None)
+        row = np.array(packed.row(inputs, outputs), dtype=np.int64)
+        self._held = (packed, call, row)  # what the addresses below point to
+        self._convolve = own.convolve
+        self._call, self._row = ctypes.addressof(call), row.ctypes.data
+        self._shape = (outputs, *frame.out)
+
+    def __call__(self, features: Tensor, onto: Tensor | None) -> Tensor:
+        features = features.contiguous(memory_format=torch.channels_last)
+        batch = features.shape[0]
+        if onto is None:
+            onto = torch.empty(
+                (batch, *self._shape), dtype=features.dtype, memory_format=torch.channels_last
+            )
+        self._convolve(
+            *(self._call, self._row, None, features.data_ptr(), onto.data_ptr(), batch),
+            torch.get_num_threads(),
+        )
+        return onto
+
+
+def _fastest(calls: Sequence[Callable[..., Tensor]], *inputs: Tensor) -> Any:
+    """Return the call that takes the least time on these inputs, of a few turns each."""
+    if len(calls) == 1:
+        return calls[0]
+    best = [native.INFINITY] * len(calls)
+    for turn in range(TURNS + 1):  # the first warms up
+        for index, call in enumerate(calls):
+            start = time.perf_counter()
+            call(*inputs)
+            if turn:
+                best[index] = min(best[index], time.perf_counter() - start)
+    return calls[best.index(min(best))]
+
+
+def _by_onednn(layer: Layer, activation: Activation, like: Tensor) -> Call:
+    """Return oneDNN's fused call."""
     call: Any = torch.ops.mkldnn._convolution_pointwise.default
     geometry, groups, bias = layer.geometry, layer.groups, layer.bias
     assert geometry is not None
@@ -126,13 +271,8 @@ def convolution(layer: Layer, activation: Activation, like: Tensor, *, fused: bo
     return run
 
 
-def convolution_onto(layer: Layer, activation: Activation, like: Tensor, *, fused: bool) -> AddCall:
-    """Return a call that adds a convolution's result to a tensor, in place, and activates it.
-
-    The tensor has the convolution's width; it may be a view of the first channels of a wider one.
-    """
-    if not fused:
-        return lambda features, onto: activation.apply_(onto.add_(_plain(layer, features)))
+def _by_onednn_onto(layer: Layer, activation: Activation, like: Tensor) -> AddCall:
+    """Return oneDNN's fused call that adds."""
     call: Any = torch.ops.mkldnn._convolution_pointwise_.binary
     geometry, groups, bias = layer.geometry, layer.groups, layer.bias
     assert geometry is not None
@@ -153,12 +293,6 @@ def convolution_onto(layer: Layer, activation: Activation, like: Tensor, *, fuse
     return run
 
 
-def linear(layer: Layer) -> Call:
-    """Return the call of a linear layer."""
-    weight, bias = layer.weight, layer.bias
-    return lambda features: functional.linear(features, weight, bias)
-
-
 def _plain(layer: Layer, features: Tensor) -> Tensor:
     """Return the convolution alone, by PyTorch's own call."""
     geometry = layer.geometry
@@ -172,10 +306,3 @@ def _plain(layer: Layer, features: Tensor) -> Tensor:
         geometry.dilation,
         layer.groups,
     )
-
-
-def pooled(features_BCHW: Tensor) -> Tensor:
-    """Return ``mean_BC``, float32, over the pixels; a plain sum where channels lie last."""
-    batch, channels, height, width = features_BCHW.shape
-    pixels_BPC = features_BCHW.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
-    return pixels_BPC.sum(1, dtype=torch.float32) * (1 / (height * width))

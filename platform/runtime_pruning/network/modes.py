@@ -13,7 +13,6 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network.binding import Mask, Masks, State
@@ -98,9 +97,8 @@ class Asking:
 
 def features_of(programs: Programs, site: int, state: State) -> Tensor:
     """Return ``features_BF``, float32: the pooled input of a site; absent channels are 0."""
-    pooled_BC = pooled(state[programs.site_slots[site]])
-    missing = programs.lowered.sources[site].width.channels - pooled_BC.shape[1]
-    return functional.pad(pooled_BC, (0, missing)) if missing else pooled_BC
+    most = programs.lowered.sources[site].width.channels
+    return pooled(state[programs.site_slots[site]], most)
 
 
 def run_uniform(programs: Programs, images_BCHW: Tensor, plan: Plan) -> tuple[Tensor, int]:
@@ -319,8 +317,7 @@ def _run_buckets(
             found = state[slot]
             if isinstance(found, Tensor) and name not in programs.constants:
                 width = programs.channels(value, plans[images[0]]) * value.factor
-                found = _rows(found, rows_N.to(found.device))
-                found = found.narrow(1, 0, width) if found.shape[1] > width else found
+                found = _rows(found.narrow(1, 0, width), rows_N)
             own[slot] = found
         spent.append((images, programs.run(stage, key, own)))
         pieces.append((rows_N, own))
@@ -355,6 +352,6 @@ def _assembled(pieces: list[tuple[Tensor, Tensor]], size: int) -> Tensor:
 def _rows(tensor: Tensor, rows_N: Tensor) -> Tensor:
     """Return some images, in the layout that they had."""
     rows_N = rows_N.to(tensor.device)
-    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+    if tensor.ndim == 4 and tensor.stride(1) == 1:  # channels last, perhaps not all of them
         return tensor.permute(0, 2, 3, 1).index_select(0, rows_N).permute(0, 3, 1, 2)
     return tensor.index_select(0, rows_N)

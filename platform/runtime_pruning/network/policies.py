@@ -5,7 +5,7 @@ Dimensions: B images, L sites, F features.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -36,6 +36,15 @@ class Policy(Protocol):
 
     def start(self, batch: int) -> Chooser:
         """Return what chooses for the next ``batch`` images."""
+        ...
+
+
+@runtime_checkable
+class Deployable(Policy, Protocol):
+    """A policy that has a faster form for deployed networks."""
+
+    def deploy(self) -> Policy:
+        """Return a policy that chooses the same, as long as this one does not change."""
         ...
 
 

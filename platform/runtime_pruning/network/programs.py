@@ -51,7 +51,7 @@ class Programs:
         lowered: the operations.
         bounds: channels by group count, per site.
         dtype: of weights and features.
-        fused: whether to use oneDNN's fused calls.
+        fused: whether to use fused calls.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Programs:
         self.reads = tuple(self._reads(stage) for stage in numbers)
         self.writes = tuple(self._writes(stage) for stage in numbers)
         self._live = tuple(self._live_slots(stage) for stage in numbers)
-        self._binder = Binder(lowered, self.slots, dtype=dtype, fused=fused)
+        self.binder = Binder(lowered, self.slots, dtype=dtype, fused=fused)
         self._made: dict[tuple[int, Key], Program] = {}
         self._chains: dict[Key, Program] = {}
 
@@ -157,7 +157,7 @@ class Programs:
         for index, operation in enumerate(self.lowered.stages[stage], self._borders[stage]):
             for part in separate(operation) if masked else (operation,):
                 width = {value.name: self.channels(value, plan) for value in part.widths}
-                bound = self._binder.bind(part, index, width, state)
+                bound = self.binder.bind(part, index, width, state)
                 steps += bound.steps
                 macs += bound.macs
                 if masked and part.output.width.pruned:

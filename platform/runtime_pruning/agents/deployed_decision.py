@@ -1,0 +1,143 @@
+"""A decision network for inference alone: the same choices in a fraction of the time.
+
+Standardisation, penalty, biases and the previous decision are folded into one table per site when
+it is made. On a CPU a decision is then one compiled call (`network/native`), elsewhere a few.
+
+Dimensions: B images, F features, D encoder width, H recurrent width, X all gates, G groups, P
+values of the previous decision.
+"""
+
+import ctypes
+import struct
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from runtime_pruning.agents.decision_network import DecisionNetwork, log_penalty
+from runtime_pruning.network import native
+
+MOST_COMPILED = 8  # images; more are faster in one product
+
+
+class Weights(NamedTuple):
+    """What a decision multiplies and adds, as ``Decision`` in the compiled source has it."""
+
+    encode_FD: Tensor
+    table_PD: Tensor
+    input_DX: Tensor
+    input_bias_X: Tensor
+    carry_HX: Tensor
+    carry_bias_X: Tensor
+    decode_HG: Tensor
+    decode_bias_G: Tensor
+
+
+class DeployedDecisionPolicy:
+    """Chooses as `DecisionPolicy` does.
+
+    Args:
+        network: it is copied.
+        penalty: what the network is told that a unit of cost is worth.
+        name: for reports.
+    """
+
+    @torch.no_grad()
+    def __init__(self, network: DecisionNetwork, penalty: float, name: str) -> None:
+        self.name = name
+        self.macs_per_image = network.macs_per_image
+        self.config = network.config
+        in_XD, carry_XH, in_bias_X, carry_bias_X = network.cell.all_weights[0]
+        cell = (in_XD.T, in_bias_X, carry_XH.T, carry_bias_X)
+        in_DX, bias_X, carry_HX, late_X = (
+            part.detach().clone(memory_format=torch.contiguous_format) for part in cell
+        )
+        shared = (in_DX, bias_X, carry_HX, late_X)
+        self.sites = [
+            Weights(*_encoder(network, site, penalty), *shared, *_decoder(network, site))
+            for site in range(self.config.num_sites)
+        ]
+        self.calls = [_call(weights, lstm=self.config.cell == "lstm") for weights in self.sites]
+
+    def start(self, batch: int) -> "CompiledChooser | TorchChooser":
+        """Return what decides for the next ``batch`` images."""
+        like = self.sites[0].encode_FD
+        compiled = like.device.type == "cpu" and like.dtype == torch.float32
+        if compiled and batch <= MOST_COMPILED and native.decide() is not None:
+            return CompiledChooser(self, batch)
+        return TorchChooser(self, batch)
+
+
+def _call(weights: Weights, *, lstm: bool) -> ctypes.Array[ctypes.c_char]:
+    """Return a ``Decision`` of the compiled source."""
+    features, code = weights.encode_FD.shape
+    hidden, values = weights.decode_HG.shape
+    pointers = [tensor.data_ptr() for tensor in weights]
+    packed = struct.pack("8P5q", *pointers, features, code, hidden, values, lstm)
+    return ctypes.create_string_buffer(packed, len(packed))
+
+
+def _encoder(network: DecisionNetwork, site: int, penalty: float) -> tuple[Tensor, Tensor]:
+    """Return the weights of pooled features, and what is added to them by previous decision."""
+    width = network.config.feature_widths[site]
+    encode_FD = network.encode_LFD[site, :width] * network.feature_scale_LF[site, :width, None]
+    told = log_penalty(torch.tensor(penalty)).to(encode_FD)
+    same_D = network.encode_bias_LD[site] + told * network.encode_penalty_LD[site]
+    same_D = same_D - network.feature_mean_LF[site, :width] @ encode_FD
+    return encode_FD, network.encode_previous_LPD[site] + same_D
+
+
+def _decoder(network: DecisionNetwork, site: int) -> tuple[Tensor, Tensor]:
+    """Return weights and bias of the advantages; the state's worth is the same for all actions."""
+    groups = network.config.groups
+    decode_HG = network.decode_LHG[site, :, :groups].contiguous()
+    return decode_HG, network.decode_bias_LG[site, :groups].clone()
+
+
+class CompiledChooser:
+    """Decides for one batch of images, sites in order, by the compiled call."""
+
+    def __init__(self, policy: DeployedDecisionPolicy, batch: int) -> None:
+        decide, config = native.decide(), policy.config
+        assert decide is not None
+        self._decide, self._policy, self._batch = decide, policy, batch
+        self._state_2BH = torch.zeros(2, batch, config.hidden)
+        self._previous_B = torch.zeros(batch, dtype=torch.int64)
+        self._room = torch.empty(config.encoder + config.groups + 8 * config.hidden)
+        hidden, cell = self._state_2BH
+        held = (self._previous_B, hidden, cell, self._room)
+        self._addresses = [tensor.data_ptr() for tensor in held]
+
+    def choose(self, site: int, features_BF: Tensor) -> Tensor:
+        """Return ``groups_B``, int64 in [1, groups]."""
+        call = ctypes.addressof(self._policy.calls[site])
+        features_BF = features_BF.contiguous()
+        self._decide(call, features_BF.data_ptr(), self._batch, *self._addresses)
+        return self._previous_B.clone()
+
+
+class TorchChooser:
+    """Decides for one batch of images, sites in order, wherever the network is."""
+
+    def __init__(self, policy: DeployedDecisionPolicy, batch: int) -> None:
+        self._policy = policy
+        self._hidden_BH = policy.sites[0].decode_HG.new_zeros(batch, policy.config.hidden)
+        self._cell_BH = self._hidden_BH
+        device = self._hidden_BH.device
+        self._previous_B = torch.zeros(batch, dtype=torch.int64, device=device)
+
+    @torch.inference_mode()
+    def choose(self, site: int, features_BF: Tensor) -> Tensor:
+        """Return ``groups_B``, int64 in [1, groups]."""
+        own = self._policy.sites[site]
+        known_BD = own.table_PD.index_select(0, self._previous_B)
+        encoded_BD = known_BD.addmm_(features_BF, own.encode_FD).relu_()
+        cell = (own.input_DX.T, own.carry_HX.T, own.input_bias_X, own.carry_bias_X)
+        if self._policy.config.cell == "lstm":
+            state = (self._hidden_BH, self._cell_BH)
+            self._hidden_BH, self._cell_BH = torch.lstm_cell(encoded_BD, state, *cell)
+        else:
+            self._hidden_BH = torch.gru_cell(encoded_BD, self._hidden_BH, *cell)
+        advantage_BG = torch.addmm(own.decode_bias_G, self._hidden_BH, own.decode_HG)
+        self._previous_B = advantage_BG.argmax(1).add_(1)
+        return self._previous_B

@@ -1,0 +1,401 @@
+// Convolutions of channels-last feature maps, each image at widths of its own.
+//
+// One call runs a layer on a batch: image b reads the first `ci` channels of its pixels and writes
+// the first `co`, as its row of `widths` says. Nothing is gathered and nothing is masked. A tile
+// keeps N vectors of V outputs for P pixels in registers; rows are taken in blocks that stay in
+// the cache, with a margin of zeros where the layer pads.
+//
+// Elements are float or bfloat16 (the latter in pairs, summed in float).
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+namespace {
+
+using Long = int64_t;
+constexpr Long kBlock = 16;                 // outputs that lie together in packed weights
+constexpr Long kCached = 256 * 1024;        // bytes of input that a block of rows may take
+
+struct Geometry {
+  Long hi, wi, ho, wo, kh, kw, stride_y, stride_x, pad_y, pad_x;
+};
+
+struct Width {
+  const void* weight;  // [co / 16][kh][kw][ci][16], bfloat16: [co / 16][kh][kw][ci / 2][16][2]
+  const float* bias;   // as many as a whole number of blocks
+  Long ci, co;
+  Long tap, block;  // elements between taps, and between blocks, of the weights
+};
+
+struct Call {
+  Geometry g;
+  Long ld_in, ld_out;  // elements from pixel to pixel
+  float low, high;     // results are clamped
+  Long add;            // whether results are added to what is there
+};
+
+struct bf16 {
+  uint16_t bits;
+};
+
+template <int V>
+struct Vec {
+  typedef float F __attribute__((vector_size(V * 4), aligned(4)));
+  typedef uint32_t U __attribute__((vector_size(V * 4), aligned(4)));
+  typedef uint16_t H __attribute__((vector_size(V * 2), aligned(2)));
+};
+
+template <int V>
+inline typename Vec<V>::F read(const float* from) {
+  return *(const typename Vec<V>::F*)from;
+}
+
+template <int V>
+inline typename Vec<V>::F read(const bf16* from) {
+  auto wide = __builtin_convertvector(*(const typename Vec<V>::H*)from, typename Vec<V>::U) << 16;
+  return (typename Vec<V>::F)wide;
+}
+
+template <int V>
+inline void write(float* to, typename Vec<V>::F value) {
+  *(typename Vec<V>::F*)to = value;
+}
+
+template <int V>
+inline void write(bf16* to, typename Vec<V>::F value) {
+  auto bits = (typename Vec<V>::U)value;
+  bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  *(typename Vec<V>::H*)to = __builtin_convertvector(bits, typename Vec<V>::H);
+}
+
+template <typename E>
+struct Product;
+
+template <>
+struct Product<float> {
+  static constexpr Long kStep = 1;  // input channels at once
+  template <int V>
+  static inline typename Vec<V>::F add(typename Vec<V>::F sum, const float* weight, const float* x) {
+    return sum + read<V>(weight) * *x;
+  }
+};
+
+#ifdef __AVX512BF16__
+template <>
+struct Product<bf16> {
+  static constexpr Long kStep = 2;
+  template <int V>
+  static inline typename Vec<V>::F add(typename Vec<V>::F sum, const bf16* weight, const bf16* x) {
+    int pair;
+    memcpy(&pair, x, 4);
+    if constexpr (V == 16) {
+      auto w = (__m512bh)_mm512_loadu_si512(weight);
+      return (typename Vec<V>::F)_mm512_dpbf16_ps((__m512)sum, w, (__m512bh)_mm512_set1_epi32(pair));
+    } else {
+      auto w = (__m256bh)_mm256_loadu_si256((const __m256i*)weight);
+      return (typename Vec<V>::F)_mm256_dpbf16_ps((__m256)sum, w, (__m256bh)_mm256_set1_epi32(pair));
+    }
+  }
+};
+#endif
+
+// Where vector n of a tile lies: V == 8 takes the halves of a block one after the other.
+template <int V>
+inline Long output_of(int n) {
+  return n * V;
+}
+
+template <typename E, int V>
+inline Long weights_of(int n, Long block) {
+  Long output = n * V;
+  return output / kBlock * block + output % kBlock * Product<E>::kStep;
+}
+
+template <typename E>
+struct Strip {
+  const E* in;
+  Long row, pixel, step;  // elements from row to row, tap to tap, output to output
+  const E* weight;
+  const float* bias;
+  Long tap, block;
+  E* out;
+  Long co;  // outputs that are left
+};
+
+template <typename E, int V, int N, int P>
+inline __attribute__((always_inline)) void tile(const Call& call, const Strip<E>& s, Long ci) {
+  typedef typename Vec<V>::F F;
+  constexpr Long kStep = Product<E>::kStep;
+  F sums[N][P];
+  for (int n = 0; n < N; n++)
+    for (int p = 0; p < P; p++) sums[n][p] = read<V>(s.bias + output_of<V>(n));
+  const E* weight = s.weight;
+  for (Long y = 0; y < call.g.kh; y++)
+    for (Long x = 0; x < call.g.kw; x++, weight += s.tap) {
+      const E* in = s.in + y * s.row + x * s.pixel;
+      for (Long c = 0; c < ci; c += kStep) {
+#pragma GCC unroll 16
+        for (int p = 0; p < P; p++)
+#pragma GCC unroll 8
+          for (int n = 0; n < N; n++)
+            sums[n][p] = Product<E>::template add<V>(
+                sums[n][p], weight + weights_of<E, V>(n, s.block) + c * kBlock,
+                in + p * s.step + c);
+      }
+    }
+  const F low = call.low + F{}, high = call.high + F{};
+#pragma GCC unroll 8
+  for (int n = 0; n < N; n++) {
+    const Long left = s.co - output_of<V>(n);
+#pragma GCC unroll 16
+    for (int p = 0; p < P; p++) {
+      E* out = s.out + p * call.ld_out + output_of<V>(n);
+      F sum = sums[n][p];
+      E part[V];
+      if (left < V) {
+        memset(part, 0, sizeof part);
+        if (left <= 0) continue;
+        if (call.add) memcpy(part, out, left * sizeof(E));
+      }
+      if (call.add) sum += read<V>(left < V ? part : out);
+      sum = sum > low ? sum : low;
+      sum = sum < high ? sum : high;
+      write<V>(left < V ? part : out, sum);
+      if (left < V) memcpy(out, part, left * sizeof(E));
+    }
+  }
+}
+
+template <typename E, int V, int N, int MOST>
+void strip(const Call& call, const Strip<E>& s, Long ci, int pixels) {
+  switch (pixels) {
+#define CASE(P) \
+  case P:       \
+    if constexpr (P <= MOST) tile<E, V, N, P>(call, s, ci); \
+    break;
+    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10)
+#undef CASE
+  }
+}
+
+// Tiles: outputs at once, and pixels for which the compiler keeps their sums in 32 registers.
+enum class Shape { narrow, half, wide, deep };  // 8 x 8, 2 * 8 x 8, 2 * 16 x 10, 3 * 16 x 8
+
+template <typename E>
+void run_strip(Shape shape, const Call& call, const Strip<E>& s, Long ci, int pixels) {
+  if (shape == Shape::narrow) strip<E, 8, 1, 8>(call, s, ci, pixels);
+  if (shape == Shape::half) strip<E, 8, 2, 8>(call, s, ci, pixels);
+  if (shape == Shape::wide) strip<E, 16, 2, 10>(call, s, ci, pixels);
+  if (shape == Shape::deep) strip<E, 16, 3, 8>(call, s, ci, pixels);
+}
+
+// Rows [first, last) of one image's result.
+template <typename E>
+void rows(const Call& call, const Width& width, const E* image, E* out, Long first, Long last,
+          E* scratch) {
+  const Geometry& g = call.g;
+  constexpr Long kStep = Product<E>::kStep;
+  const Long ci = (width.ci + kStep - 1) / kStep * kStep;
+  Strip<E> s;
+  const E* source;
+  if (g.pad_y || g.pad_x || ci != width.ci) {
+    s.pixel = ci;
+    s.row = (g.wi + 2 * g.pad_x) * ci;
+    const Long top = first * g.stride_y - g.pad_y, count = (last - 1 - first) * g.stride_y + g.kh;
+    for (Long y = 0; y < count; y++) {
+      E* to = scratch + y * s.row;
+      const Long from = top + y;
+      if (from < 0 || from >= g.hi) {
+        memset(to, 0, s.row * sizeof(E));
+        continue;
+      }
+      memset(to, 0, g.pad_x * ci * sizeof(E));
+      memset(to + (g.pad_x + g.wi) * ci, 0, g.pad_x * ci * sizeof(E));
+      const E* line = image + from * g.wi * call.ld_in;
+      to += g.pad_x * ci;
+      if (call.ld_in == ci) {
+        memcpy(to, line, g.wi * ci * sizeof(E));
+        continue;
+      }
+      for (Long x = 0; x < g.wi; x++) {
+        memcpy(to + x * ci, line + x * call.ld_in, width.ci * sizeof(E));
+        if (ci != width.ci) to[x * ci + width.ci] = E{};
+      }
+    }
+    source = scratch;
+  } else {
+    s.pixel = call.ld_in;
+    s.row = g.wi * call.ld_in;
+    source = image + first * g.stride_y * s.row;
+  }
+  s.step = g.stride_x * s.pixel;
+  s.tap = width.tap;
+  s.block = width.block;
+  for (Long c = 0; c < width.co;) {
+    s.co = width.co - c;
+    Shape shape = s.co > 32 && g.wo <= 7 ? Shape::deep
+                  : s.co > 24            ? Shape::wide
+                  : s.co > 8             ? Shape::half
+                                         : Shape::narrow;
+    const Long most = shape == Shape::wide ? 10 : 8;
+    const Long pieces = (g.wo + most - 1) / most;
+    s.weight = (const E*)width.weight + c / kBlock * width.block;
+    s.bias = width.bias + c;
+    for (Long y = first; y < last; y++) {
+      Long x = 0;
+      for (Long left = pieces; left > 0; left--) {
+        const int pixels = (int)((g.wo - x + left - 1) / left);
+        s.in = source + (y - first) * g.stride_y * s.row + x * s.step;
+        s.out = out + (y * g.wo + x) * call.ld_out + c;
+        run_strip(shape, call, s, ci, pixels);
+        x += pixels;
+      }
+    }
+    c += shape == Shape::deep ? 48 : shape == Shape::wide ? 32 : 16;
+  }
+}
+
+template <typename E>
+void convolve(const Call& call, const Width* widths, const int32_t* width_of, const E* in, E* out,
+              Long batch, Long threads) {
+  const Geometry& g = call.g;
+  Long widest = 0;
+  for (Long b = 0; b < batch; b++) widest = std::max(widest, widths[width_of ? width_of[b] : 0].ci);
+  const Long line = (g.wi + 2 * g.pad_x) * (widest + 1);
+  Long fit = (kCached / (Long)sizeof(E) / line - g.kh) / g.stride_y + 1;
+  if (batch < threads) fit = std::min(fit, (g.ho + threads - 1) / threads);
+  const Long step = std::min(g.ho, std::max(fit, std::min<Long>(4, g.ho)));
+  const Long blocks = (g.ho + step - 1) / step, tasks = batch * blocks;
+  const Long size = (((step - 1) * g.stride_y + g.kh) * line * (Long)sizeof(E) + 63) / 64 * 64;
+#pragma omp parallel num_threads(threads) if (threads > 1 && tasks > 1)
+  {
+    static thread_local E* scratch = nullptr;
+    static thread_local Long held = 0;
+    if (size > held) {
+      free(scratch);
+      scratch = (E*)aligned_alloc(64, size);
+      held = size;
+    }
+#pragma omp for schedule(dynamic)
+    for (Long task = 0; task < tasks; task++) {
+      const Long b = task / blocks, first = task % blocks * step;
+      const Width& width = widths[width_of ? width_of[b] : 0];
+      rows(call, width, in + b * g.hi * g.wi * call.ld_in, out + b * g.ho * g.wo * call.ld_out,
+           first, std::min(first + step, g.ho), scratch);
+    }
+  }
+}
+
+template <typename E>
+void pool(const E* in, Long ld, Long pixels, const Long* channels, Long batch, float* out, Long most) {
+  for (Long b = 0; b < batch; b++) {
+    float* sums = out + b * most;
+    memset(sums, 0, most * sizeof(float));
+    for (Long p = 0; p < pixels; p++) {
+      const E* from = in + (b * pixels + p) * ld;
+      Long c = 0;
+      for (; c + 8 <= channels[b]; c += 8) write<8>(sums + c, read<8>(sums + c) + read<8>(from + c));
+      for (; c < channels[b]; c++) sums[c] += read<1>(from + c)[0];
+    }
+    for (Long c = 0; c < channels[b]; c++) sums[c] /= (float)pixels;
+  }
+}
+
+// One decision of a network with a recurrent cell; all matrices lie input by output.
+struct Decision {
+  const float *encode, *table;            // features to code; what is added, by previous decision
+  const float *input, *input_bias;        // code to gates
+  const float *carry, *carry_bias;        // hidden state to gates
+  const float *decode, *decode_bias;      // hidden state to values
+  Long features, code, hidden, values, lstm;
+};
+
+// sums += vector * matrix
+inline void product(const float* vector, Long inputs, const float* matrix, Long outputs, float* sums) {
+  for (Long i = 0; i < inputs; i++) {
+    const float x = vector[i];
+    const float* row = matrix + i * outputs;
+    for (Long o = 0; o < outputs; o++) sums[o] += x * row[o];
+  }
+}
+
+inline float sigmoid(float x) { return 1 / (1 + std::exp(-x)); }
+
+// Gates in PyTorch's order: reset, update, new of a GRU; input, forget, cell, output of an LSTM.
+void recur(const Decision& d, const float* code, float* hidden, float* cell, float* gates) {
+  const Long width = d.hidden, all = (d.lstm ? 4 : 3) * width;
+  float *input = gates, *carry = gates + all;
+  std::copy_n(d.input_bias, all, input);
+  std::copy_n(d.carry_bias, all, carry);
+  product(code, d.code, d.input, all, input);
+  product(hidden, width, d.carry, all, carry);
+  for (Long i = 0; i < width; i++) {
+    const Long j = i + width, k = j + width, l = k + width;
+    if (d.lstm) {
+      cell[i] = sigmoid(input[j] + carry[j]) * cell[i] +
+                sigmoid(input[i] + carry[i]) * std::tanh(input[k] + carry[k]);
+      hidden[i] = sigmoid(input[l] + carry[l]) * std::tanh(cell[i]);
+    } else {
+      const float fresh = std::tanh(input[k] + sigmoid(input[i] + carry[i]) * carry[k]);
+      const float keep = sigmoid(input[j] + carry[j]);
+      hidden[i] = fresh + keep * (hidden[i] - fresh);
+    }
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+// `previous` holds the last decisions and gets the new ones; `room` is as long as a code, all gates
+// twice and the values.
+void decide(const Decision* decision, const float* features, Long batch, Long* previous,
+            float* hidden, float* cell, float* room) {
+  const Decision& d = *decision;
+  float *code = room, *values = code + d.code, *gates = values + d.values;
+  for (Long b = 0; b < batch; b++) {
+    std::copy_n(d.table + previous[b] * d.code, d.code, code);
+    product(features + b * d.features, d.features, d.encode, d.code, code);
+    for (Long i = 0; i < d.code; i++) code[i] = code[i] > 0 ? code[i] : 0;
+    recur(d, code, hidden + b * d.hidden, cell + b * d.hidden, gates);
+    std::copy_n(d.decode_bias, d.values, values);
+    product(hidden + b * d.hidden, d.hidden, d.decode, d.values, values);
+    previous[b] = std::max_element(values, values + d.values) - values + 1;
+  }
+}
+
+void convolve_float32(const Call* call, const Width* widths, const int32_t* width_of, const float* in,
+                    float* out, Long batch, Long threads) {
+  convolve(*call, widths, width_of, in, out, batch, threads);
+}
+
+void pool_float32(const float* in, Long ld, Long pixels, const Long* channels, Long batch, float* out,
+                Long most) {
+  pool(in, ld, pixels, channels, batch, out, most);
+}
+
+#ifdef __AVX512BF16__
+void convolve_bfloat16(const Call* call, const Width* widths, const int32_t* width_of,
+                       const bf16* in, bf16* out, Long batch, Long threads) {
+  convolve(*call, widths, width_of, in, out, batch, threads);
+}
+
+void pool_bfloat16(const bf16* in, Long ld, Long pixels, const Long* channels, Long batch,
+                   float* out, Long most) {
+  pool(in, ld, pixels, channels, batch, out, most);
+}
+#endif
+
+// Sets channels [from, to) of each image to zero; `size` bytes an element.
+void clear(char* values, Long ld, Long pixels, const Long* from, const Long* to, Long batch,
+           Long size) {
+  for (Long b = 0; b < batch; b++)
+    if (from[b] < to[b])
+      for (Long p = 0; p < pixels; p++)
+        memset(values + ((b * pixels + p) * ld + from[b]) * size, 0, (to[b] - from[b]) * size);
+}
+}

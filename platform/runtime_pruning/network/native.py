@@ -1,0 +1,220 @@
+"""Our own calls for CPUs, compiled from ``native.cpp`` once per machine.
+
+oneDNN spends 20 to 100 microseconds on a call however small it is, and knows one width per call.
+These cost two to four, and let each image of a batch have widths of its own. They need an x86 CPU
+and a C++ compiler (the one that `torch.compile` needs); without them nothing here is used.
+
+Dimensions: B images, C and D channels, H W pixels, F features.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+BLOCK = 16  # outputs that lie together in packed weights
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC")
+COMPILE_SECONDS = 300
+INFINITY = float("inf")
+
+Numbers = npt.NDArray[Any]
+
+
+class Functions(NamedTuple):
+    """The entry points for one type of element.
+
+    Attributes:
+        convolve: see ``convolve`` in the source.
+        pool: see ``pool`` in the source.
+    """
+
+    convolve: Callable[..., None]
+    pool: Callable[..., None]
+
+
+def functions(dtype: torch.dtype) -> Functions | None:
+    """Return the functions for a type, or None where this machine has none."""
+    library, name = _library(), str(dtype).removeprefix("torch.")
+    if library is None or not hasattr(library, f"convolve_{name}"):
+        return None
+    return Functions(getattr(library, f"convolve_{name}"), getattr(library, f"pool_{name}"))
+
+
+def decide() -> Callable[..., None] | None:
+    """Return ``decide`` of the source, or None where this machine has no compiled calls."""
+    library = _library()
+    return None if library is None else library.decide
+
+
+def clear(features: Tensor, first_B: Numbers, last_B: Numbers) -> None:
+    """Set channels ``[first, last)`` of each image to zero.
+
+    Args:
+        features: shape (B, C) or (B, C, H, W), channels last.
+        first_B: int64.
+        last_B: int64.
+    """
+    library = _library()
+    assert library is not None
+    batch, channels = features.shape[:2]
+    library.clear(
+        *(features.data_ptr(), channels, features[0, 0].numel(), first_B.ctypes.data),
+        *(last_B.ctypes.data, batch, features.element_size()),
+    )
+
+
+def pool(own: Functions, features_BCHW: Tensor, channels_B: Numbers, most: int) -> Tensor:
+    """Return ``mean_BF``, float32, over the pixels of each image's first channels; zeros behind.
+
+    Args:
+        own: of the features' type.
+        features_BCHW: channels last.
+        channels_B: int64.
+        most: length F.
+    """
+    batch, room, height, width = features_BCHW.shape
+    mean_BF = torch.empty(batch, most)
+    own.pool(
+        *(features_BCHW.data_ptr(), room, height * width, channels_B.ctypes.data, batch),
+        *(mean_BF.data_ptr(), most),
+    )
+    return mean_BF
+
+
+class Packed:
+    """Weights of a convolution as the functions read them; any number of first outputs can run.
+
+    Args:
+        weight: shape (D, C, h, w), in the type of the features.
+        bias: shape (D,).
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        outputs, inputs, height, width = weight.shape
+        step = 4 // weight.dtype.itemsize
+        blocks, whole = -(-outputs // BLOCK), -(-inputs // step) * step
+        padded = weight.new_zeros(blocks * BLOCK, whole, height, width)
+        padded[:outputs, :inputs] = weight
+        split = padded.view(blocks, BLOCK, whole // step, step, height, width)
+        self.weight = split.permute(0, 4, 5, 2, 1, 3).contiguous()
+        self.bias = torch.zeros(blocks * BLOCK)
+        if bias is not None:
+            self.bias[:outputs] = bias.float()
+        tap = whole * BLOCK
+        self._strides = (tap, height * width * tap)
+
+    def row(self, inputs: int, outputs: int) -> tuple[int, ...]:
+        """Return a ``Width`` of the source: the weights of the first inputs and outputs."""
+        return (self.weight.data_ptr(), self.bias.data_ptr(), inputs, outputs, *self._strides)
+
+
+class Frame(NamedTuple):
+    """How a convolution moves over the pixels of one size of image."""
+
+    size: tuple[int, int]  # of what it reads
+    out: tuple[int, int]  # of what it returns
+    kernel: tuple[int, int]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls,
+        like: Tensor,
+        kernel: Sequence[int],
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+    ) -> "Frame":
+        """Return the frame on images like these; undilated."""
+        size = (like.shape[2], like.shape[3])
+        high, wide = ((size[i] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in range(2))
+        return cls(size, (high, wide), (kernel[0], kernel[1]), stride, padding)
+
+    def call(
+        self, inputs: int, outputs: int, limits: tuple[float, float], *, add: bool
+    ) -> ctypes.Array[ctypes.c_char]:
+        """Return a ``Call`` of the source.
+
+        Args:
+            inputs: channels that a pixel of what is read has room for.
+            outputs: of what is written.
+            limits: results are clamped to.
+            add: whether results are added to what is there.
+        """
+        numbers = (*self.size, *self.out, *self.kernel, *self.stride, *self.padding)
+        packed = struct.pack("10q2q2fq", *numbers, inputs, outputs, *limits, add)
+        return ctypes.create_string_buffer(packed, len(packed))
+
+
+def empty(batch: int, channels: int, out: tuple[int, int], like: Tensor) -> Tensor:
+    """Return an uninitialised tensor (B, C, H, W), channels last."""
+    return like.new_empty((batch, *out, channels)).permute(0, 3, 1, 2)
+
+
+def channels_last(features_BCHW: Tensor) -> Tensor:
+    """Return the features with the channels of a pixel side by side."""
+    return features_BCHW.contiguous(memory_format=torch.channels_last)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    """Return the compiled source; None where it cannot be compiled or loaded."""
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        return None
+    source = Path(__file__).with_suffix(".cpp")
+    try:
+        library = ctypes.CDLL(str(_compiled(source, compiler)))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    for name in ("float32", "bfloat16"):
+        if hasattr(library, f"convolve_{name}"):
+            getattr(library, f"convolve_{name}").argtypes = [pointer] * 5 + [number] * 2
+            pooling = getattr(library, f"pool_{name}")
+            pooling.argtypes = [pointer, number, number, pointer, number, pointer, number]
+    library.decide.argtypes = [pointer, pointer, number, *[pointer] * 4]
+    library.clear.argtypes = [pointer, number, number, pointer, pointer, number, number]
+    return library
+
+
+def _compiled(source: Path, compiler: str) -> Path:
+    """Return the shared library of a source, from the user's cache or made now.
+
+    OpenMP's functions are those that PyTorch has loaded, so that both share their threads.
+    """
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    told = source.read_bytes() + version + " ".join(FLAGS).encode() + _processor().encode()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "runtime-pruning"
+    found = cache / f"native-{hashlib.sha256(told).hexdigest()[:16]}.so"
+    if not found.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            compiled, linked = Path(folder, "native.o"), Path(folder, "native.so")
+            for command in (
+                [compiler, *FLAGS, "-c", str(source), "-o", str(compiled)],
+                [compiler, "-shared", str(compiled), "-o", str(linked)],
+            ):
+                subprocess.run(command, capture_output=True, check=True, timeout=COMPILE_SECONDS)
+            linked.replace(found)
+    return found
+
+
+def _processor() -> str:
+    """Return what ``-march=native`` goes by."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return "".join(line for line in lines[:40] if line.startswith(("model name", "flags")))
