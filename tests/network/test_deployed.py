@@ -1,6 +1,7 @@
 """Deployed networks: each mode returns what the prunable network returns."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from runtime_pruning import backbones
 from runtime_pruning.cost.macs import dense_macs, plan_macs
 from runtime_pruning.errors import ConfigError
-from runtime_pruning.network import PrunableNetwork, trace
+from runtime_pruning.network import PrunableNetwork, native, trace
 from runtime_pruning.network.batch_norm import is_conditioned
 from runtime_pruning.network.deployed import DEPLOYED_MODES, DeployedMode, DeployedNetwork, deploy
 from runtime_pruning.network.policies import FixedPolicy
@@ -234,6 +235,43 @@ def test_bfloat16_is_near() -> None:
         assert logits_BK.dtype == torch.float32
         close(logits_BK, expected_BK, tolerance=0.05)
     close(deployed.dense(images_BCHW), network(images_BCHW), tolerance=0.05)
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+@torch.no_grad()
+def test_two_threads_return_the_same(batch: int) -> None:
+    network = traced("resnet20-cifar", (3, 16, 16))
+    deployed = deploy(network)
+    images_BCHW, plans_BL = images(network, batch), plans(network, batch, seed=6)
+    expected_BK = network.run(images_BCHW, plans_BL).logits_BK
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for mode in deployed.modes:
+            close(deployed.run(images_BCHW, plans_BL, mode=mode).logits_BK, expected_BK)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@torch.no_grad()
+def test_without_a_compiler_the_modes_are_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CXX", str(tmp_path / "none"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native._library.cache_clear()
+    try:
+        network = traced("digits-cnn", (1, 8, 8))
+        deployed = deploy(network)
+        assert "ragged" not in deployed.modes
+        images_BCHW, plans_BL = images(network, 8), plans(network, 8, seed=6)
+        expected_BK = network.run(images_BCHW, plans_BL).logits_BK
+        for mode in deployed.modes:
+            close(deployed.run(images_BCHW, plans_BL, mode=mode).logits_BK, expected_BK)
+        with pytest.raises(ConfigError, match="ragged"):
+            deployed.run(images_BCHW, plans_BL, mode="ragged")
+    finally:
+        native._library.cache_clear()
 
 
 @torch.no_grad()
