@@ -1,0 +1,56 @@
+"""A deployed network asks a deployed decision network: the same plans, logits and MACs."""
+
+import pytest
+import torch
+
+from runtime_pruning import backbones
+from runtime_pruning.agents.decision_network import Cell, DecisionConfig, DecisionNetwork
+from runtime_pruning.agents.policy import DecisionPolicy
+from runtime_pruning.network import DEPLOYED_MODES, PrunableNetwork, deploy, trace
+
+SHAPE = (3, 16, 16)
+
+
+def network(name: str, *, streams: bool) -> PrunableNetwork:
+    backbone = backbones.create(name, num_classes=10, image_shape=SHAPE, seed=1)
+    return trace(backbone, SHAPE, groups=4, align=4, streams=streams).eval()
+
+
+def policy(traced: PrunableNetwork, cell: Cell) -> DecisionPolicy:
+    """An untrained policy whose features are standardised, so that images differ in their plans."""
+    torch.manual_seed(2)
+    decision = DecisionNetwork(
+        DecisionConfig(
+            feature_widths=traced.feature_widths, groups=4, encoder=16, hidden=16, cell=cell
+        )
+    )
+    seen: list[torch.Tensor] = []
+    run = traced.start(torch.rand(64, *SHAPE), mode="masked")
+    widest = max(traced.feature_widths)
+    while not run.finished:
+        features_BF = run.features_BF
+        seen.append(torch.nn.functional.pad(features_BF, (0, widest - features_BF.shape[1])))
+        run.advance(torch.randint(1, 5, (64,)))
+    decision.standardise(torch.stack(seen, 1))
+    return DecisionPolicy(decision, penalty=0.3)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize(("name", "streams"), [("mcifarnet", True), ("resnet20-cifar", False)])
+@torch.inference_mode()
+def test_decisions_are_those_of_the_plain_network(name: str, streams: bool, cell: Cell) -> None:
+    traced = network(name, streams=streams)
+    chosen = policy(traced, cell)
+    images_BCHW = torch.rand(12, *SHAPE)
+    expected = traced.execute(images_BCHW, chosen, mode="sliced")
+    assert len(expected.groups_BL.unique(dim=0)) > 1
+    deployed = deploy(traced)
+    for mode in DEPLOYED_MODES:
+        found = deployed.execute(images_BCHW, chosen, mode=mode)
+        assert torch.equal(found.groups_BL, expected.groups_BL), mode
+        torch.testing.assert_close(found.logits_BK, expected.logits_BK, rtol=1e-3, atol=1e-4)
+        assert torch.equal(found.policy_macs_B, expected.policy_macs_B)
+        if found.mode != "dense":
+            assert torch.equal(found.executed_macs_B, expected.executed_macs_B), mode
+    alone = deployed.execute(images_BCHW[:1], chosen)
+    assert torch.equal(alone.groups_BL, expected.groups_BL[:1])
