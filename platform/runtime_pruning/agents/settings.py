@@ -20,8 +20,8 @@ class DQNSettings:
             decided under the exploration, and with ``relabel`` under the penalty, of its time.
         lr: Adam's learning rate.
         grad_clip: greatest global norm of a gradient.
-        loss: of the temporal difference. ``mse`` learns expected returns; ``huber`` learns
-            something nearer the median, which rare images that are misclassified hardly move.
+        loss: of the temporal difference. ``mse`` learns expected returns, at the dearest of a range
+            of penalties above all; ``huber`` weighs penalties more alike, and leans to the median.
         double_q: choose the next action by the network that acts (van Hasselt et al., 2016).
         tau: share of the target network that an update replaces; 1 is a hard update.
         target_update_steps: sampled steps between updates of the target network; 0 updates it
@@ -53,7 +53,7 @@ class DQNSettings:
     n_step: int = 1
     lr: float = 1e-3
     grad_clip: float = 10.0
-    loss: Literal["huber", "mse"] = "mse"
+    loss: Literal["huber", "mse"] = "huber"
     double_q: bool = True
     tau: float = 0.02
     target_update_steps: int = 0
