@@ -5,7 +5,8 @@
     │   ├── UnknownNameError     a plugin name that nobody registered
     │   ├── ConfigError          a setting outside its range, or a misspelt key
     │   ├── DataError            data that is missing or not of the stated form
-    │   └── TracingError         a backbone that cannot be made prunable; names the node
+    │   ├── TracingError         a backbone that cannot be made prunable; names the node
+    │   └── DivergedError        a training whose loss is no number any more
     ├── ContractError            a plugin broke the contract that its kind promises
     └── InterruptedSweepError    a sweep was stopped before its end; its id starts it again
 
@@ -38,6 +39,10 @@ class DataError(UserError):
 
 class TracingError(UserError):
     """A backbone that cannot be made prunable."""
+
+
+class DivergedError(UserError):
+    """A training whose loss is no number any more."""
 
 
 class ContractError(RuntimePruningError):

@@ -10,7 +10,7 @@ from torch import nn
 
 from runtime_pruning import backbones, datasets
 from runtime_pruning.datasets import Split, to_float
-from runtime_pruning.errors import ConfigError
+from runtime_pruning.errors import ConfigError, DivergedError
 from runtime_pruning.network import PrunableNetwork, order_channels, trace
 from runtime_pruning.network.fitting import learning_rate
 from runtime_pruning.network.policies import FixedPolicy, PlanPolicy, Policy, RandomPolicy
@@ -108,6 +108,28 @@ def test_finetuning_helps_the_plans_that_it_is_given() -> None:
         tuned = TrainConfig(epochs=1, batch_size=64, lr=0.05, mode=mode)
         finetune(network, DATA.training, policy, tuned)
     assert accuracy(network, policy) > before + 0.05
+
+
+def test_a_teacher_is_learned_from_whatever_the_labels_say() -> None:
+    teacher, network = digits_net(), digits_net()
+    train(teacher, DATA.training, SHORT, progress=False)
+    with torch.no_grad():  # it takes 3 for 4, and so on
+        teacher.backbone.linear.weight.copy_(teacher.backbone.linear.weight.roll(1, 0))
+        teacher.backbone.linear.bias.copy_(teacher.backbone.linear.bias.roll(1, 0))
+    config = TrainConfig(epochs=4, batch_size=64, lr=0.05, distillation=1.0)
+    everything = FixedPolicy([4] * 3)
+    finetune(network, DATA.training, everything, config, teacher=teacher)
+    images_BCHW = to_float(DATA.validation.images_NCHW)
+    with torch.no_grad():
+        agreed = network(images_BCHW).argmax(1) == teacher(images_BCHW).argmax(1)
+    assert float(agreed.float().mean()) > 0.7
+    assert accuracy(network, everything) < 0.2
+
+
+def test_a_loss_that_is_no_number_ends_the_training_by_name() -> None:
+    config = TrainConfig(epochs=2, batch_size=64, lr=1e9, any_width=False)
+    with pytest.raises(DivergedError, match=r"at step \d+ of epoch 1: lower the learning rate"):
+        train(digits_net(), DATA.training, config, progress=False)
 
 
 def test_frozen_batch_norm_keeps_its_statistics() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from runtime_pruning.datasets import Split, augment, to_float
-from runtime_pruning.errors import ConfigError, DataError
+from runtime_pruning.errors import ConfigError, DataError, DivergedError
 from runtime_pruning.network.batch_norm import NORMS
 from runtime_pruning.network.execution import Mode
 from runtime_pruning.network.prunable import PrunableNetwork
@@ -186,6 +186,7 @@ def fit(
     Raises:
         ConfigError: the checkpoint is of another training.
         DataError: the split is shorter than two images.
+        DivergedError: a loss that is not finite.
     """
     if len(split) < 2:
         raise DataError(f"Training needs at least 2 images, but got {len(split)}.")
@@ -251,6 +252,12 @@ class _FitState:
             taken = len(self.reports) * self.steps_per_epoch + step
             self._set_lr(taken / (self.config.epochs * self.steps_per_epoch))
             outcome = self._step(learn, order_N[step * self.batch : (step + 1) * self.batch])
+            if not math.isfinite(outcome.loss):
+                raise DivergedError(
+                    f"The loss is {outcome.loss} at step {step + 1} of epoch "
+                    f"{len(self.reports) + 1}: lower the learning rate, which is "
+                    f"{self.config.lr:g} at its highest."
+                )
             losses, hits = losses + outcome.loss, hits + outcome.hits
             bar.set_postfix(loss=f"{losses / (step + 1):.3f}", refresh=False)
             bar.update()
