@@ -6,7 +6,7 @@ import torch
 from runtime_pruning import backbones
 from runtime_pruning.agents.decision_network import Cell, DecisionConfig, DecisionNetwork
 from runtime_pruning.agents.policy import DecisionPolicy
-from runtime_pruning.network import DEPLOYED_MODES, PrunableNetwork, deploy, trace
+from runtime_pruning.network import PrunableNetwork, deploy, trace
 
 SHAPE = (3, 16, 16)
 
@@ -45,7 +45,7 @@ def test_decisions_are_those_of_the_plain_network(name: str, streams: bool, cell
     expected = traced.execute(images_BCHW, chosen, mode="sliced")
     assert len(expected.groups_BL.unique(dim=0)) > 1
     deployed = deploy(traced)
-    for mode in DEPLOYED_MODES:
+    for mode in (*deployed.modes, "auto"):
         found = deployed.execute(images_BCHW, chosen, mode=mode)
         assert torch.equal(found.groups_BL, expected.groups_BL), mode
         torch.testing.assert_close(found.logits_BK, expected.logits_BK, rtol=1e-3, atol=1e-4)

@@ -25,7 +25,7 @@ from runtime_pruning.cost.macs import dense_macs, plan_macs
 from runtime_pruning.errors import ConfigError, ContractError, TracingError
 from runtime_pruning.network import PrunableNetwork, Site, order_channels, trace
 from runtime_pruning.network.batch_norm import NORMS
-from runtime_pruning.network.deployed import DEPLOYED_MODES, deploy
+from runtime_pruning.network.deployed import deploy
 from runtime_pruning.network.execution import MODES
 
 BATCH = 5
@@ -273,7 +273,7 @@ def _batch_modes(subject: _Subject) -> None:
         if alone.executed_macs_B[0] != whole.executed_macs_B[image]:
             raise ContractError("An image alone executes other MACs than in a batch.")
     deployed = deploy(network, dtype=torch.float64, fused=False)
-    for mode in DEPLOYED_MODES:
+    for mode in deployed.modes:
         run = deployed.run(subject.images_BCHW, subject.plans_BL, mode=mode)
         what = f"Logits of a batch deployed, mode {mode!r}, and not deployed"
         _agree(run.logits_BK.double(), whole.logits_BK, what)
