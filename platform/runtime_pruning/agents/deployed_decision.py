@@ -57,7 +57,8 @@ class DeployedDecisionPolicy:
             Weights(*_encoder(network, site, penalty), *shared, *_decoder(network, site))
             for site in range(self.config.num_sites)
         ]
-        self.calls = [_call(weights, lstm=self.config.cell == "lstm") for weights in self.sites]
+        self._calls = [_call(weights, lstm=self.config.cell == "lstm") for weights in self.sites]
+        self.addresses = [ctypes.addressof(call) for call in self._calls]
 
     def start(self, batch: int) -> "CompiledChooser | TorchChooser":
         """Return what decides for the next ``batch`` images."""
@@ -100,19 +101,21 @@ class CompiledChooser:
     def __init__(self, policy: DeployedDecisionPolicy, batch: int) -> None:
         decide, config = native.decide(), policy.config
         assert decide is not None
-        self._decide, self._policy, self._batch = decide, policy, batch
-        self._state_2BH = torch.zeros(2, batch, config.hidden)
+        self._decide, self._calls, self._batch = decide, policy.addresses, batch
+        self._policy = policy  # its weights are what the addresses point to
         self._previous_B = torch.zeros(batch, dtype=torch.int64)
-        self._room = torch.empty(config.encoder + config.groups + 8 * config.hidden)
-        hidden, cell = self._state_2BH
-        held = (self._previous_B, hidden, cell, self._room)
-        self._addresses = [tensor.data_ptr() for tensor in held]
+        state = batch * config.hidden
+        room = config.encoder + config.groups + 8 * config.hidden
+        self._held = torch.zeros(2 * state + room)  # hidden state, cell, room to compute in
+        first, size = self._held.data_ptr(), self._held.element_size()
+        places = (first, first + size * state, first + size * 2 * state)
+        self._addresses = (self._previous_B.data_ptr(), *places)
 
     def choose(self, site: int, features_BF: Tensor) -> Tensor:
         """Return ``groups_B``, int64 in [1, groups]."""
-        call = ctypes.addressof(self._policy.calls[site])
         features_BF = features_BF.contiguous()
-        self._decide(call, features_BF.data_ptr(), self._batch, *self._addresses)
+        features = features_BF.data_ptr()
+        self._decide(self._calls[site], features, self._batch, *self._addresses)
         return self._previous_B.clone()
 
 

@@ -114,7 +114,10 @@ class DeployedNetwork:
             self._ragged = Ragged(self._many, dtype) if able else None
         self._fractions: dict[tuple[int, ...], float] = {}
         self._expected: dict[str, float] = {}
-        self._policies: WeakKeyDictionary[Deployable, Policy] = WeakKeyDictionary()
+        self._policies: WeakKeyDictionary[Policy, Policy] = WeakKeyDictionary()
+        bounds_LG = torch.tensor(bounds, dtype=torch.int64)
+        self._bounds_LG = bounds_LG.reshape(len(bounds), -1)
+        self._sites_L = torch.arange(len(bounds))
 
     @property
     def modes(self) -> tuple[_Settled, ...]:
@@ -174,8 +177,7 @@ class DeployedNetwork:
             ConfigError: images of another shape, counts out of range, or an unknown mode.
         """
         size = images_BCHW.shape[0]
-        if isinstance(policy, Deployable):
-            policy = self._fast(policy)
+        policy = self._fast(policy)
         chooser = policy.start(size)
         if isinstance(chooser, PlannedChooser):
             plans = list(map(tuple, chooser.groups_BL.tolist()))
@@ -195,11 +197,15 @@ class DeployedNetwork:
         self._expected[policy.name] = sum(outcome.macs) / size / self.dense_macs
         return self._execution(outcome, chosen, policy.macs_per_image)
 
-    def _fast(self, policy: Deployable) -> Policy:
-        """Return the form of a policy that is made for deployed networks."""
-        if policy not in self._policies:
-            self._policies[policy] = policy.deploy()
-        return self._policies[policy]
+    def _fast(self, policy: Policy) -> Policy:
+        """Return the form of a policy that is made for deployed networks, if it has one."""
+        if not hasattr(policy, "deploy"):
+            return policy
+        found = self._policies.get(policy)
+        if found is None:
+            assert isinstance(policy, Deployable)  # slow: it looks at every member
+            found = self._policies[policy] = policy.deploy()
+        return found
 
     def fraction(self, plan: tuple[int, ...]) -> float:
         """Return a plan's share of the dense MACs, by formula."""
@@ -345,15 +351,13 @@ class DeployedNetwork:
 
     def _execution(self, outcome: Outcome, mode: str, policy_macs: int) -> Execution:
         """Return an outcome as tensors."""
-        bounds = self._many.bounds
-        channels = [
-            [bounds[site][groups] for site, groups in enumerate(plan)] for plan in outcome.plans
-        ]
+        groups_BL = torch.tensor(outcome.plans)
+        executed_macs_B = torch.tensor(outcome.macs)
         return Execution(
             logits_BK=outcome.logits_BK.float(),
-            groups_BL=torch.tensor(outcome.plans),
-            channels_BL=torch.tensor(channels),
-            executed_macs_B=torch.tensor(outcome.macs),
-            policy_macs_B=torch.tensor([policy_macs] * len(channels)),
+            groups_BL=groups_BL,
+            channels_BL=self._bounds_LG[self._sites_L, groups_BL],
+            executed_macs_B=executed_macs_B,
+            policy_macs_B=torch.full_like(executed_macs_B, policy_macs),
             mode=mode,
         )

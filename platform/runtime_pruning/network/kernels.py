@@ -185,8 +185,6 @@ def pooled(features_BCHW: Tensor, most: int, channels_B: native.Numbers | None =
     batch, channels, height, width = features_BCHW.shape
     own = native.functions(features_BCHW.dtype) if features_BCHW.device.type == "cpu" else None
     if own is not None:
-        if channels_B is None:
-            channels_B = np.full(batch, channels, dtype=np.int64)
         return native.pool(own, native.channels_last(features_BCHW), channels_B, most)
     pixels_BPC = features_BCHW.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
     mean_BC = pixels_BPC.sum(1, dtype=torch.float32) * (1 / (height * width))

@@ -3,7 +3,7 @@
 // One call runs a layer on a batch: image b reads the first `ci` channels of its pixels and writes
 // the first `co`, as its row of `widths` says. Nothing is gathered and nothing is masked. A tile
 // keeps N vectors of V outputs for P pixels in registers; rows are taken in blocks that stay in
-// the cache, with a margin of zeros where the layer pads.
+// the cache. What a kernel would multiply by the padding's zeros is left out.
 //
 // Elements are float or bfloat16 (the latter in pairs, summed in float).
 #include <immintrin.h>
@@ -67,9 +67,46 @@ inline void write(float* to, typename Vec<V>::F value) {
 
 template <int V>
 inline void write(bf16* to, typename Vec<V>::F value) {
+#ifdef __AVX512BF16__
+  if constexpr (V == 16)
+    return _mm256_storeu_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh((__m512)value));
+#endif
   auto bits = (typename Vec<V>::U)value;
   bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   *(typename Vec<V>::H*)to = __builtin_convertvector(bits, typename Vec<V>::H);
+}
+
+// The same for the first elements alone; the others are neither read nor written.
+template <int V, typename E>
+inline typename Vec<V>::F read_first(const E* from, Long count) {
+  E part[V] = {};
+  memcpy(part, from, count * sizeof(E));
+  return read<V>(part);
+}
+
+template <int V, typename E>
+inline void write_first(E* to, typename Vec<V>::F value, Long count) {
+#ifdef __AVX512VL__
+  if constexpr (V == 16 && sizeof(E) == 4)
+    return _mm512_mask_storeu_ps(to, (1u << count) - 1, (__m512)value);
+  if constexpr (V == 8 && sizeof(E) == 4)
+    return _mm256_mask_storeu_ps(to, (1u << count) - 1, (__m256)value);
+#endif
+#ifdef __AVX512BF16__
+  if constexpr (V == 16 && sizeof(E) == 2) {
+    const auto part = (__m256i)_mm512_cvtneps_pbh((__m512)value);
+    return _mm256_mask_storeu_epi16(to, (1u << count) - 1, part);
+  }
+#endif
+  E part[V];
+  write<V>(part, value);
+  memcpy(to, part, count * sizeof(E));
+}
+
+template <typename F>
+inline F clamp(F value, F low, F high) {
+  value = value > low ? value : low;
+  return value < high ? value : high;
 }
 
 template <typename E>
@@ -119,6 +156,8 @@ template <typename E>
 struct Strip {
   const E* in;
   Long row, pixel, step;  // elements from row to row, tap to tap, output to output
+  Long top, bottom;       // rows of the kernel that lie in the image
+  Long left, right;       // columns of it that do, but for the first pixel, and for the last
   const E* weight;
   const float* bias;
   Long tap, block;
@@ -126,27 +165,35 @@ struct Strip {
   Long co;  // outputs that are left
 };
 
+// Adds one tap of the kernel to the sums of pixels [FROM, TO).
+template <typename E, int V, int N, int P, int FROM, int TO>
+inline __attribute__((always_inline)) void tap(typename Vec<V>::F (&sums)[N][P], const Strip<E>& s,
+                                               const E* weight, const E* in, Long ci) {
+  for (Long c = 0; c < ci; c += Product<E>::kStep) {
+#pragma GCC unroll 16
+    for (int p = FROM; p < TO; p++)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; n++)
+        sums[n][p] = Product<E>::template add<V>(
+            sums[n][p], weight + weights_of<E, V>(n, s.block) + c * kBlock, in + p * s.step + c);
+  }
+}
+
 template <typename E, int V, int N, int P>
 inline __attribute__((always_inline)) void tile(const Call& call, const Strip<E>& s, Long ci) {
   typedef typename Vec<V>::F F;
-  constexpr Long kStep = Product<E>::kStep;
   F sums[N][P];
   for (int n = 0; n < N; n++)
     for (int p = 0; p < P; p++) sums[n][p] = read<V>(s.bias + output_of<V>(n));
-  const E* weight = s.weight;
-  for (Long y = 0; y < call.g.kh; y++)
-    for (Long x = 0; x < call.g.kw; x++, weight += s.tap) {
-      const E* in = s.in + y * s.row + x * s.pixel;
-      for (Long c = 0; c < ci; c += kStep) {
-#pragma GCC unroll 16
-        for (int p = 0; p < P; p++)
-#pragma GCC unroll 8
-          for (int n = 0; n < N; n++)
-            sums[n][p] = Product<E>::template add<V>(
-                sums[n][p], weight + weights_of<E, V>(n, s.block) + c * kBlock,
-                in + p * s.step + c);
-      }
-    }
+  for (Long y = s.top; y < s.bottom; y++) {
+    const E* weight = s.weight + y * call.g.kw * s.tap;
+    const E* in = s.in + y * s.row;
+    Long x = 0;
+    for (; x < s.left; x++) tap<E, V, N, P, 1, P>(sums, s, weight + x * s.tap, in + x * s.pixel, ci);
+    for (; x < s.right; x++) tap<E, V, N, P, 0, P>(sums, s, weight + x * s.tap, in + x * s.pixel, ci);
+    for (; x < call.g.kw; x++)
+      tap<E, V, N, P, 0, P - 1>(sums, s, weight + x * s.tap, in + x * s.pixel, ci);
+  }
   const F low = call.low + F{}, high = call.high + F{};
 #pragma GCC unroll 8
   for (int n = 0; n < N; n++) {
@@ -155,17 +202,14 @@ inline __attribute__((always_inline)) void tile(const Call& call, const Strip<E>
     for (int p = 0; p < P; p++) {
       E* out = s.out + p * call.ld_out + output_of<V>(n);
       F sum = sums[n][p];
-      E part[V];
       if (left < V) {
-        memset(part, 0, sizeof part);
         if (left <= 0) continue;
-        if (call.add) memcpy(part, out, left * sizeof(E));
+        if (call.add) sum += read_first<V>(out, left);
+        write_first<V>(out, clamp<F>(sum, low, high), left);
+      } else {
+        if (call.add) sum += read<V>(out);
+        write<V>(out, clamp<F>(sum, low, high));
       }
-      if (call.add) sum += read<V>(left < V ? part : out);
-      sum = sum > low ? sum : low;
-      sum = sum < high ? sum : high;
-      write<V>(left < V ? part : out, sum);
-      if (left < V) memcpy(out, part, left * sizeof(E));
     }
   }
 }
@@ -177,20 +221,37 @@ void strip(const Call& call, const Strip<E>& s, Long ci, int pixels) {
   case P:       \
     if constexpr (P <= MOST) tile<E, V, N, P>(call, s, ci); \
     break;
-    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10)
+    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
+    CASE(9) CASE(10)
 #undef CASE
   }
 }
 
 // Tiles: outputs at once, and pixels for which the compiler keeps their sums in 32 registers.
-enum class Shape { narrow, half, wide, deep };  // 8 x 8, 2 * 8 x 8, 2 * 16 x 10, 3 * 16 x 8
+enum class Shape { narrow, half, wide, deep };  // 8 x 8, 16 x 10, 2 * 16 x 10, 3 * 16 x 8
 
 template <typename E>
 void run_strip(Shape shape, const Call& call, const Strip<E>& s, Long ci, int pixels) {
   if (shape == Shape::narrow) strip<E, 8, 1, 8>(call, s, ci, pixels);
-  if (shape == Shape::half) strip<E, 8, 2, 8>(call, s, ci, pixels);
+  if (shape == Shape::half) strip<E, 16, 1, 16>(call, s, ci, pixels);
   if (shape == Shape::wide) strip<E, 16, 2, 10>(call, s, ci, pixels);
   if (shape == Shape::deep) strip<E, 16, 3, 8>(call, s, ci, pixels);
+}
+
+// Copies the rows of an image that rows [first, last) of its result read, with a margin of zeros at
+// the sides, and as many channels as are multiplied.
+template <typename E>
+void copy_rows(const Call& call, const Width& width, Long ci, const E* image, Long first, Long last,
+               E* to) {
+  const Geometry& g = call.g;
+  const Long row = (g.wi + 2 * g.pad_x) * ci, top = first * g.stride_y - g.pad_y;
+  const Long bottom = top + (last - 1 - first) * g.stride_y + g.kh;
+  for (Long y = top; y < bottom; y++, to += row) {
+    if (y < 0 || y >= g.hi) continue;
+    memset(to, 0, row * sizeof(E));
+    for (Long x = 0; x < g.wi; x++)
+      memcpy(to + (g.pad_x + x) * ci, image + (y * g.wi + x) * call.ld_in, width.ci * sizeof(E));
+  }
 }
 
 // Rows [first, last) of one image's result.
@@ -200,38 +261,21 @@ void rows(const Call& call, const Width& width, const E* image, E* out, Long fir
   const Geometry& g = call.g;
   constexpr Long kStep = Product<E>::kStep;
   const Long ci = (width.ci + kStep - 1) / kStep * kStep;
+  const bool margins = g.pad_x > 1 || ci != width.ci;
   Strip<E> s;
-  const E* source;
-  if (g.pad_y || g.pad_x || ci != width.ci) {
+  Long origin;  // of the first row's first tap
+  if (margins) {
+    copy_rows(call, width, ci, image, first, last, scratch);
+    image = scratch;
     s.pixel = ci;
     s.row = (g.wi + 2 * g.pad_x) * ci;
-    const Long top = first * g.stride_y - g.pad_y, count = (last - 1 - first) * g.stride_y + g.kh;
-    for (Long y = 0; y < count; y++) {
-      E* to = scratch + y * s.row;
-      const Long from = top + y;
-      if (from < 0 || from >= g.hi) {
-        memset(to, 0, s.row * sizeof(E));
-        continue;
-      }
-      memset(to, 0, g.pad_x * ci * sizeof(E));
-      memset(to + (g.pad_x + g.wi) * ci, 0, g.pad_x * ci * sizeof(E));
-      const E* line = image + from * g.wi * call.ld_in;
-      to += g.pad_x * ci;
-      if (call.ld_in == ci) {
-        memcpy(to, line, g.wi * ci * sizeof(E));
-        continue;
-      }
-      for (Long x = 0; x < g.wi; x++) {
-        memcpy(to + x * ci, line + x * call.ld_in, width.ci * sizeof(E));
-        if (ci != width.ci) to[x * ci + width.ci] = E{};
-      }
-    }
-    source = scratch;
+    origin = 0;
   } else {
     s.pixel = call.ld_in;
     s.row = g.wi * call.ld_in;
-    source = image + first * g.stride_y * s.row;
+    origin = (first * g.stride_y - g.pad_y) * s.row - g.pad_x * s.pixel;
   }
+  const bool beyond = (g.wo - 1) * g.stride_x - g.pad_x + g.kw > g.wi;
   s.step = g.stride_x * s.pixel;
   s.tap = width.tap;
   s.block = width.block;
@@ -241,15 +285,20 @@ void rows(const Call& call, const Width& width, const E* image, E* out, Long fir
                   : s.co > 24            ? Shape::wide
                   : s.co > 8             ? Shape::half
                                          : Shape::narrow;
-    const Long most = shape == Shape::wide ? 10 : 8;
+    const Long most = shape == Shape::half || shape == Shape::wide ? 10 : 8;
     const Long pieces = (g.wo + most - 1) / most;
     s.weight = (const E*)width.weight + c / kBlock * width.block;
     s.bias = width.bias + c;
     for (Long y = first; y < last; y++) {
+      const Long above = g.pad_y - y * g.stride_y;
+      s.top = std::max<Long>(above, 0);
+      s.bottom = std::min(g.hi + above, g.kh);
       Long x = 0;
       for (Long left = pieces; left > 0; left--) {
         const int pixels = (int)((g.wo - x + left - 1) / left);
-        s.in = source + (y - first) * g.stride_y * s.row + x * s.step;
+        s.left = margins || x ? 0 : g.pad_x;
+        s.right = margins || left > 1 || !beyond ? g.kw : g.kw - 1;
+        s.in = image + (origin + (y - first) * g.stride_y * s.row + x * s.step);
         s.out = out + (y * g.wo + x) * call.ld_out + c;
         run_strip(shape, call, s, ci, pixels);
         x += pixels;
@@ -290,18 +339,21 @@ void convolve(const Call& call, const Width* widths, const int32_t* width_of, co
   }
 }
 
+// Means over the pixels of each image's first channels: `channels` of an image, or `all` of each.
 template <typename E>
-void pool(const E* in, Long ld, Long pixels, const Long* channels, Long batch, float* out, Long most) {
+void pool(const E* in, Long ld, Long pixels, const Long* channels, Long all, Long batch, float* out,
+          Long most) {
   for (Long b = 0; b < batch; b++) {
+    const Long count = channels ? channels[b] : all;
     float* sums = out + b * most;
     memset(sums, 0, most * sizeof(float));
     for (Long p = 0; p < pixels; p++) {
       const E* from = in + (b * pixels + p) * ld;
       Long c = 0;
-      for (; c + 8 <= channels[b]; c += 8) write<8>(sums + c, read<8>(sums + c) + read<8>(from + c));
-      for (; c < channels[b]; c++) sums[c] += read<1>(from + c)[0];
+      for (; c + 8 <= count; c += 8) write<8>(sums + c, read<8>(sums + c) + read<8>(from + c));
+      for (; c < count; c++) sums[c] += read<1>(from + c)[0];
     }
-    for (Long c = 0; c < channels[b]; c++) sums[c] /= (float)pixels;
+    for (Long c = 0; c < count; c++) sums[c] /= (float)pixels;
   }
 }
 
@@ -315,7 +367,8 @@ struct Decision {
 };
 
 // sums += vector * matrix
-inline void product(const float* vector, Long inputs, const float* matrix, Long outputs, float* sums) {
+inline void product(const float* vector, Long inputs, const float* matrix, Long outputs,
+                    float* __restrict sums) {
   for (Long i = 0; i < inputs; i++) {
     const float x = vector[i];
     const float* row = matrix + i * outputs;
@@ -323,27 +376,49 @@ inline void product(const float* vector, Long inputs, const float* matrix, Long 
   }
 }
 
-inline float sigmoid(float x) { return 1 / (1 + std::exp(-x)); }
+// e^x of single floats, to about their precision: 2^n times a polynomial of what is left, |r| < 0.35.
+// A loop over it becomes vectors, which one over the library's function does not.
+inline float exponential(float x) {
+  x = std::min(std::max(x, -87.0f), 88.0f);
+  const float n = std::nearbyint(x * 1.44269504f);
+  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  float sum = 1.9875691500e-4f;
+  for (float next : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 0.5f})
+    sum = sum * r + next;
+  sum = sum * r * r + r + 1;
+  const uint32_t bits = (uint32_t)((int32_t)n + 127) << 23;
+  float scale;
+  memcpy(&scale, &bits, sizeof scale);
+  return sum * scale;
+}
+
+inline float sigmoid(float x) { return 1 / (1 + exponential(-x)); }
+
+inline float tangent(float x) { return 2 * sigmoid(2 * x) - 1; }
 
 // Gates in PyTorch's order: reset, update, new of a GRU; input, forget, cell, output of an LSTM.
-void recur(const Decision& d, const float* code, float* hidden, float* cell, float* gates) {
+void recur(const Decision& d, const float* code, float* __restrict hidden, float* __restrict cell,
+           float* __restrict gates) {
   const Long width = d.hidden, all = (d.lstm ? 4 : 3) * width;
   float *input = gates, *carry = gates + all;
   std::copy_n(d.input_bias, all, input);
   std::copy_n(d.carry_bias, all, carry);
   product(code, d.code, d.input, all, input);
   product(hidden, width, d.carry, all, carry);
-  for (Long i = 0; i < width; i++) {
-    const Long j = i + width, k = j + width, l = k + width;
-    if (d.lstm) {
+  if (d.lstm) {
+    for (Long i = 0; i < width; i++) {
+      const Long j = i + width, k = j + width, l = k + width;
       cell[i] = sigmoid(input[j] + carry[j]) * cell[i] +
-                sigmoid(input[i] + carry[i]) * std::tanh(input[k] + carry[k]);
-      hidden[i] = sigmoid(input[l] + carry[l]) * std::tanh(cell[i]);
-    } else {
-      const float fresh = std::tanh(input[k] + sigmoid(input[i] + carry[i]) * carry[k]);
-      const float keep = sigmoid(input[j] + carry[j]);
-      hidden[i] = fresh + keep * (hidden[i] - fresh);
+                sigmoid(input[i] + carry[i]) * tangent(input[k] + carry[k]);
+      hidden[i] = sigmoid(input[l] + carry[l]) * tangent(cell[i]);
     }
+    return;
+  }
+  for (Long i = 0; i < width; i++) {
+    const Long j = i + width, k = j + width;
+    const float fresh = tangent(input[k] + sigmoid(input[i] + carry[i]) * carry[k]);
+    const float keep = sigmoid(input[j] + carry[j]);
+    hidden[i] = fresh + keep * (hidden[i] - fresh);
   }
 }
 
@@ -373,9 +448,9 @@ void convolve_float32(const Call* call, const Width* widths, const int32_t* widt
   convolve(*call, widths, width_of, in, out, batch, threads);
 }
 
-void pool_float32(const float* in, Long ld, Long pixels, const Long* channels, Long batch, float* out,
-                Long most) {
-  pool(in, ld, pixels, channels, batch, out, most);
+void pool_float32(const float* in, Long ld, Long pixels, const Long* channels, Long all, Long batch,
+                  float* out, Long most) {
+  pool(in, ld, pixels, channels, all, batch, out, most);
 }
 
 #ifdef __AVX512BF16__
@@ -384,9 +459,9 @@ void convolve_bfloat16(const Call* call, const Width* widths, const int32_t* wid
   convolve(*call, widths, width_of, in, out, batch, threads);
 }
 
-void pool_bfloat16(const bf16* in, Long ld, Long pixels, const Long* channels, Long batch,
+void pool_bfloat16(const bf16* in, Long ld, Long pixels, const Long* channels, Long all, Long batch,
                    float* out, Long most) {
-  pool(in, ld, pixels, channels, batch, out, most);
+  pool(in, ld, pixels, channels, all, batch, out, most);
 }
 #endif
 

@@ -43,12 +43,18 @@ class Functions(NamedTuple):
     pool: Callable[..., None]
 
 
+class _Library(NamedTuple):
+    """The compiled source."""
+
+    by_type: dict[torch.dtype, Functions]
+    decide: Callable[..., None]
+    clear: Callable[..., None]
+
+
 def functions(dtype: torch.dtype) -> Functions | None:
     """Return the functions for a type, or None where this machine has none."""
-    library, name = _library(), str(dtype).removeprefix("torch.")
-    if library is None or not hasattr(library, f"convolve_{name}"):
-        return None
-    return Functions(getattr(library, f"convolve_{name}"), getattr(library, f"pool_{name}"))
+    library = _library()
+    return None if library is None else library.by_type.get(dtype)
 
 
 def decide() -> Callable[..., None] | None:
@@ -74,19 +80,20 @@ def clear(features: Tensor, first_B: Numbers, last_B: Numbers) -> None:
     )
 
 
-def pool(own: Functions, features_BCHW: Tensor, channels_B: Numbers, most: int) -> Tensor:
+def pool(own: Functions, features_BCHW: Tensor, channels_B: Numbers | None, most: int) -> Tensor:
     """Return ``mean_BF``, float32, over the pixels of each image's first channels; zeros behind.
 
     Args:
         own: of the features' type.
         features_BCHW: channels last.
-        channels_B: int64.
+        channels_B: int64; None: all that are there.
         most: length F.
     """
     batch, room, height, width = features_BCHW.shape
     mean_BF = torch.empty(batch, most)
+    given = None if channels_B is None else channels_B.ctypes.data
     own.pool(
-        *(features_BCHW.data_ptr(), room, height * width, channels_B.ctypes.data, batch),
+        *(features_BCHW.data_ptr(), room, height * width, given, room, batch),
         *(mean_BF.data_ptr(), most),
     )
     return mean_BF
@@ -168,7 +175,7 @@ def channels_last(features_BCHW: Tensor) -> Tensor:
 
 
 @functools.cache
-def _library() -> ctypes.CDLL | None:
+def _library() -> _Library | None:
     """Return the compiled source; None where it cannot be compiled or loaded."""
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
@@ -179,14 +186,17 @@ def _library() -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError):
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    for name in ("float32", "bfloat16"):
+    by_type = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
         if hasattr(library, f"convolve_{name}"):
-            getattr(library, f"convolve_{name}").argtypes = [pointer] * 5 + [number] * 2
-            pooling = getattr(library, f"pool_{name}")
-            pooling.argtypes = [pointer, number, number, pointer, number, pointer, number]
+            convolve, pooling = library[f"convolve_{name}"], library[f"pool_{name}"]
+            convolve.argtypes = [pointer] * 5 + [number] * 2
+            pooling.argtypes = [pointer, number, number, pointer, *[number] * 2, pointer, number]
+            by_type[dtype] = Functions(convolve, pooling)
     library.decide.argtypes = [pointer, pointer, number, *[pointer] * 4]
     library.clear.argtypes = [pointer, number, number, pointer, pointer, number, number]
-    return library
+    return _Library(by_type, library.decide, library.clear)
 
 
 def _compiled(source: Path, compiler: str) -> Path:
