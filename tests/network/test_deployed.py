@@ -14,6 +14,7 @@ from runtime_pruning.cost.macs import dense_macs, plan_macs
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network import PrunableNetwork, native, trace
 from runtime_pruning.network.batch_norm import is_conditioned
+from runtime_pruning.network.break_even import fastest_part
 from runtime_pruning.network.deployed import DEPLOYED_MODES, DeployedMode, DeployedNetwork, deploy
 from runtime_pruning.network.policies import FixedPolicy
 from runtime_pruning.testing.network import shake
@@ -46,7 +47,7 @@ def network(request: pytest.FixtureRequest) -> PrunableNetwork:
 
 @pytest.fixture(scope="module")
 def deployed(network: PrunableNetwork) -> DeployedNetwork:
-    return deploy(network)
+    return deploy(network, part=64)
 
 
 def images(network: PrunableNetwork, batch: int) -> Tensor:
@@ -383,3 +384,39 @@ def test_random_plans_come_near_a_fraction() -> None:
         mean = sum(map(deployed.fraction, drawn)) / len(drawn)
         assert mean == pytest.approx(fraction, abs=0.04)
     assert len(set(deployed.plans(0.5, 16, torch.Generator().manual_seed(0)))) > 4
+
+
+def test_a_batch_is_run_in_parts_of_the_size_that_is_fastest() -> None:
+    """Fixed time per call, and a penalty beyond what the cache holds: 8 is best of doublings."""
+    now = 0.0
+
+    def run(size: int) -> None:
+        nonlocal now
+        now += 0.1 + size * (0.1 if size <= 8 else 0.4)
+
+    assert fastest_part(run, 100, longest=60.0, clock=lambda: now) == 8
+    assert fastest_part(run, 6, longest=60.0, clock=lambda: now) == 6
+    assert fastest_part(run, 100, longest=0.45, clock=lambda: now) == 4  # no size beyond is tried
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", DEPLOYED_MODES)
+def test_parts_of_a_batch_return_what_the_whole_returns(mode: DeployedMode) -> None:
+    network = traced("mcifarnet", (3, 32, 32))
+    whole, cut = deploy(network, part=8), deploy(network, part=3)
+    images_BCHW, plans_BL = images(network, 7), plans(network, 7, seed=1)
+    policy = MeanPolicy(network.groups)
+    for one, other in (
+        [d.run(images_BCHW, plans_BL, mode=known(d, mode)) for d in (whole, cut)],
+        [d.execute(images_BCHW, policy, mode=mode) for d in (whole, cut)],
+    ):
+        close(other.logits_BK, one.logits_BK)
+        assert torch.equal(other.groups_BL, one.groups_BL)
+        assert torch.equal(other.executed_macs_B, one.executed_macs_B)
+    assert mode == "image" or len(policy.seen[-1]) == 1  # 3, 3, 1
+    close(cut.dense(images_BCHW), network.backbone(images_BCHW))
+
+
+def test_a_part_holds_at_least_one_image() -> None:
+    with pytest.raises(ConfigError, match="part >= 1"):
+        deploy(traced("digits-cnn", (1, 8, 8)), part=0)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from runtime_pruning.cost.device import Device, this_device
 from runtime_pruning.cost.steppers import Plan, UnitStep
-from runtime_pruning.network import PrunableNetwork
+from runtime_pruning.network import PrunableNetwork, native
 from runtime_pruning.network.deployed import DeployedNetwork
 from runtime_pruning.network.graph import Width
 from runtime_pruning.network.programs import Programs
@@ -34,6 +34,8 @@ class DeployedStepper:
         """What the network runs on, in which precision, by which calls."""
         where = next(self.network.parameters()).device
         calls = "fused" if self._deployed.fused else "unfused"
+        if self._deployed.fused and native.functions(self._deployed.dtype) is not None:
+            calls = f"fused own {native.version()}"
         return this_device(self._deployed.dtype, where, calls=calls)
 
     def steps(self, images_BCHW: Tensor, plan: Plan) -> Sequence[UnitStep]:

@@ -1,4 +1,4 @@
-"""Which mode pays: measured on this device, by batch size and expected share of the dense MACs.
+"""Which mode pays, and how many images: measured on this device.
 
 Dimensions: B images, L sites.
 """
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 PLAN_TRIES = 40
+AS_GOOD = 1.03  # times that are no further apart count as equal
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,43 @@ def interleaved(
                 calls[name]()
             seconds[name].append((clock() - start) / repeats[name])
     return seconds
+
+
+def fastest_part(
+    run: Callable[[int], object],
+    batch: int,
+    *,
+    turns: int = 2,
+    longest: float = 1.0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> int:
+    """Return how many images of a batch are best run together.
+
+    Feature maps of a whole batch may leave the caches, and be so large that the system hands their
+    memory out, and clears it, anew each time. Of sizes that are as good, the largest is returned.
+
+    Args:
+        run: runs so many images.
+        batch: the most.
+        turns: timed, per size, after one that warms up; sizes are doubled from one.
+        longest: seconds; no larger size is tried than the first that takes longer.
+        clock: in seconds.
+    """
+    per_image: dict[int, float] = {}
+    size = 1
+    while True:
+        run(size)
+        best = math.inf
+        for _ in range(turns):
+            start = clock()
+            run(size)
+            best = min(best, clock() - start)
+        per_image[size] = best / size
+        if size == batch or best > longest:
+            break
+        size = min(2 * size, batch)
+    least = min(per_image.values())
+    return max(size for size, seconds in per_image.items() if seconds <= AS_GOOD * least)
 
 
 def ratio_to(seconds: Mapping[str, Sequence[float]], base: str) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """A prunable network made fast for inference: fused, packed, and run in the mode that pays.
 
-Every mode means what `PrunableNetwork` means; they differ in how a batch of unlike plans is cut:
+A batch is run in parts of as many images as is fastest when dense; so is the dense baseline. Every
+mode means what `PrunableNetwork` means; they differ in how a part with unlike plans is cut:
 
 * ``image``: one image at a time; nothing is gathered.
 * ``prefix``: the batch is split where plans part, and never joined again until the logits.
@@ -22,7 +23,13 @@ import torch
 from torch import Tensor
 
 from runtime_pruning.errors import ConfigError
-from runtime_pruning.network.break_even import BreakEven, interleaved, plans_near, ratio_to
+from runtime_pruning.network.break_even import (
+    BreakEven,
+    fastest_part,
+    interleaved,
+    plans_near,
+    ratio_to,
+)
 from runtime_pruning.network.execution import Execution
 from runtime_pruning.network.kernels import fused_calls_exist
 from runtime_pruning.network.lowering import lower
@@ -56,6 +63,7 @@ def deploy(
     device: torch.device | str = "cpu",
     channels_last: bool = True,
     fused: bool | None = None,
+    part: int | None = None,
 ) -> "DeployedNetwork":
     """Return a copy of the network for inference only.
 
@@ -65,16 +73,19 @@ def deploy(
         device: where it runs.
         channels_last: memory layout of feature maps.
         fused: use oneDNN's fused calls, and our own; None: where they exist.
+        part: images of a batch that run together; None: as many as is fastest, by measurement.
 
     Raises:
-        ConfigError: fused calls are asked for where there are none.
+        ConfigError: fused calls are asked for where there are none, or a part below one image.
     """
+    if part is not None and part < 1:
+        raise ConfigError(f"`part >= 1` must hold, but got {part}.")
     possible = torch.device(device).type == "cpu" and fused_calls_exist()
     if fused and not possible:
         raise ConfigError(f"`fused=True` needs a CPU and PyTorch with oneDNN, but got {device!r}.")
     own = copy.deepcopy(network).eval().to(device)
     use = possible if fused is None else fused
-    return DeployedNetwork(own, dtype=dtype, channels_last=channels_last, fused=use)
+    return DeployedNetwork(own, dtype=dtype, channels_last=channels_last, fused=use, part=part)
 
 
 class DeployedNetwork:
@@ -85,6 +96,7 @@ class DeployedNetwork:
         dtype: of weights and features.
         channels_last: memory layout of feature maps.
         fused: whether to use fused calls.
+        part: images of a batch that run together; None: to be measured.
 
     Attributes:
         network: see above.
@@ -93,7 +105,13 @@ class DeployedNetwork:
     """
 
     def __init__(
-        self, network: PrunableNetwork, *, dtype: torch.dtype, channels_last: bool, fused: bool
+        self,
+        network: PrunableNetwork,
+        *,
+        dtype: torch.dtype,
+        channels_last: bool,
+        fused: bool,
+        part: int | None,
     ) -> None:
         self.network = network
         self.dtype = dtype
@@ -102,6 +120,7 @@ class DeployedNetwork:
         self.break_even: BreakEven | None = None
         full_1L = torch.tensor([[site.channels for site in network.sites]])
         self.dense_macs = sum(int(unit.macs(full_1L)[0]) for unit in network.weighted_units)
+        self._full = (network.groups,) * len(network.sites)
         self._device = next(network.parameters()).device
         bounds = [site.bounds for site in network.sites]
         with torch.inference_mode():
@@ -112,6 +131,8 @@ class DeployedNetwork:
             )
             able = fused and channels_last and runs_ragged(lowered, dtype)
             self._ragged = Ragged(self._many, dtype) if able else None
+        self._part = part
+        self._parts: dict[tuple[int, int], int] = {}
         self._fractions: dict[tuple[int, ...], float] = {}
         self._expected: dict[str, float] = {}
         self._policies: WeakKeyDictionary[Policy, Policy] = WeakKeyDictionary()
@@ -130,9 +151,24 @@ class DeployedNetwork:
         return self._alone if batch == 1 else self._many
 
     @torch.inference_mode()
+    def part(self, batch: int) -> int:
+        """Return how many images of a batch run together; measured when it is first asked for."""
+        if self._part is not None:
+            return min(self._part, batch)
+        if batch == 1 or self._device.type != "cpu":
+            return batch
+        key = (batch, torch.get_num_threads())
+        if key not in self._parts:
+            images_BCHW = self.enter(torch.rand(batch, *self.network.image_shape))
+            self._parts[key] = fastest_part(
+                lambda size: self._run_uniform(images_BCHW[:size], self._full), batch
+            )
+        return self._parts[key]
+
+    @torch.inference_mode()
     def dense(self, images_BCHW: Tensor) -> Tensor:
         """Return ``logits_BK``, float32, of the backbone at full width: the baseline."""
-        return self._uniform(images_BCHW, (self.network.groups,) * len(self.network.sites))
+        return self._uniform(images_BCHW, self._full)
 
     def static(self, groups_L: Sequence[int]) -> Callable[[Tensor], Tensor]:
         """Return a network pruned to one plan for good: the limit of what slicing can gain."""
@@ -188,12 +224,15 @@ class DeployedNetwork:
             expected_fraction = self._expected.get(policy.name, 0.5)
         chosen = self._mode(mode, size, lambda: expected_fraction)
         images_BCHW = self.enter(images_BCHW)
-        if chosen == "image" and size > 1:
-            outcome = joined(
-                self._asked(images_BCHW[row, None], policy.start(1), "image") for row in range(size)
+        part = 1 if chosen == "image" else self.part(size)
+        outcome = joined(
+            self._asked(
+                images_BCHW[i : i + part],
+                chooser if part >= size else policy.start(min(part, size - i)),
+                chosen,
             )
-        else:
-            outcome = self._asked(images_BCHW, chooser, chosen)
+            for i in range(0, size, part)
+        )
         self._expected[policy.name] = sum(outcome.macs) / size / self.dense_macs
         return self._execution(outcome, chosen, policy.macs_per_image)
 
@@ -281,9 +320,16 @@ class DeployedNetwork:
         return images_BCHW.to(self._device).contiguous(memory_format=layout)
 
     def _uniform(self, images_BCHW: Tensor, plan: tuple[int, ...]) -> Tensor:
-        programs = self.programs(images_BCHW.shape[0])
-        logits_BK, _ = run_uniform(programs, self.enter(images_BCHW), plan)
-        return logits_BK.float()
+        images_BCHW = self.enter(images_BCHW)
+        part = self.part(images_BCHW.shape[0])
+        if part == images_BCHW.shape[0]:
+            return self._run_uniform(images_BCHW, plan).float()
+        parts = range(0, images_BCHW.shape[0], part)
+        logits = [self._run_uniform(images_BCHW[i : i + part], plan) for i in parts]
+        return torch.cat(logits).float()
+
+    def _run_uniform(self, images_BCHW: Tensor, plan: tuple[int, ...]) -> Tensor:
+        return run_uniform(self.programs(images_BCHW.shape[0]), images_BCHW, plan)[0]
 
     def _check_plans(self, plans: Sequence[tuple[int, ...]]) -> None:
         """Raise where a count is out of range."""
@@ -317,28 +363,35 @@ class DeployedNetwork:
         """Run plans that are known."""
         self._check_plans(plans)
         images_BCHW = self.enter(images_BCHW)
-        size, sites, programs = len(plans), len(self.network.sites), self.programs(len(plans))
+        size = len(plans)
         alike = plans.count(plans[0]) == size
         chosen: _Settled = "prefix"
         if mode != "auto" or not alike:
             mean = lambda: sum(map(self.fraction, plans)) / size  # noqa: E731
             chosen = self._mode(mode, size, mean)
-        if chosen == "dense" and (not alike or min(plans[0]) < self.network.groups):
-            outcome = run_dense(programs, images_BCHW, Planned(plans), sites)
-        elif alike and chosen != "image":
-            logits_BK, macs = run_uniform(programs, images_BCHW, plans[0])
-            outcome = Outcome(logits_BK, plans, [macs] * size)
-        elif chosen == "image":
-            runs = [run_uniform(self._alone, images_BCHW[i, None], p) for i, p in enumerate(plans)]
-            logits_BK = torch.cat([run[0] for run in runs]) if size > 1 else runs[0][0]
-            outcome = Outcome(logits_BK, plans, [run[1] for run in runs])
-        elif chosen == "ragged" and self._ragged is not None:
-            outcome = self._ragged.run(images_BCHW, Planned(plans))
-        elif chosen == "bucket":
-            outcome = run_bucket(programs, images_BCHW, Planned(plans), sites)
-        else:
-            outcome = run_planned_prefix(programs, images_BCHW, plans)
+        part = 1 if chosen == "image" else self.part(size)
+        outcome = joined(
+            self._run_plans(images_BCHW[i : i + part], plans[i : i + part], chosen)
+            for i in range(0, size, part)
+        )
         return self._execution(outcome, chosen, 0)
+
+    def _run_plans(
+        self, images_BCHW: Tensor, plans: list[tuple[int, ...]], mode: _Settled
+    ) -> Outcome:
+        """Run images together."""
+        programs, sites = self.programs(len(plans)), len(self.network.sites)
+        alike = plans.count(plans[0]) == len(plans)
+        if mode == "dense" and not (alike and plans[0] == self._full):
+            return run_dense(programs, images_BCHW, Planned(plans), sites)
+        if alike:
+            logits_BK, macs = run_uniform(programs, images_BCHW, plans[0])
+            return Outcome(logits_BK, plans, [macs] * len(plans))
+        if mode == "ragged" and self._ragged is not None:
+            return self._ragged.run(images_BCHW, Planned(plans))
+        if mode == "bucket":
+            return run_bucket(programs, images_BCHW, Planned(plans), sites)
+        return run_planned_prefix(programs, images_BCHW, plans)
 
     def _asked(self, images_BCHW: Tensor, chooser: Chooser, mode: _Settled) -> Outcome:
         """Run what a chooser says, the whole batch going from site to site."""

@@ -40,6 +40,8 @@ class Outcome(NamedTuple):
 def joined(outcomes: Iterable[Outcome]) -> Outcome:
     """Return outcomes of parts of a batch, in order, as one."""
     parts = list(outcomes)
+    if len(parts) == 1:
+        return parts[0]
     return Outcome(
         torch.cat([part.logits_BK for part in parts]),
         [plan for part in parts for plan in part.plans],

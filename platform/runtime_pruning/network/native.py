@@ -26,6 +26,7 @@ from torch import Tensor
 BLOCK = 16  # outputs that lie together in packed weights
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC")
 COMPILE_SECONDS = 300
+_SOURCE = Path(__file__).with_suffix(".cpp")
 INFINITY = float("inf")
 
 Numbers = npt.NDArray[Any]
@@ -41,6 +42,12 @@ class Functions(NamedTuple):
 
     convolve: Callable[..., None]
     pool: Callable[..., None]
+
+
+@functools.cache
+def version() -> str:
+    """Return what tells these calls from earlier ones: the start of a hash of their source."""
+    return hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:8]
 
 
 class _Library(NamedTuple):
@@ -180,9 +187,8 @@ def _library() -> _Library | None:
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         return None
-    source = Path(__file__).with_suffix(".cpp")
     try:
-        library = ctypes.CDLL(str(_compiled(source, compiler)))
+        library = ctypes.CDLL(str(_compiled(_SOURCE, compiler)))
     except (OSError, subprocess.SubprocessError):
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
