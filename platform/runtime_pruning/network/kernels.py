@@ -116,14 +116,15 @@ def pack(layer: Layer, like: Tensor) -> Tensor:
     return packed
 
 
-def ours_fit(geometry: Geometry | None, groups: int) -> bool:
-    """Whether our own calls know such a convolution."""
-    return geometry is not None and groups == 1 and set(geometry.dilation) == {1}
+def ours_fit(geometry: Geometry | None, weight: Tensor, groups: int) -> bool:
+    """Whether our own calls know such a convolution: a plain one, or one kernel per channel."""
+    plain = groups == 1 or groups == weight.shape[0]
+    return geometry is not None and plain and set(geometry.dilation) == {1}
 
 
 def ours_run(layer: Layer, like: Tensor) -> bool:
     """Whether our own calls can run a layer on inputs like this one."""
-    fits = ours_fit(layer.geometry, layer.groups) and like.device.type == "cpu"
+    fits = ours_fit(layer.geometry, layer.weight, layer.groups) and like.device.type == "cpu"
     last = like.is_contiguous(memory_format=torch.channels_last)
     return fits and last and native.functions(like.dtype) is not None
 
@@ -211,13 +212,14 @@ class _Ours:
         assert geometry is not None
         own = native.functions(like.dtype)
         assert own is not None
-        packed = native.Packed(weight, layer.bias)
-        outputs, inputs = weight.shape[:2]
+        alone = layer.groups > 1
+        packed = (native.PackedDepthwise if alone else native.Packed)(weight, layer.bias)
+        outputs, inputs = weight.shape[0], weight.shape[1] * layer.groups
         frame = native.Frame.of(like, weight.shape[2:], geometry.stride, geometry.padding)
         call = frame.call(inputs, room or outputs, activation.limits, add=room is not None)
         row = np.array(packed.row(inputs, outputs), dtype=np.int64)
         self._held = (packed, call, row)  # what the addresses below point to
-        self._convolve = own.convolve
+        self._convolve = own.depthwise if alone else own.convolve
         self._call, self._row = ctypes.addressof(call), row.ctypes.data
         self._shape = (outputs, *frame.out)
 

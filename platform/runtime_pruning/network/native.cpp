@@ -25,7 +25,8 @@ struct Geometry {
 };
 
 struct Width {
-  const void* weight;  // [co / 16][kh][kw][ci][16], bfloat16: [co / 16][kh][kw][ci / 2][16][2]
+  // [co / 16][kh][kw][ci][16], bfloat16: [co / 16][kh][kw][ci / 2][16][2]; depthwise: [kh][kw][co]
+  const void* weight;
   const float* bias;   // as many as a whole number of blocks
   Long ci, co;
   Long tap, block;  // elements between taps, and between blocks, of the weights
@@ -79,6 +80,10 @@ inline void write(bf16* to, typename Vec<V>::F value) {
 // The same for the first elements alone; the others are neither read nor written.
 template <int V, typename E>
 inline typename Vec<V>::F read_first(const E* from, Long count) {
+#ifdef __AVX512VL__
+  if constexpr (V == 16 && sizeof(E) == 4)
+    return (typename Vec<V>::F)_mm512_maskz_loadu_ps((1u << count) - 1, from);
+#endif
   E part[V] = {};
   memcpy(part, from, count * sizeof(E));
   return read<V>(part);
@@ -339,6 +344,79 @@ void convolve(const Call& call, const Width* widths, const int32_t* width_of, co
   }
 }
 
+// Pixels whose depthwise kernels reach the same taps, [top, bottom) x [left, right), for 16 channels
+// from `c` on, or the `count` that there are.
+template <typename E, int P>
+inline __attribute__((always_inline)) void depthwise_tile(const Call& call, const Width& width,
+                                                          const E* in, E* out, Long c, Long count,
+                                                          Long top, Long bottom, Long left,
+                                                          Long right) {
+  constexpr int V = 16;
+  typedef Vec<V>::F F;
+  F sums[P];
+  for (int p = 0; p < P; p++) sums[p] = read<V>(width.bias + c);
+  const E* weights = (const E*)width.weight + c;
+  const Long step = call.g.stride_x * call.ld_in;
+  for (Long y = top; y < bottom; y++)
+    for (Long x = left; x < right; x++) {
+      const E* from = in + (y * call.g.wi + x) * call.ld_in + c;
+      const F weight = read<V>(weights + (y * call.g.kw + x) * width.tap);
+      for (int p = 0; p < P; p++)
+        sums[p] += weight * (count < V ? read_first<V>(from + p * step, count) : read<V>(from + p * step));
+    }
+  const F low = call.low + F{}, high = call.high + F{};
+  for (int p = 0; p < P; p++) {
+    E* to = out + p * call.ld_out + c;
+    if (call.add) sums[p] += read_first<V>(to, count);
+    sums[p] = clamp<F>(sums[p], low, high);
+    if (count < V)
+      write_first<V>(to, sums[p], count);
+    else
+      write<V>(to, sums[p]);
+  }
+}
+
+// Row y of one image's result: each channel by a kernel of its own.
+template <typename E>
+void depthwise_row(const Call& call, const Width& width, const E* image, E* out, Long y) {
+  constexpr int V = 16, P = 4;
+  const Geometry& g = call.g;
+  const Long above = g.pad_y - y * g.stride_y;
+  const Long top = std::max<Long>(above, 0), bottom = std::min(g.hi + above, g.kh);
+  for (Long x = 0; x < g.wo;) {
+    const Long before = g.pad_x - x * g.stride_x;
+    const Long left = std::max<Long>(before, 0), right = std::min(g.wi + before, g.kw);
+    const Long last = g.wi + before - (P - 1) * g.stride_x;
+    const bool inner = x + P <= g.wo && left == 0 && last >= g.kw;
+    const bool three = inner && top == 0 && bottom == 3 && g.kh == 3 && g.kw == 3;
+    const E* in = image - (above * g.wi + before) * call.ld_in;
+    E* to = out + (y * g.wo + x) * call.ld_out;
+    for (Long c = 0; c < width.co; c += V) {
+      const Long count = std::min<Long>(width.co - c, V);
+      if (three && count == V)
+        depthwise_tile<E, P>(call, width, in, to, c, V, 0, 3, 0, 3);
+      else if (inner)
+        depthwise_tile<E, P>(call, width, in, to, c, count, top, bottom, left, right);
+      else
+        depthwise_tile<E, 1>(call, width, in, to, c, count, top, bottom, left, right);
+    }
+    x += inner ? P : 1;
+  }
+}
+
+template <typename E>
+void depthwise(const Call& call, const Width* widths, const int32_t* width_of, const E* in, E* out,
+               Long batch, Long threads) {
+  const Geometry& g = call.g;
+  const Long tasks = batch * g.ho;
+#pragma omp parallel for num_threads(threads) if (threads > 1 && tasks > 1)
+  for (Long task = 0; task < tasks; task++) {
+    const Long b = task / g.ho;
+    depthwise_row(call, widths[width_of ? width_of[b] : 0], in + b * g.hi * g.wi * call.ld_in,
+                  out + b * g.ho * g.wo * call.ld_out, task % g.ho);
+  }
+}
+
 // Means over the pixels of each image's first channels: `channels` of an image, or `all` of each.
 template <typename E>
 void pool(const E* in, Long ld, Long pixels, const Long* channels, Long all, Long batch, float* out,
@@ -448,6 +526,11 @@ void convolve_float32(const Call* call, const Width* widths, const int32_t* widt
   convolve(*call, widths, width_of, in, out, batch, threads);
 }
 
+void depthwise_float32(const Call* call, const Width* widths, const int32_t* width_of,
+                       const float* in, float* out, Long batch, Long threads) {
+  depthwise(*call, widths, width_of, in, out, batch, threads);
+}
+
 void pool_float32(const float* in, Long ld, Long pixels, const Long* channels, Long all, Long batch,
                   float* out, Long most) {
   pool(in, ld, pixels, channels, all, batch, out, most);
@@ -457,6 +540,11 @@ void pool_float32(const float* in, Long ld, Long pixels, const Long* channels, L
 void convolve_bfloat16(const Call* call, const Width* widths, const int32_t* width_of,
                        const bf16* in, bf16* out, Long batch, Long threads) {
   convolve(*call, widths, width_of, in, out, batch, threads);
+}
+
+void depthwise_bfloat16(const Call* call, const Width* widths, const int32_t* width_of,
+                        const bf16* in, bf16* out, Long batch, Long threads) {
+  depthwise(*call, widths, width_of, in, out, batch, threads);
 }
 
 void pool_bfloat16(const bf16* in, Long ld, Long pixels, const Long* channels, Long all, Long batch,

@@ -37,10 +37,12 @@ class Functions(NamedTuple):
 
     Attributes:
         convolve: see ``convolve`` in the source.
+        depthwise: likewise, of the same arguments.
         pool: see ``pool`` in the source.
     """
 
     convolve: Callable[..., None]
+    depthwise: Callable[..., None]
     pool: Callable[..., None]
 
 
@@ -133,6 +135,29 @@ class Packed:
         return (self.weight.data_ptr(), self.bias.data_ptr(), inputs, outputs, *self._strides)
 
 
+class PackedDepthwise:
+    """Weights of a depthwise convolution, likewise.
+
+    Args:
+        weight: shape (C, 1, h, w), in the type of the features.
+        bias: shape (C,).
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        channels, _, height, width = weight.shape
+        self._room = -(-channels // BLOCK) * BLOCK
+        self.weight = weight.new_zeros(height, width, self._room)
+        self.weight[..., :channels] = weight[:, 0].permute(1, 2, 0)
+        self.bias = torch.zeros(self._room)
+        if bias is not None:
+            self.bias[:channels] = bias.float()
+
+    def row(self, inputs: int, outputs: int) -> tuple[int, ...]:
+        """Return a ``Width`` of the source: the weights of the first channels."""
+        assert inputs == outputs
+        return (self.weight.data_ptr(), self.bias.data_ptr(), inputs, outputs, self._room, 0)
+
+
 class Frame(NamedTuple):
     """How a convolution moves over the pixels of one size of image."""
 
@@ -196,10 +221,11 @@ def _library() -> _Library | None:
     for dtype in (torch.float32, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
         if hasattr(library, f"convolve_{name}"):
-            convolve, pooling = library[f"convolve_{name}"], library[f"pool_{name}"]
-            convolve.argtypes = [pointer] * 5 + [number] * 2
+            names = ("convolve", "depthwise", "pool")
+            convolve, depthwise, pooling = (library[f"{kind}_{name}"] for kind in names)
+            convolve.argtypes = depthwise.argtypes = [pointer] * 5 + [number] * 2
             pooling.argtypes = [pointer, number, number, pointer, *[number] * 2, pointer, number]
-            by_type[dtype] = Functions(convolve, pooling)
+            by_type[dtype] = Functions(convolve, depthwise, pooling)
     library.decide.argtypes = [pointer, pointer, number, *[pointer] * 4]
     library.clear.argtypes = [pointer, number, number, pointer, pointer, number, number]
     return _Library(by_type, library.decide, library.clear)

@@ -2,7 +2,7 @@
 
 Values are stored at full width. What an image leaves out is never written and never read, so that
 nothing is gathered, nothing is masked, and executed MACs are those of the plans. Needs the calls of
-`native`, and a network without depthwise convolutions and without statistics that cannot be folded.
+`native`, and a network without grouped convolutions and without statistics that cannot be folded.
 
 Dimensions: B images, C channels, H W pixels, L sites, F features, K classes, N images of a part.
 """
@@ -96,7 +96,7 @@ class Ragged:
         self._options: dict[Deciding, Options] = {}
         own = native.functions(dtype)
         assert own is not None
-        self._convolve = own.convolve
+        self._own = own
         lowered = programs.lowered
         operations = [op for stage in lowered.stages for op in stage]
         steps = iter([self._step(op, index) for index, op in enumerate(operations)])
@@ -267,15 +267,18 @@ class _Layer:
         reads = ragged._options_of(op.source).channels
         writes = ragged._options_of(self._own).channels
         assert op.weight is not None
+        self._alone = op.kind == "depthwise"
+        pack = native.PackedDepthwise if self._alone else native.Packed
+        self._convolve = ragged._own.depthwise if self._alone else ragged._own.convolve
         self._packed = []
         for read in reads if op.conditional else reads[-1:]:
-            full = {op.source.name: read, self._own.name: writes[-1]}
+            full = {op.source.name: read, self._own.name: read if self._alone else writes[-1]}
             layer = ragged._binder.layer(op, full)
-            self._packed.append(native.Packed(layer.weight, layer.bias))
+            self._packed.append(pack(layer.weight, layer.bias))
         rows = [
             self._packed[place if op.conditional else 0].row(read, write)
             for place, read in enumerate(reads)
-            for write in writes
+            for write in ([read] if self._alone else writes)
         ]
         self._rows = np.array(rows, dtype=np.int64)
         self._writes = len(writes)
@@ -286,7 +289,9 @@ class _Layer:
 
     def places(self, batch: _Batch) -> Numbers:
         """Return the place of each image's pair of widths."""
-        read_B = self._ragged._widths(batch, self._op.source).place_B
+        read_B: Numbers = self._ragged._widths(batch, self._op.source).place_B
+        if self._alone:
+            return read_B
         write_B = self._ragged._widths(batch, self._own).place_B
         place_B: Numbers = read_B * np.int32(self._writes) + write_B
         return place_B
@@ -305,11 +310,12 @@ class _Layer:
             call = frame.call(features.shape[1], room, limits, add=out is not None)
             found = self._calls[key] = (frame, call)
             pixels = frame.out[0] * frame.out[1] * self._kernel[0] * self._kernel[1]
-            self.macs = self._rows[:, 2] * self._rows[:, 3] * pixels
+            inputs = 1 if self._alone else self._rows[:, 2]
+            self.macs = inputs * self._rows[:, 3] * pixels
         frame, call = found
         if out is None:
             out = native.empty(features.shape[0], room, frame.out, features)
-        self._ragged._convolve(
+        self._convolve(
             *(ctypes.addressof(call), self._rows.ctypes.data, place_B.ctypes.data),
             *(features.data_ptr(), out.data_ptr(), features.shape[0], torch.get_num_threads()),
         )
@@ -327,5 +333,7 @@ def _runs(op: Operation) -> bool:
     if op.conditional and any(isinstance(part, LateNorm) for part in op.followers):
         return False
     if op.kind in ("convolution", "depthwise"):
-        return op.kind == "convolution" and ours_fit(op.geometry, op.groups)
+        assert op.weight is not None
+        same = op.source.factor == op.head_factor == 1
+        return same and ours_fit(op.geometry, op.weight, op.groups)
     return op.kind != "opaque" or not any(value.width.pruned for value in op.inputs)
