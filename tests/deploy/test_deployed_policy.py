@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from runtime_pruning import backbones
 from runtime_pruning.agents.decision_network import Cell, DecisionConfig, DecisionNetwork
+from runtime_pruning.agents.deployed_decision import TorchChooser
 from runtime_pruning.agents.policy import DecisionPolicy
 from runtime_pruning.network import PrunableNetwork, deploy, trace
 
@@ -45,12 +47,28 @@ def test_decisions_are_those_of_the_plain_network(name: str, streams: bool, cell
     expected = traced.execute(images_BCHW, chosen, mode="sliced")
     assert len(expected.groups_BL.unique(dim=0)) > 1
     deployed = deploy(traced)
+    penalties = len(traced.sites) * chosen.network.config.encoder  # folded into the table
     for mode in (*deployed.modes, "auto"):
         found = deployed.execute(images_BCHW, chosen, mode=mode)
         assert torch.equal(found.groups_BL, expected.groups_BL), mode
         torch.testing.assert_close(found.logits_BK, expected.logits_BK, rtol=1e-3, atol=1e-4)
-        assert torch.equal(found.policy_macs_B, expected.policy_macs_B)
+        assert torch.equal(found.policy_macs_B, expected.policy_macs_B - penalties)
         if found.mode != "dense":
             assert torch.equal(found.executed_macs_B, expected.executed_macs_B), mode
     alone = deployed.execute(images_BCHW[:1], chosen)
     assert torch.equal(alone.groups_BL, expected.groups_BL[:1])
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize("batch", [1, 9])  # one is decided by the compiled calls, where they run
+@torch.no_grad()
+def test_the_macs_of_deciding_are_those_that_torch_counts(batch: int, cell: Cell) -> None:
+    traced = network("mcifarnet", streams=True)
+    fast = policy(traced, cell).deploy()
+    chooser = TorchChooser(fast, batch)
+    with FlopCounterMode(display=False) as counter:
+        for site, width in enumerate(traced.feature_widths):
+            chooser.choose(site, torch.rand(batch, width))
+    assert counter.get_total_flops() == 2 * batch * fast.macs_per_image
+    execution = deploy(traced).execute(torch.rand(batch, *SHAPE), fast)
+    assert execution.policy_macs_B.tolist() == [fast.macs_per_image] * batch

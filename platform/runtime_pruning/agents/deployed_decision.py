@@ -32,6 +32,12 @@ class Weights(NamedTuple):
     decode_HG: Tensor
     decode_bias_G: Tensor
 
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of a decision: each matrix meets one vector."""
+        matrices = (self.encode_FD, self.input_DX, self.carry_HX, self.decode_HG)
+        return sum(matrix.numel() for matrix in matrices)
+
 
 class DeployedDecisionPolicy:
     """Chooses as `DecisionPolicy` does.
@@ -40,12 +46,15 @@ class DeployedDecisionPolicy:
         network: it is copied.
         penalty: what the network is told that a unit of cost is worth.
         name: for reports.
+
+    Attributes:
+        macs_per_image: of all decisions, counted from the matrices that they multiply. Less than
+            the network's own: the penalty is folded away, and the state's worth is not computed.
     """
 
     @torch.no_grad()
     def __init__(self, network: DecisionNetwork, penalty: float, name: str) -> None:
         self.name = name
-        self.macs_per_image = network.macs_per_image
         self.config = network.config
         in_XD, carry_XH, in_bias_X, carry_bias_X = network.cell.all_weights[0]
         cell = (in_XD.T, in_bias_X, carry_XH.T, carry_bias_X)
@@ -57,6 +66,7 @@ class DeployedDecisionPolicy:
             Weights(*_encoder(network, site, penalty), *shared, *_decoder(network, site))
             for site in range(self.config.num_sites)
         ]
+        self.macs_per_image = sum(weights.macs for weights in self.sites)
         self._calls = [_call(weights, lstm=self.config.cell == "lstm") for weights in self.sites]
         self.addresses = [ctypes.addressof(call) for call in self._calls]
 
@@ -134,7 +144,7 @@ class TorchChooser:
         """Return ``groups_B``, int64 in [1, groups]."""
         own = self._policy.sites[site]
         known_BD = own.table_PD.index_select(0, self._previous_B)
-        encoded_BD = known_BD.addmm_(features_BF, own.encode_FD).relu_()
+        encoded_BD = torch.addmm(known_BD, features_BF, own.encode_FD).relu_()
         cell = (own.input_DX.T, own.carry_HX.T, own.input_bias_X, own.carry_bias_X)
         if self._policy.config.cell == "lstm":
             state = (self._hidden_BH, self._cell_BH)
