@@ -1,5 +1,6 @@
 """It learns digits at all widths; it resumes bit for bit; statistics worked out by hand."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import torch
 from torch import nn
 
 from runtime_pruning import backbones, datasets
-from runtime_pruning.datasets import Split, to_float
+from runtime_pruning.datasets import Split, TrainingSplit, to_float
 from runtime_pruning.errors import ConfigError, DivergedError
 from runtime_pruning.network import PrunableNetwork, order_channels, trace
+from runtime_pruning.network.batch_norm import is_conditioned
 from runtime_pruning.network.fitting import learning_rate
 from runtime_pruning.network.policies import FixedPolicy, PlanPolicy, Policy, RandomPolicy
 from runtime_pruning.network.training import (
@@ -246,3 +248,45 @@ def test_learning_rates_by_hand() -> None:
 def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainConfig(**settings)
+
+
+class Kinds:
+    """Some images run narrow, for what they show; the others wide."""
+
+    name = "kinds"
+    macs_per_image = 0
+
+    def __init__(self, groups: int, least: float) -> None:
+        self.groups, self.least = groups, least
+        self.chosen_B = torch.zeros(0)
+
+    def start(self, batch: int) -> "Kinds":
+        return self
+
+    def choose(self, site: int, features_BF: torch.Tensor) -> torch.Tensor:
+        if site == 0:
+            self.chosen_B = torch.where(features_BF.mean(1) > self.least, self.groups, 1)
+        return self.chosen_B
+
+
+@torch.no_grad()
+def test_statistics_of_a_width_are_of_all_images_not_of_those_that_choose_it() -> None:
+    network = digits_net()
+    network.condition_batch_norm()
+    images_NCHW = DATA.training.images_NCHW.copy()
+    images_NCHW[::2] //= 8
+    mixed = TrainingSplit.from_arrays(DATA.info, images_NCHW, DATA.training.labels_N)
+    shown_B = network.start(to_float(images_NCHW)).features_BF.mean(1)
+    kinds = Kinds(network.groups, float(shown_B.median()))
+    own = mixed.take(np.flatnonzero((shown_B <= kinds.least).numpy()))
+    narrow = FixedPolicy([1] * len(network.sites))
+
+    def means(split: TrainingSplit, policy: Policy) -> torch.Tensor:
+        taken = copy.deepcopy(network)
+        recalibrate_batch_norm(taken, split, policy, batches=4)
+        norms = [module for module in taken.modules() if is_conditioned(module)]
+        return torch.cat([norm.get_buffer("narrow_means")[:4, 0] for norm in norms])
+
+    of_all, of_own = means(mixed, narrow), means(own, narrow)
+    found = means(mixed, kinds)
+    assert (found - of_all).norm() < 0.1 * (of_own - of_all).norm()

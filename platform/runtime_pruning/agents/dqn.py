@@ -6,7 +6,8 @@ restarts. Ours, on its public extension points: the env runner, the replay, the 
 Dimensions: B episodes, L sites, F features.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -213,6 +214,10 @@ class PruningDQN(DQN):
 
     def training_step(self) -> None:
         """Sample one lockstep batch per env runner, then take the gradient steps due for it."""
+        with _threads(self.config.settings.driver_threads):
+            self._sample_and_learn()
+
+    def _sample_and_learn(self) -> None:
         added = self._sample()
         steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
         if not added or steps < self.config.num_steps_sampled_before_learning_starts:
@@ -357,3 +362,14 @@ class PruningDQN(DQN):
         for group in (self.env_runner_group, self.eval_env_runner_group):
             if group is not None:
                 group.foreach_env_runner(lambda runner: runner.replace_module_state(shared.get()))
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let torch use so many threads meanwhile; None leaves them as they are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -14,8 +14,6 @@ from runtime_pruning.agents.dqn import PruningDQN, PruningDQNConfig
 
 def build(config: PruningDQNConfig) -> PruningDQN:
     """Return the algorithm, its env runners started."""
-    if config.settings.driver_threads is not None:
-        torch.set_num_threads(config.settings.driver_threads)
     log_once("PruningDQN_on_new_api_stack")  # spares users RLlib's advice on moving to where we are
     algorithm: PruningDQN = config.build_algo()
     return algorithm

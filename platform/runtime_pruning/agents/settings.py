@@ -39,8 +39,8 @@ class DQNSettings:
         cpus_per_env_runner: share of a core that an env runner asks the cluster for.
         env_device: where env runners run the backbone.
         learner_gpus: GPUs of the learner.
-        driver_threads: torch's threads in the driver, set when the algorithm is built; None
-            leaves them. More than one is slower for networks as small as these.
+        driver_threads: torch's threads in the driver while it trains the agent; None leaves them.
+            More than one is slower for networks as small as these.
         seed: of everything random.
     """
 

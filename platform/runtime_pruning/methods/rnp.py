@@ -12,7 +12,7 @@ Dimensions: B images, L sites.
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from pydantic import ConfigDict
 from safetensors.torch import load_file
+from torch import Tensor
 from torch.nn import functional
 
 from pruning_envs import PenaltyRange
@@ -32,7 +33,7 @@ from runtime_pruning.agents.settings import DQNSettings
 from runtime_pruning.datasets import PolicySplit, to_float
 from runtime_pruning.methods.base import Effort, Method, Report, Task, register
 from runtime_pruning.network import PrunableNetwork
-from runtime_pruning.network.policies import RandomPolicy
+from runtime_pruning.network.policies import Policy, RandomPolicy
 from runtime_pruning.network.storing import save_tensors
 from runtime_pruning.network.training import TrainConfig, finetune, recalibrate_batch_norm
 
@@ -60,7 +61,7 @@ class RNPConfig:
         finetune_batch_norm: learn under the statistics of each batch, or under those that are
             there, frozen: half the time, and they are taken anew afterwards.
         calibration_batches: batches of 256 training images over which batch-norm statistics are
-            taken anew under the agent's plans; 0 leaves them.
+            taken anew under the agent's plans, for each dial its own; 0 leaves them.
         agent: how the agent learns.
     """
 
@@ -132,13 +133,18 @@ class RNP(Method[RNPConfig]):
                     self._train(algorithm, task, config, turn)
                     seconds += time.monotonic() - started
                 network = export(algorithm)
+                trained = copy.deepcopy(task.network.state_dict())
                 for penalty in penalties[measured if turn == first else 0 :]:
+                    policy = DecisionPolicy(network, penalty)
+                    task.network.load_state_dict(trained)
+                    self._recalibrate(task, config, policy)
                     report(
-                        DecisionPolicy(network, penalty),
+                        policy,
                         task.network,
                         _effort(task, config, turn, seconds),
-                        save_state=_saver(algorithm, task, seconds),
+                        save_state=_saver(algorithm, trained, seconds),
                     )
+                task.network.load_state_dict(trained)
         finally:
             algorithm.stop()
 
@@ -184,9 +190,15 @@ class RNP(Method[RNPConfig]):
             )
             teacher = task.dense if config.finetune_distillation else None
             finetune(task.network, training.take(rows), policy, settings, teacher=teacher)
-        if config.calibration_batches:
-            recalibrate_batch_norm(task.network, training, policy, config.calibration_batches)
+        self._recalibrate(task, config, policy)
         task.network.eval()
+
+    def _recalibrate(self, task: Task, config: RNPConfig, policy: Policy) -> None:
+        """Let the backbone's batch-norm statistics fit a policy's plans."""
+        if config.calibration_batches:
+            recalibrate_batch_norm(
+                task.network, task.data.training, policy, config.calibration_batches
+            )
 
 
 def _effort(task: Task, config: RNPConfig, turn: int, seconds: float) -> Effort:
@@ -254,12 +266,14 @@ def train_agent(algorithm: PruningDQN, episodes: int) -> None:
         algorithm.train()
 
 
-def _saver(algorithm: PruningDQN, task: Task, seconds: float) -> Callable[[Path], None]:
-    """Return what writes all that `RNP._resume` reads."""
+def _saver(
+    algorithm: PruningDQN, trained: Mapping[str, Tensor], seconds: float
+) -> Callable[[Path], None]:
+    """Return what writes all that `RNP._resume` reads: the backbone as all dials begin with it."""
 
     def write(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        save_tensors(task.network.state_dict(), folder / "network.safetensors")
+        save_tensors(trained, folder / "network.safetensors")
         save(algorithm, folder / "algorithm")
         (folder / "seconds.txt").write_text(str(seconds))
 

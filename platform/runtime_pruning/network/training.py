@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -130,8 +131,10 @@ def recalibrate_batch_norm(
 ) -> None:
     """Take batch-norm statistics anew, as plain averages under the plans that are deployed.
 
-    The policy chooses with the statistics as they were; then its plans are run. Each channel's
-    statistics are those of the images that compute it; where none does they are left alone.
+    The policy chooses with the statistics as they were; then its plans are run, dealt to other
+    images. A policy that looks gives a width to images of some kind: the statistics of these alone
+    would normalise away what tells them from others. Each channel's statistics are those of the
+    images that compute it; where none does they are left alone.
 
     Args:
         network: its running statistics change; weights and modes do not.
@@ -139,20 +142,27 @@ def recalibrate_batch_norm(
         policy: whose plans are run.
         batches: how many, fewer where the split is shorter.
         batch_size: images per batch.
-        seed: of the draw.
+        seed: of the draw, and of the dealing.
     """
-    chosen_N = np.random.default_rng(seed).permutation(len(split))[: batches * batch_size]
+    rng = np.random.default_rng(seed)
+    chosen_N = rng.permutation(len(split))[: batches * batch_size]
+    parts = np.split(chosen_N, range(batch_size, len(chosen_N), batch_size))
     device = next(network.parameters()).device
+
+    def load(rows_B: NDArray[np.int64]) -> Tensor:
+        return to_float(split.images_NCHW[np.sort(rows_B)]).to(device)
+
     with torch.no_grad(), _counting(network) as norms:
-        for start in range(0, len(chosen_N), batch_size):
-            rows_B = np.sort(chosen_N[start : start + batch_size])
-            images_BCHW = to_float(split.images_NCHW[rows_B]).to(device)
-            network.eval()
-            groups_BL = network.plan(images_BCHW, policy)
-            network.training = True
-            for norm in norms:
-                norm.train()
-            network.run(images_BCHW, groups_BL)
+        network.eval()
+        plans_NL = torch.cat([network.plan(load(rows_B), policy) for rows_B in parts])
+        dealt_NL = plans_NL[torch.from_numpy(rng.permutation(len(plans_NL)))]
+        network.training = True
+        for norm in norms:
+            norm.train()
+        start = 0
+        for rows_B in parts:
+            network.run(load(rows_B), dealt_NL[start : start + len(rows_B)])
+            start += len(rows_B)
 
 
 @contextmanager

@@ -48,17 +48,17 @@ def prepare(material: Material, cache: Path) -> Prepared:
     use_gpu = material.sweep.resources.gpus > 0 and torch.cuda.is_available()
     device = "cuda" if use_gpu else "cpu"
     dense, settings = copy.deepcopy(material.network), _dense_settings(material)
-    make = partial(_pretrain, material=material)
-    _load_or_make(cache / "dense" / _key(settings), dense, settings, make, device)
-    network, settings = copy.deepcopy(dense), _anywidth_settings(material)
-    make = partial(_order_and_widen, material=material)
-    _load_or_make(cache / "anywidth" / _key(settings), network, settings, make, device)
-    return Prepared(dense=dense.eval(), network=network.eval(), key=preparation_key(material))
+    dense_key, make = _key(settings), partial(_pretrain, material=material)
+    _load_or_make(cache / "dense" / dense_key, dense, settings, make, device)
+    network, settings = copy.deepcopy(dense), _anywidth_settings(material, dense_key)
+    key, make = _key(settings), partial(_order_and_widen, material=material)
+    _load_or_make(cache / "anywidth" / key, network, settings, make, device)
+    return Prepared(dense=dense.eval(), network=network.eval(), key=key)
 
 
 def preparation_key(material: Material) -> str:
     """Return the hash of everything that the prepared weights depend on."""
-    return _key(_anywidth_settings(material))
+    return _key(_anywidth_settings(material, _key(_dense_settings(material))))
 
 
 def _dense_settings(material: Material) -> Settings:
@@ -77,12 +77,12 @@ def _dense_settings(material: Material) -> Settings:
     }
 
 
-def _anywidth_settings(material: Material) -> Settings:
+def _anywidth_settings(material: Material, dense_key: str) -> Settings:
     """Return everything that the any-width weights depend on."""
     sweep = material.sweep
     return {
         "backbone": sweep.backbone,
-        "dense": _key(_dense_settings(material)),
+        "dense": dense_key,
         "dataset": sweep.dataset,
         "training_images": len(_images(material)),
         "groups": material.network.groups,
