@@ -271,7 +271,7 @@ class Kinds:
 
 @torch.no_grad()
 def test_statistics_of_a_width_are_of_all_images_not_of_those_that_choose_it() -> None:
-    network = digits_net()
+    network = digits_net().eval()
     network.condition_batch_norm()
     images_NCHW = DATA.training.images_NCHW.copy()
     images_NCHW[::2] //= 8
@@ -287,6 +287,7 @@ def test_statistics_of_a_width_are_of_all_images_not_of_those_that_choose_it() -
         norms = [module for module in taken.modules() if is_conditioned(module)]
         return torch.cat([norm.get_buffer("narrow_means")[:4, 0] for norm in norms])
 
+    assert 0.4 < len(own) / len(mixed) < 0.6
     of_all, of_own = means(mixed, narrow), means(own, narrow)
     found = means(mixed, kinds)
-    assert (found - of_all).norm() < 0.1 * (of_own - of_all).norm()
+    assert (found - of_all).norm() < 0.5 * (of_own - of_all).norm()
