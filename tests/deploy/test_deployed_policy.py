@@ -72,3 +72,14 @@ def test_the_macs_of_deciding_are_those_that_torch_counts(batch: int, cell: Cell
     assert counter.get_total_flops() == 2 * batch * fast.macs_per_image
     execution = deploy(traced).execute(torch.rand(batch, *SHAPE), fast)
     assert execution.policy_macs_B.tolist() == [fast.macs_per_image] * batch
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("batch", [1, 16])  # a compiled call where there is one, and a few
+@torch.inference_mode()
+def test_a_policy_on_the_cpu_decides_for_a_network_on_cuda(batch: int) -> None:
+    traced = network("mcifarnet", streams=True)
+    images_BCHW = torch.rand(batch, *SHAPE)
+    found = deploy(traced, device="cuda").execute(images_BCHW, policy(traced, "gru"))
+    expected = traced.run(images_BCHW, found.groups_BL)
+    torch.testing.assert_close(found.logits_BK.cpu(), expected.logits_BK, rtol=1e-2, atol=1e-2)

@@ -1,7 +1,8 @@
 """A decision network for inference alone: the same choices in a fraction of the time.
 
 Standardisation, penalty, biases and the previous decision are folded into one table per site when
-it is made. On a CPU a decision is then one compiled call (`network/native`), elsewhere a few.
+it is made. On a CPU a decision is then one compiled call (`network/native`), elsewhere a few. The
+decision network may stay on the CPU while what it decides for is on another device.
 
 Dimensions: B images, F features, D encoder width, H recurrent width, X all gates, G groups, P
 values of the previous decision.
@@ -123,6 +124,8 @@ class CompiledChooser:
 
     def choose(self, site: int, features_BF: Tensor) -> Tensor:
         """Return ``groups_B``, int64 in [1, groups]."""
+        if not features_BF.is_cpu:
+            features_BF = features_BF.cpu()
         features_BF = features_BF.contiguous()
         features = features_BF.data_ptr()
         self._decide(self._calls[site], features, self._batch, *self._addresses)
@@ -143,6 +146,7 @@ class TorchChooser:
     def choose(self, site: int, features_BF: Tensor) -> Tensor:
         """Return ``groups_B``, int64 in [1, groups]."""
         own = self._policy.sites[site]
+        features_BF = features_BF.to(own.encode_FD.device)
         known_BD = own.table_PD.index_select(0, self._previous_B)
         encoded_BD = torch.addmm(known_BD, features_BF, own.encode_FD).relu_()
         cell = (own.input_DX.T, own.carry_HX.T, own.input_bias_X, own.carry_bias_X)

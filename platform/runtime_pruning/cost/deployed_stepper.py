@@ -55,8 +55,9 @@ class DeployedStepper:
         return self.whole(plan)(images_BCHW)
 
     def whole(self, plan: Plan) -> Callable[[Tensor], Tensor]:
-        """Return the network at one plan."""
-        return self._deployed.static(plan)
+        """Return the network at one plan, launched call by call as its stages are."""
+        static, graphs = self._deployed.static(plan), self._deployed.graphs
+        return static if graphs is None else graphs.without(static)
 
     def _axes(self, stage: int) -> tuple[Width, Width]:
         """Return the widths that a stage reads, and that its own site writes."""

@@ -53,6 +53,7 @@ def interleaved(
     rounds: int,
     least_seconds: float = 0.02,
     clock: Callable[[], float] = time.perf_counter,
+    wait: Callable[[], object] | None = None,
 ) -> dict[str, list[float]]:
     """Return seconds per call, a reading per round, all calls taking turns.
 
@@ -63,22 +64,27 @@ def interleaved(
         rounds: readings per call.
         least_seconds: per reading.
         clock: in seconds; that of the thread's CPU time tells less of what runs beside.
+        wait: returns when the device is done; None where a call returns no sooner.
     """
+
+    def seconds_of(call: Callable[[], object], times: int) -> float:
+        start = clock()
+        for _ in range(times):
+            call()
+            if wait is not None:
+                wait()
+        return clock() - start
+
     repeats = {}
     for name, call in calls.items():
-        call()
-        start = clock()
-        call()
-        once = clock() - start
+        seconds_of(call, 1)
+        once = seconds_of(call, 1)
         repeats[name] = max(1, math.ceil(least_seconds / max(once, 1e-7)))
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds):
         names = list(calls) if turn % 2 == 0 else list(calls)[::-1]
         for name in names:
-            start = clock()
-            for _ in range(repeats[name]):
-                calls[name]()
-            seconds[name].append((clock() - start) / repeats[name])
+            seconds[name].append(seconds_of(calls[name], repeats[name]) / repeats[name])
     return seconds
 
 

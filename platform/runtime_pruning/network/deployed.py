@@ -10,6 +10,10 @@ mode means what `PrunableNetwork` means; they differ in how a part with unlike p
 * ``dense``: everything is computed and absent channels are set to zero: executed MACs are dense.
 * ``auto``: the fastest of these for the batch and the MACs that are expected, by measurement.
 
+On CUDA, images that share a plan, and one image that is decided as it goes, run captured where that
+pays (`graphs`); parts of a batch that part from each other, and decisions, are launched call by
+call.
+
 Dimensions: B images, C channels, H W pixels, L sites, F features, K classes.
 """
 
@@ -31,6 +35,7 @@ from runtime_pruning.network.break_even import (
     ratio_to,
 )
 from runtime_pruning.network.execution import Execution
+from runtime_pruning.network.graphs import SIGHTINGS, CudaRecorder, Graphs
 from runtime_pruning.network.kernels import fused_calls_exist
 from runtime_pruning.network.lowering import lower
 from runtime_pruning.network.modes import (
@@ -101,6 +106,7 @@ class DeployedNetwork:
     Attributes:
         network: see above.
         break_even: which mode pays, if it was measured.
+        graphs: what is captured, and why the rest is not; None where there are no CUDA graphs.
         dense_macs: of the backbone at full width, per image.
     """
 
@@ -122,12 +128,14 @@ class DeployedNetwork:
         self.dense_macs = sum(int(unit.macs(full_1L)[0]) for unit in network.weighted_units)
         self._full = (network.groups,) * len(network.sites)
         self._device = next(network.parameters()).device
+        self.graphs = Graphs(CudaRecorder(self._device)) if self._device.type == "cuda" else None
         bounds = [site.bounds for site in network.sites]
         with torch.inference_mode():
             lowered = lower(network)
             # Calls are chosen on the first input: those for one image are others than for many.
             self._alone, self._many = (
-                Programs(lowered, bounds, dtype=dtype, fused=fused) for _ in range(2)
+                Programs(lowered, bounds, dtype=dtype, fused=fused, graphs=self.graphs)
+                for _ in range(2)
             )
             able = fused and channels_last and runs_ragged(lowered, dtype)
             self._ragged = Ragged(self._many, dtype) if able else None
@@ -268,6 +276,9 @@ class DeployedNetwork:
     ) -> BreakEven:
         """Time each mode against dense at random plans; ``auto`` goes by it from here on.
 
+        Only the dense baseline runs captured: the plans here come again and again, and in use most
+        come once.
+
         Args:
             batches: sizes to measure at.
             fractions: of the dense MACs; those below the smallest plan count as that plan.
@@ -286,8 +297,14 @@ class DeployedNetwork:
                     mode: partial(self.run, images_BCHW, plans_BL, mode=mode)
                     for mode in (("image", "dense") if batch == 1 else self.modes)
                 }
+                if self.graphs is not None:
+                    calls = {mode: self.graphs.without(call) for mode, call in calls.items()}
+                    for _ in range(SIGHTINGS + 1):
+                        self.dense(images_BCHW)
                 calls[_BASELINE] = partial(self.dense, images_BCHW)
-                seconds = interleaved(calls, rounds=rounds, least_seconds=least_seconds)
+                seconds = interleaved(
+                    calls, rounds=rounds, least_seconds=least_seconds, wait=self._wait
+                )
                 found = ratio_to(seconds, _BASELINE)
                 del found[_BASELINE]
                 ratios[batch, fraction] = found
@@ -308,6 +325,12 @@ class DeployedNetwork:
         )
 
     # Inside
+
+    @property
+    def _wait(self) -> Callable[[], None] | None:
+        """What waits for the device; None on a CPU, where calls return when they are done."""
+        cuda = self._device.type == "cuda"
+        return partial(torch.cuda.synchronize, self._device) if cuda else None
 
     def enter(self, images_BCHW: Tensor) -> Tensor:
         """Return images on the device, in the layout that the calls want."""

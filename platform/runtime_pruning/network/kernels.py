@@ -144,7 +144,7 @@ def convolution(layer: Layer, activation: Activation, like: Tensor, *, fused: bo
     if ours_run(layer, like):
         convolve = _Ours(layer, activation, like, None)
         calls.append(lambda features: convolve(features, None))
-    return _fastest(calls, like)
+    return fastest(calls, like)
 
 
 def convolution_onto(
@@ -166,7 +166,7 @@ def convolution_onto(
         return calls[0]
     result = _plain(layer, like)
     wide = native.empty(like.shape[0], room, (result.shape[2], result.shape[3]), like).zero_()
-    return _fastest(calls, like, wide.narrow(1, 0, layer.weight.shape[0]))
+    return fastest(calls, like, wide.narrow(1, 0, layer.weight.shape[0]))
 
 
 def linear(layer: Layer) -> Call:
@@ -237,8 +237,18 @@ class _Ours:
         return onto
 
 
-def _fastest(calls: Sequence[Callable[..., Tensor]], *inputs: Tensor) -> Any:
-    """Return the call that takes the least time on these inputs, of a few turns each."""
+def fastest(
+    calls: Sequence[Callable[..., object]],
+    *inputs: object,
+    wait: Callable[[], object] | None = None,
+) -> Any:
+    """Return the call that takes the least time on these inputs, of a few turns each.
+
+    Args:
+        calls: that do the same.
+        inputs: of each call.
+        wait: returns when the device is done; None where a call returns no sooner.
+    """
     if len(calls) == 1:
         return calls[0]
     best = [native.INFINITY] * len(calls)
@@ -246,6 +256,8 @@ def _fastest(calls: Sequence[Callable[..., Tensor]], *inputs: Tensor) -> Any:
         for index, call in enumerate(calls):
             start = time.perf_counter()
             call(*inputs)
+            if wait is not None:
+                wait()
             if turn:
                 best[index] = min(best[index], time.perf_counter() - start)
     return calls[best.index(min(best))]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network.binding import Mask, Masks, State
+from runtime_pruning.network.graphs import Piece
 from runtime_pruning.network.kernels import pooled
 from runtime_pruning.network.policies import Chooser
 from runtime_pruning.network.programs import FULL, MASKED, Programs
@@ -107,6 +108,10 @@ def run_uniform(programs: Programs, images_BCHW: Tensor, plan: Plan) -> tuple[Te
     """Return ``logits_BK`` of images that share a plan, and the MACs of each."""
     state = programs.new_state(images_BCHW)
     chain = programs.chain(plan)
+    if chain is not None and programs.graphs is not None:
+        piece = Piece(chain.steps, [programs.images_slot], [programs.logits_slot])
+        programs.graphs.run(plan, piece, state)
+        return state[programs.logits_slot].clone(), chain.macs
     if chain is not None:
         for step in chain.steps:
             step(state)
@@ -120,12 +125,15 @@ def run_uniform(programs: Programs, images_BCHW: Tensor, plan: Plan) -> tuple[Te
 def run_alone(programs: Programs, image_1CHW: Tensor, decide: Decider, sites: int) -> Outcome:
     """Run one image, deciding as it goes."""
     state = programs.new_state(image_1CHW)
+    run = programs.run if programs.graphs is None else programs.replay
     plan: list[int] = []
-    macs = programs.run(0, (), state)
+    macs = run(0, (), state)
     for site in range(sites):
         plan += decide(site, partial(features_of, programs, site, state))
-        macs += programs.run(site + 1, programs.key(site + 1, plan), state)
-    return Outcome(state[programs.logits_slot], [tuple(plan)], [macs])
+        macs += run(site + 1, programs.key(site + 1, plan), state)
+    logits_BK = state[programs.logits_slot]
+    logits_BK = logits_BK if programs.graphs is None else logits_BK.clone()
+    return Outcome(logits_BK, [tuple(plan)], [macs])
 
 
 def run_dense(programs: Programs, images_BCHW: Tensor, decide: Decider, sites: int) -> Outcome:

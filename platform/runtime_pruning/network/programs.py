@@ -22,6 +22,7 @@ from runtime_pruning.network.binding import (
     masking,
 )
 from runtime_pruning.network.graph import Value
+from runtime_pruning.network.graphs import Graphs, Piece
 from runtime_pruning.network.lowering import Lowered, Operation, separate
 
 Key: TypeAlias = tuple[int, ...]
@@ -52,6 +53,7 @@ class Programs:
         bounds: channels by group count, per site.
         dtype: of weights and features.
         fused: whether to use fused calls.
+        graphs: captures what comes again, on CUDA.
     """
 
     def __init__(
@@ -61,8 +63,10 @@ class Programs:
         *,
         dtype: torch.dtype,
         fused: bool,
+        graphs: Graphs | None = None,
     ) -> None:
         self.lowered = lowered
+        self.graphs = graphs
         self.bounds = bounds
         self.relevant = tuple(_relevant_sites(stage) for stage in lowered.stages)
         self.full = tuple((FULL,) * len(sites) for sites in self.relevant)
@@ -72,6 +76,7 @@ class Programs:
         self._values = {
             value.name: value for ops in lowered.stages for op in ops for value in op.widths
         }
+        self.images_slot = self.slots[lowered.images]
         self.logits_slot = self.slots[lowered.logits]
         self.site_slots = tuple(self.slots[value.name] for value in lowered.sources)
         self._borders = [0]
@@ -83,6 +88,8 @@ class Programs:
         self.dead = tuple(self._dead(stage) for stage in numbers)
         self.reads = tuple(self._reads(stage) for stage in numbers)
         self.writes = tuple(self._writes(stage) for stage in numbers)
+        self._read_slots = tuple([self.slots[name] for name in names] for names in self.reads)
+        self._written_slots = tuple([self.slots[name] for name in names] for names in self.writes)
         self._live = tuple(self._live_slots(stage) for stage in numbers)
         self.binder = Binder(lowered, self.slots, dtype=dtype, fused=fused)
         self._made: dict[tuple[int, Key], Program] = {}
@@ -91,7 +98,7 @@ class Programs:
     def new_state(self, images_BCHW: Tensor, masks: Masks | None = None) -> State:
         """Return the values of a batch that has entered and gone nowhere yet."""
         state: State = [None] * (len(self.slots) + 1)
-        state[self.slots[self.lowered.images]] = images_BCHW
+        state[self.images_slot] = images_BCHW
         state[-1] = masks
         return state
 
@@ -107,6 +114,15 @@ class Programs:
         else:
             for step in program.steps:
                 step(state)
+        return program.macs
+
+    def replay(self, stage: int, key: Key, state: State) -> int:
+        """Do what `run` does, captured where that pays; needs ``graphs``."""
+        program = self._made.get((stage, key))
+        if program is None or self.graphs is None:
+            return self.run(stage, key, state)
+        piece = Piece(program.steps, self._read_slots[stage], self._written_slots[stage])
+        self.graphs.run((stage, key), piece, state)
         return program.macs
 
     def chain(self, plan: Key) -> Program | None:
