@@ -6,8 +6,7 @@ captured and keeps them, `Graphs` runs them between buffers that stay where they
 share while they run, so that graphs may be replayed in any order, one after another.
 
 Everything that a step reads from Python is as it was at the capture.
-Source: PyTorch, "CUDA semantics", section "CUDA Graphs"
-(https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs).
+Source: PyTorch's documentation, "CUDA semantics", section "CUDA Graphs".
 """
 
 from collections import OrderedDict
