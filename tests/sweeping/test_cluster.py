@@ -1,6 +1,8 @@
 """Where results go, and what is refused before a trial could wait for ever."""
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,20 @@ def test_a_trial_that_never_fits_is_refused_with_the_arithmetic(
 def test_a_trial_that_fits_passes() -> None:
     needed = ResourceConfig(cpus=1, cpus_per_env_runner=0.5, gpus=0.5)
     refuse_what_never_fits(needed, 2, [{"CPU": 2.0, "GPU": 1.0}])
+
+
+@pytest.mark.parametrize("before", ["default_int_handler", "SIG_IGN"])  # SIG_IGN: in a script's `&`
+def test_sigterm_ends_what_it_meets(before: str) -> None:
+    program = (
+        "import os, signal, time\n"
+        "from runtime_pruning.sweeping.cluster import end_on_sigterm\n"
+        f"signal.signal(signal.SIGINT, signal.{before})\n"
+        "end_on_sigterm()\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(20)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('ended')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "ended\n", done.stderr

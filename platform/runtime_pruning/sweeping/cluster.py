@@ -55,7 +55,13 @@ def start_ray(py_modules: Sequence[Path]) -> None:
         log_to_driver=os.environ.get("RUNTIME_PRUNING_WORKER_LOGS") == "1",
         **({"include_dashboard": False} if address == "local" else {}),
     )
-    # Tune ends cleanly on SIGINT only, and `ray job stop` sends SIGTERM.
+    end_on_sigterm()
+
+
+def end_on_sigterm() -> None:
+    """Treat SIGTERM as SIGINT: Tune ends cleanly on that only, and `ray job stop` sends SIGTERM."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a script's background jobs
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
 
 
