@@ -116,7 +116,7 @@ class CompiledChooser:
         self._policy = policy  # its weights are what the addresses point to
         self._previous_B = torch.zeros(batch, dtype=torch.int64)
         state = batch * config.hidden
-        room = config.encoder + config.groups + 8 * config.hidden
+        room = config.encoder + config.groups + 8 * config.hidden + max(config.feature_widths)
         self._held = torch.zeros(2 * state + room)  # hidden state, cell, room to compute in
         first, size = self._held.data_ptr(), self._held.element_size()
         places = (first, first + size * state, first + size * 2 * state)
@@ -130,6 +130,17 @@ class CompiledChooser:
         features = features_BF.data_ptr()
         self._decide(self._calls[site], features, self._batch, *self._addresses)
         return self._previous_B.clone()
+
+    def choose_from(self, site: int, features_1CHW: Tensor) -> int | None:
+        """Return the groups of one image from the feature map itself; None where it cannot."""
+        own = native.functions(features_1CHW.dtype) if features_1CHW.is_cpu else None
+        if own is None:
+            return None
+        features_1CHW = native.channels_last(features_1CHW)
+        _, channels, height, width = features_1CHW.shape
+        features = features_1CHW.data_ptr()
+        own.decide(self._calls[site], features, channels, height * width, *self._addresses)
+        return int(self._previous_B[0])
 
 
 class TorchChooser:

@@ -77,11 +77,17 @@ class Asking:
         chooser: of as many images as the batch has.
         size: images in the batch.
         groups: largest count.
+        look: how the chooser decides for one image from a feature map itself, if it can.
     """
 
     chooser: Chooser
     size: int
     groups: int
+
+    @property
+    def look(self) -> Callable[[int, Tensor], int | None] | None:
+        """Return None where features have to be pooled for the chooser."""
+        return getattr(self.chooser, "choose_from", None)
 
     def __call__(self, site: int, features: Callable[[], Tensor]) -> Sequence[int]:
         """Return what the chooser says.
@@ -128,8 +134,12 @@ def run_alone(programs: Programs, image_1CHW: Tensor, decide: Decider, sites: in
     run = programs.run if programs.graphs is None else programs.replay
     plan: list[int] = []
     macs = run(0, (), state)
+    look: Callable[[int, Tensor], int | None] | None = getattr(decide, "look", None)
     for site in range(sites):
-        plan += decide(site, partial(features_of, programs, site, state))
+        groups = None if look is None else look(site, state[programs.site_slots[site]])
+        if groups is None:
+            (groups,) = decide(site, partial(features_of, programs, site, state))
+        plan.append(groups)
         macs += run(site + 1, programs.key(site + 1, plan), state)
     logits_BK = state[programs.logits_slot]
     logits_BK = logits_BK if programs.graphs is None else logits_BK.clone()

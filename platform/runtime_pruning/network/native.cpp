@@ -500,25 +500,44 @@ void recur(const Decision& d, const float* code, float* __restrict hidden, float
   }
 }
 
+void decide_one(const Decision& d, const float* features, Long* previous, float* hidden, float* cell,
+                float* room) {
+  float *code = room, *values = code + d.code, *gates = values + d.values;
+  std::copy_n(d.table + *previous * d.code, d.code, code);
+  product(features, d.features, d.encode, d.code, code);
+  for (Long i = 0; i < d.code; i++) code[i] = code[i] > 0 ? code[i] : 0;
+  recur(d, code, hidden, cell, gates);
+  std::copy_n(d.decode_bias, d.values, values);
+  product(hidden, d.hidden, d.decode, d.values, values);
+  *previous = std::max_element(values, values + d.values) - values + 1;
+}
+
+template <typename E>
+void decide_on(const Decision& d, const E* in, Long channels, Long pixels, Long* previous,
+               float* hidden, float* cell, float* room) {
+  float* features = room + d.code + d.values + 8 * d.hidden;
+  pool(in, channels, pixels, nullptr, channels, 1, features, d.features);
+  decide_one(d, features, previous, hidden, cell, room);
+}
+
 }  // namespace
 
 extern "C" {
 
 // `previous` holds the last decisions and gets the new ones; `room` is as long as a code, all gates
-// twice and the values.
+// twice, the values, and for the two calls below the features.
 void decide(const Decision* decision, const float* features, Long batch, Long* previous,
             float* hidden, float* cell, float* room) {
   const Decision& d = *decision;
-  float *code = room, *values = code + d.code, *gates = values + d.values;
-  for (Long b = 0; b < batch; b++) {
-    std::copy_n(d.table + previous[b] * d.code, d.code, code);
-    product(features + b * d.features, d.features, d.encode, d.code, code);
-    for (Long i = 0; i < d.code; i++) code[i] = code[i] > 0 ? code[i] : 0;
-    recur(d, code, hidden + b * d.hidden, cell + b * d.hidden, gates);
-    std::copy_n(d.decode_bias, d.values, values);
-    product(hidden + b * d.hidden, d.hidden, d.decode, d.values, values);
-    previous[b] = std::max_element(values, values + d.values) - values + 1;
-  }
+  for (Long b = 0; b < batch; b++)
+    decide_one(d, features + b * d.features, previous + b, hidden + b * d.hidden,
+               cell + b * d.hidden, room);
+}
+
+// For one image, from the feature map that a site reads.
+void decide_float32(const Decision* decision, const float* in, Long channels, Long pixels,
+                    Long* previous, float* hidden, float* cell, float* room) {
+  decide_on(*decision, in, channels, pixels, previous, hidden, cell, room);
 }
 
 void convolve_float32(const Call* call, const Width* widths, const int32_t* width_of, const float* in,
@@ -540,6 +559,11 @@ void pool_float32(const float* in, Long ld, Long pixels, const Long* channels, L
 void convolve_bfloat16(const Call* call, const Width* widths, const int32_t* width_of,
                        const bf16* in, bf16* out, Long batch, Long threads) {
   convolve(*call, widths, width_of, in, out, batch, threads);
+}
+
+void decide_bfloat16(const Decision* decision, const bf16* in, Long channels, Long pixels,
+                     Long* previous, float* hidden, float* cell, float* room) {
+  decide_on(*decision, in, channels, pixels, previous, hidden, cell, room);
 }
 
 void depthwise_bfloat16(const Call* call, const Width* widths, const int32_t* width_of,

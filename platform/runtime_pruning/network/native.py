@@ -39,11 +39,13 @@ class Functions(NamedTuple):
         convolve: see ``convolve`` in the source.
         depthwise: likewise, of the same arguments.
         pool: see ``pool`` in the source.
+        decide: see ``decide_float32`` in the source.
     """
 
     convolve: Callable[..., None]
     depthwise: Callable[..., None]
     pool: Callable[..., None]
+    decide: Callable[..., None]
 
 
 @functools.cache
@@ -221,11 +223,12 @@ def _library() -> _Library | None:
     for dtype in (torch.float32, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
         if hasattr(library, f"convolve_{name}"):
-            names = ("convolve", "depthwise", "pool")
-            convolve, depthwise, pooling = (library[f"{kind}_{name}"] for kind in names)
+            names = ("convolve", "depthwise", "pool", "decide")
+            convolve, depthwise, pooling, deciding = (library[f"{kind}_{name}"] for kind in names)
             convolve.argtypes = depthwise.argtypes = [pointer] * 5 + [number] * 2
             pooling.argtypes = [pointer, number, number, pointer, *[number] * 2, pointer, number]
-            by_type[dtype] = Functions(convolve, depthwise, pooling)
+            deciding.argtypes = [pointer, pointer, number, number, *[pointer] * 4]
+            by_type[dtype] = Functions(convolve, depthwise, pooling, deciding)
     library.decide.argtypes = [pointer, pointer, number, *[pointer] * 4]
     library.clear.argtypes = [pointer, number, number, pointer, pointer, number, number]
     return _Library(by_type, library.decide, library.clear)
