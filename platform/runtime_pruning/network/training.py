@@ -155,13 +155,14 @@ def recalibrate_batch_norm(
     with torch.no_grad(), _counting(network) as norms:
         network.eval()
         plans_NL = torch.cat([network.plan(load(rows_B), policy) for rows_B in parts])
-        dealt_NL = plans_NL[torch.from_numpy(rng.permutation(len(plans_NL)))]
+        if not isinstance(policy, RandomPolicy):  # which looks at nothing
+            plans_NL = plans_NL[torch.from_numpy(rng.permutation(len(plans_NL)))]
         network.training = True
         for norm in norms:
             norm.train()
         start = 0
         for rows_B in parts:
-            network.run(load(rows_B), dealt_NL[start : start + len(rows_B)])
+            network.run(load(rows_B), plans_NL[start : start + len(rows_B)])
             start += len(rows_B)
 
 
