@@ -420,3 +420,12 @@ def test_parts_of_a_batch_return_what_the_whole_returns(mode: DeployedMode) -> N
 def test_a_part_holds_at_least_one_image() -> None:
     with pytest.raises(ConfigError, match="part >= 1"):
         deploy(traced("digits-cnn", (1, 8, 8)), part=0)
+
+
+@torch.no_grad()
+def test_images_of_any_type_may_follow_one_another() -> None:
+    network = traced("digits-cnn", (1, 8, 8))
+    deployed, images_BCHW = deploy(network), images(network, 4)
+    expected_BK = network.backbone(images_BCHW)
+    for dtype in (torch.float64, torch.float32, torch.float64):
+        close(deployed.dense(images_BCHW.to(dtype)), expected_BK)

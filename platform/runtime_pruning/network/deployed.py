@@ -333,14 +333,15 @@ class DeployedNetwork:
         return partial(torch.cuda.synchronize, self._device) if cuda else None
 
     def enter(self, images_BCHW: Tensor) -> Tensor:
-        """Return images on the device, in the layout that the calls want."""
+        """Return images on the device, in the type and layout that the calls were bound to."""
         if images_BCHW.ndim != 4 or tuple(images_BCHW.shape[1:]) != self.network.image_shape:
             raise ConfigError(
                 f"Images of shape (B, {', '.join(map(str, self.network.image_shape))}) are "
                 f"needed, but got {tuple(images_BCHW.shape)}."
             )
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return images_BCHW.to(self._device).contiguous(memory_format=layout)
+        dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
+        return images_BCHW.to(self._device, dtype).contiguous(memory_format=layout)
 
     def _uniform(self, images_BCHW: Tensor, plan: tuple[int, ...]) -> Tensor:
         images_BCHW = self.enter(images_BCHW)
