@@ -345,12 +345,10 @@ class DeployedNetwork:
 
     def _uniform(self, images_BCHW: Tensor, plan: tuple[int, ...]) -> Tensor:
         images_BCHW = self.enter(images_BCHW)
-        part = self.part(images_BCHW.shape[0])
-        if part == images_BCHW.shape[0]:
-            return self._run_uniform(images_BCHW, plan).float()
-        parts = range(0, images_BCHW.shape[0], part)
-        logits = [self._run_uniform(images_BCHW[i : i + part], plan) for i in parts]
-        return torch.cat(logits).float()
+        size = images_BCHW.shape[0]
+        part = self.part(size)
+        parts = [self._run_uniform(images_BCHW[i : i + part], plan) for i in range(0, size, part)]
+        return (torch.cat(parts) if len(parts) > 1 else parts[0]).float()
 
     def _run_uniform(self, images_BCHW: Tensor, plan: tuple[int, ...]) -> Tensor:
         return run_uniform(self.programs(images_BCHW.shape[0]), images_BCHW, plan)[0]

@@ -128,13 +128,13 @@ def run_uniform(programs: Programs, images_BCHW: Tensor, plan: Plan) -> tuple[Te
     return state[programs.logits_slot], macs
 
 
-def run_alone(programs: Programs, image_1CHW: Tensor, decide: Decider, sites: int) -> Outcome:
+def run_alone(programs: Programs, image_1CHW: Tensor, decide: Asking, sites: int) -> Outcome:
     """Run one image, deciding as it goes."""
     state = programs.new_state(image_1CHW)
     run = programs.run if programs.graphs is None else programs.replay
     plan: list[int] = []
     macs = run(0, (), state)
-    look: Callable[[int, Tensor], int | None] | None = getattr(decide, "look", None)
+    look = decide.look
     for site in range(sites):
         groups = None if look is None else look(site, state[programs.site_slots[site]])
         if groups is None:

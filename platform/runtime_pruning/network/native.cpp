@@ -108,12 +108,6 @@ inline void write_first(E* to, typename Vec<V>::F value, Long count) {
   memcpy(to, part, count * sizeof(E));
 }
 
-template <typename F>
-inline F clamp(F value, F low, F high) {
-  value = value > low ? value : low;
-  return value < high ? value : high;
-}
-
 template <typename E>
 struct Product;
 
@@ -170,6 +164,21 @@ struct Strip {
   Long co;  // outputs that are left
 };
 
+// Writes sums, added to what is there if the call adds, between its limits; the first `left` alone
+// where fewer are left.
+template <int V, typename E>
+inline __attribute__((always_inline)) void finish(const Call& call, E* out, typename Vec<V>::F sum,
+                                                  Long left, typename Vec<V>::F low,
+                                                  typename Vec<V>::F high) {
+  if (call.add) sum += left < V ? read_first<V>(out, left) : read<V>(out);
+  sum = sum > low ? sum : low;
+  sum = sum < high ? sum : high;
+  if (left < V)
+    write_first<V>(out, sum, left);
+  else
+    write<V>(out, sum);
+}
+
 // Adds one tap of the kernel to the sums of pixels [FROM, TO).
 template <typename E, int V, int N, int P, int FROM, int TO>
 inline __attribute__((always_inline)) void tap(typename Vec<V>::F (&sums)[N][P], const Strip<E>& s,
@@ -206,15 +215,7 @@ inline __attribute__((always_inline)) void tile(const Call& call, const Strip<E>
 #pragma GCC unroll 16
     for (int p = 0; p < P; p++) {
       E* out = s.out + p * call.ld_out + output_of<V>(n);
-      F sum = sums[n][p];
-      if (left < V) {
-        if (left <= 0) continue;
-        if (call.add) sum += read_first<V>(out, left);
-        write_first<V>(out, clamp<F>(sum, low, high), left);
-      } else {
-        if (call.add) sum += read<V>(out);
-        write<V>(out, clamp<F>(sum, low, high));
-      }
+      if (left > 0) finish<V>(call, out, sums[n][p], left, low, high);
     }
   }
 }
@@ -366,13 +367,7 @@ inline __attribute__((always_inline)) void depthwise_tile(const Call& call, cons
     }
   const F low = call.low + F{}, high = call.high + F{};
   for (int p = 0; p < P; p++) {
-    E* to = out + p * call.ld_out + c;
-    if (call.add) sums[p] += read_first<V>(to, count);
-    sums[p] = clamp<F>(sums[p], low, high);
-    if (count < V)
-      write_first<V>(to, sums[p], count);
-    else
-      write<V>(to, sums[p]);
+    finish<V>(call, out + p * call.ld_out + c, sums[p], count, low, high);
   }
 }
 
@@ -525,7 +520,7 @@ void decide_on(const Decision& d, const E* in, Long channels, Long pixels, Long*
 extern "C" {
 
 // `previous` holds the last decisions and gets the new ones; `room` is as long as a code, all gates
-// twice, the values, and for the two calls below the features.
+// twice, the values, and for the calls of one image below the features.
 void decide(const Decision* decision, const float* features, Long batch, Long* previous,
             float* hidden, float* cell, float* room) {
   const Decision& d = *decision;
@@ -534,48 +529,31 @@ void decide(const Decision* decision, const float* features, Long batch, Long* p
                cell + b * d.hidden, room);
 }
 
-// For one image, from the feature map that a site reads.
-void decide_float32(const Decision* decision, const float* in, Long channels, Long pixels,
-                    Long* previous, float* hidden, float* cell, float* room) {
-  decide_on(*decision, in, channels, pixels, previous, hidden, cell, room);
-}
+// The calls for one type of element. `decide_` is for one image, from the feature map that a site
+// reads.
+#define CALLS(E, type)                                                                            \
+  void convolve_##type(const Call* call, const Width* widths, const int32_t* width_of,            \
+                       const E* in, E* out, Long batch, Long threads) {                           \
+    convolve(*call, widths, width_of, in, out, batch, threads);                                   \
+  }                                                                                               \
+  void depthwise_##type(const Call* call, const Width* widths, const int32_t* width_of,           \
+                        const E* in, E* out, Long batch, Long threads) {                          \
+    depthwise(*call, widths, width_of, in, out, batch, threads);                                  \
+  }                                                                                               \
+  void pool_##type(const E* in, Long ld, Long pixels, const Long* channels, Long all, Long batch, \
+                   float* out, Long most) {                                                       \
+    pool(in, ld, pixels, channels, all, batch, out, most);                                        \
+  }                                                                                               \
+  void decide_##type(const Decision* decision, const E* in, Long channels, Long pixels,           \
+                     Long* previous, float* hidden, float* cell, float* room) {                   \
+    decide_on(*decision, in, channels, pixels, previous, hidden, cell, room);                     \
+  }
 
-void convolve_float32(const Call* call, const Width* widths, const int32_t* width_of, const float* in,
-                    float* out, Long batch, Long threads) {
-  convolve(*call, widths, width_of, in, out, batch, threads);
-}
-
-void depthwise_float32(const Call* call, const Width* widths, const int32_t* width_of,
-                       const float* in, float* out, Long batch, Long threads) {
-  depthwise(*call, widths, width_of, in, out, batch, threads);
-}
-
-void pool_float32(const float* in, Long ld, Long pixels, const Long* channels, Long all, Long batch,
-                  float* out, Long most) {
-  pool(in, ld, pixels, channels, all, batch, out, most);
-}
-
+CALLS(float, float32)
 #ifdef __AVX512BF16__
-void convolve_bfloat16(const Call* call, const Width* widths, const int32_t* width_of,
-                       const bf16* in, bf16* out, Long batch, Long threads) {
-  convolve(*call, widths, width_of, in, out, batch, threads);
-}
-
-void decide_bfloat16(const Decision* decision, const bf16* in, Long channels, Long pixels,
-                     Long* previous, float* hidden, float* cell, float* room) {
-  decide_on(*decision, in, channels, pixels, previous, hidden, cell, room);
-}
-
-void depthwise_bfloat16(const Call* call, const Width* widths, const int32_t* width_of,
-                        const bf16* in, bf16* out, Long batch, Long threads) {
-  depthwise(*call, widths, width_of, in, out, batch, threads);
-}
-
-void pool_bfloat16(const bf16* in, Long ld, Long pixels, const Long* channels, Long all, Long batch,
-                   float* out, Long most) {
-  pool(in, ld, pixels, channels, all, batch, out, most);
-}
+CALLS(bf16, bfloat16)
 #endif
+#undef CALLS
 
 // Sets channels [from, to) of each image to zero; `size` bytes an element.
 void clear(char* values, Long ld, Long pixels, const Long* from, const Long* to, Long batch,
