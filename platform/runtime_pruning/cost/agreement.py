@@ -72,7 +72,7 @@ def predicted_against_measured(
     network, rng = stepper.network, random.Random(seed)
     images_BCHW = images_for(network, batch, seed)
     drawn = _random_plans(len(network.sites), network.groups, plans, rng)
-    dense = (network.groups,) * len(network.sites)
+    dense = network.uniform(network.groups)
     timings = _timed(stepper, images_BCHW, dense, drawn, rounds, rng)
     measured_P = np.array([timings.median_ms(plan) for plan in drawn])
     channels_QL = network.channels(torch.tensor([dense, *drawn]))

@@ -16,7 +16,7 @@ from runtime_pruning.network.prunable import PrunableNetwork
 
 def dense_macs(network: PrunableNetwork) -> int:
     """Return the MACs of the plain backbone on one image."""
-    full_1L = torch.tensor([[site.channels for site in network.sites]])
+    full_1L = network.channels(torch.tensor([network.uniform(network.groups)]))
     return int(plan_macs(network, full_1L)[0])
 
 
@@ -37,7 +37,7 @@ def plan_macs(network: PrunableNetwork, channels_BL: Tensor) -> Tensor:
         )
     channels_BL = channels_BL.to(torch.int64)
     macs_B = torch.zeros(channels_BL.shape[0], dtype=torch.int64, device=channels_BL.device)
-    for unit in network.weighted_units:
+    for unit in network.priced_units:
         macs_B += unit.macs(channels_BL)
     return macs_B
 

@@ -104,6 +104,7 @@ def write_bundle(
         "groups": network.groups,
         "align": align,
         "streams": network.graph.streams,
+        "second_look": network.second_look,
         "policy": {"kind": kind, **settings},
         "sha256": {path.name: _sha256(path) for path in sorted(folder.glob("*.safetensors"))},
     }
@@ -138,6 +139,8 @@ def read_bundle(folder: Path) -> Bundle:
         streams=manifest.get("streams", True),  # bundles from before there was a choice
     )
     network.load_backbone(load_file(folder / "network.safetensors"))
+    if manifest.get("second_look", False):
+        network = network.with_second_look()
     settings = dict(manifest["policy"])
     kind = policy_kinds.get(settings.pop("kind"))
     policy = kind.load(settings, load_file(folder / "policy.safetensors"))

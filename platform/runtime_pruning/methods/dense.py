@@ -24,5 +24,5 @@ class Dense(Method[DenseConfig]):
     def fit(self, task: Task, config: DenseConfig, report: Report) -> None:
         """Report the dense network, unless an interrupted run has done so."""
         if task.points_done == 0:
-            every = FixedPolicy([task.dense.groups] * len(task.dense.sites))
+            every = FixedPolicy(task.dense.uniform(task.dense.groups))
             report(every, task.dense, Effort())

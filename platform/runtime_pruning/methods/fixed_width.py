@@ -41,7 +41,7 @@ class FixedWidth(Method[FixedWidthConfig]):
     def fit(self, task: Task, config: FixedWidthConfig, report: Report) -> None:
         """Report the uniform widths, narrowest first."""
         for groups in range(1 + task.points_done, task.network.groups + 1):
-            policy = FixedPolicy([groups] * len(task.network.sites))
+            policy = FixedPolicy(task.network.uniform(groups))
             if config.calibration_batches:
                 recalibrate_batch_norm(
                     task.network, task.data.training, policy, config.calibration_batches

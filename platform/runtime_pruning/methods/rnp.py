@@ -62,6 +62,8 @@ class RNPConfig:
             there, frozen: half the time, and they are taken anew afterwards.
         calibration_batches: batches of 256 training images over which batch-norm statistics are
             taken anew under the agent's plans, for each dial its own; 0 leaves them.
+        second_look: the agent decides once more when the logits are there: to keep the answer, or
+            to run the image again, all sites at a width of its choice.
         agent: how the agent learns.
     """
 
@@ -79,6 +81,7 @@ class RNPConfig:
     finetune_distillation: float = 0.0
     finetune_batch_norm: Literal["batch", "frozen"] = "batch"
     calibration_batches: int = 8
+    second_look: bool = False
     agent: DQNSettings = field(default_factory=DQNSettings)
 
     def __post_init__(self) -> None:
@@ -122,6 +125,8 @@ class RNP(Method[RNPConfig]):
 
     def fit(self, task: Task, config: RNPConfig, report: Report) -> None:
         """Train agent and backbone in turns."""
+        if config.second_look:
+            task = replace(task, network=task.network.with_second_look())
         penalties = config.measured_penalties
         first, measured = divmod(task.points_done, len(penalties))
         algorithm = build_algorithm(task, config)

@@ -155,9 +155,9 @@ class _Search:
 
     def start(self, mean_groups: Sequence[float]) -> None:
         """Judge the uniform plans, and the policy's mean widths rounded and rounded down."""
-        groups, sites = self._network.groups, len(self._network.sites)
+        groups = self._network.groups
         for count in range(1, groups + 1):
-            self._judge((count,) * sites)
+            self._judge(self._network.uniform(count))
         for rounded in (np.rint(mean_groups), np.floor(mean_groups)):
             self._judge(tuple(int(count) for count in np.clip(rounded, 1, groups)))
 

@@ -56,7 +56,7 @@ def _candidates(
     """Yield the policy's plans, the uniform ones, and random ones."""
     yield groups_NL
     for groups in range(1, network.groups + 1):
-        yield np.full_like(groups_NL, groups)
+        yield np.tile(network.uniform(groups), (len(groups_NL), 1))
     for _ in range(random_plans):
         yield rng.integers(1, network.groups + 1, size=groups_NL.shape)
 

@@ -34,7 +34,7 @@ from runtime_pruning.network.break_even import (
     plans_near,
     ratio_to,
 )
-from runtime_pruning.network.execution import Execution
+from runtime_pruning.network.execution import Execution, certainty
 from runtime_pruning.network.graphs import SIGHTINGS, CudaRecorder, Graphs
 from runtime_pruning.network.kernels import fused_calls_exist
 from runtime_pruning.network.lowering import lower
@@ -42,6 +42,7 @@ from runtime_pruning.network.modes import (
     Asking,
     Outcome,
     Planned,
+    gathered,
     joined,
     run_alone,
     run_bucket,
@@ -107,7 +108,7 @@ class DeployedNetwork:
         network: see above.
         break_even: which mode pays, if it was measured.
         graphs: what is captured, and why the rest is not; None where there are no CUDA graphs.
-        dense_macs: of the backbone at full width, per image.
+        dense_macs: of one pass of the backbone at full width, per image.
     """
 
     def __init__(
@@ -124,14 +125,15 @@ class DeployedNetwork:
         self.channels_last = channels_last
         self.fused = fused
         self.break_even: BreakEven | None = None
-        full_1L = torch.tensor([[site.channels for site in network.sites]])
-        self.dense_macs = sum(int(unit.macs(full_1L)[0]) for unit in network.weighted_units)
-        self._full = (network.groups,) * len(network.sites)
+        self._full = network.uniform(network.groups)
+        self.dense_macs = self._macs(self._full)
+        plain = network.plain
+        self._passed = len(plain.sites)  # decisions of a pass; a second look comes after it
         self._device = next(network.parameters()).device
         self.graphs = Graphs(CudaRecorder(self._device)) if self._device.type == "cuda" else None
-        bounds = [site.bounds for site in network.sites]
+        bounds = [site.bounds for site in plain.sites]
         with torch.inference_mode():
-            lowered = lower(network)
+            lowered = lower(plain)
             # Calls are chosen on the first input: those for one image are others than for many.
             self._alone, self._many = (
                 Programs(lowered, bounds, dtype=dtype, fused=fused, graphs=self.graphs)
@@ -144,9 +146,9 @@ class DeployedNetwork:
         self._fractions: dict[tuple[int, ...], float] = {}
         self._expected: dict[str, float] = {}
         self._policies: WeakKeyDictionary[Policy, Policy] = WeakKeyDictionary()
-        bounds_LG = torch.tensor(bounds, dtype=torch.int64)
-        self._bounds_LG = bounds_LG.reshape(len(bounds), -1)
-        self._sites_L = torch.arange(len(bounds))
+        every = [site.bounds for site in network.sites]
+        self._bounds_LG = torch.tensor(every, dtype=torch.int64).reshape(len(every), -1)
+        self._sites_L = torch.arange(len(every))
 
     @property
     def modes(self) -> tuple[_Settled, ...]:
@@ -258,12 +260,14 @@ class DeployedNetwork:
         """Return a plan's share of the dense MACs, by formula."""
         found = self._fractions.get(plan)
         if found is None:
-            channels_1L = self.network.channels(torch.tensor([plan]))
-            macs = sum(int(unit.macs(channels_1L)[0]) for unit in self.network.weighted_units)
             if len(self._fractions) >= MOST_CHAINS:
                 self._fractions.clear()
-            found = self._fractions[plan] = macs / self.dense_macs
+            found = self._fractions[plan] = self._macs(plan) / self.dense_macs
         return found
+
+    def _macs(self, plan: tuple[int, ...]) -> int:
+        channels_1L = self.network.channels(torch.tensor([plan]))
+        return sum(int(unit.macs(channels_1L)[0]) for unit in self.network.priced_units)
 
     def measure_break_even(
         self,
@@ -314,15 +318,20 @@ class DeployedNetwork:
     def plans(
         self, fraction: float, batch: int, generator: torch.Generator
     ) -> list[tuple[int, ...]]:
-        """Return random plans, one per image, whose MACs are about a fraction of the dense ones."""
-        return plans_near(
-            self.fraction,
-            sites=len(self.network.sites),
+        """Return random plans, one per image, whose MACs are about a fraction of the dense ones.
+
+        They look once.
+        """
+        once = (1,) * (len(self.network.sites) - self._passed)
+        found = plans_near(
+            lambda plan: self.fraction((*plan, *once)),
+            sites=self._passed,
             groups=self.network.groups,
             fraction=fraction,
             batch=batch,
             generator=generator,
         )
+        return [(*plan, *once) for plan in found]
 
     # Inside
 
@@ -351,7 +360,31 @@ class DeployedNetwork:
         return (torch.cat(parts) if len(parts) > 1 else parts[0]).float()
 
     def _run_uniform(self, images_BCHW: Tensor, plan: tuple[int, ...]) -> Tensor:
-        return run_uniform(self.programs(images_BCHW.shape[0]), images_BCHW, plan)[0]
+        programs = self.programs(images_BCHW.shape[0])
+        logits_BK = run_uniform(programs, images_BCHW, plan[: self._passed])[0]
+        again = plan[self._passed :]
+        return self._pass(images_BCHW, again[0])[0] if again and again[0] > 1 else logits_BK
+
+    def _pass(self, images_BCHW: Tensor, groups: int) -> tuple[Tensor, int]:
+        """Return ``logits_BK`` of a pass with so many groups at each site, and its MACs."""
+        plan = (groups,) * self._passed
+        return run_uniform(self.programs(images_BCHW.shape[0]), images_BCHW, plan)
+
+    def _again(self, outcome: Outcome, images_BCHW: Tensor, counts: Sequence[int]) -> Outcome:
+        """Return what comes of a part whose images look again where their count is above one."""
+        logits_BK, macs = outcome.logits_BK, list(outcome.macs)
+        for groups in sorted({*counts} - {1}):
+            rows = [row for row, count in enumerate(counts) if count == groups]
+            rows_N = torch.tensor(rows, device=images_BCHW.device)
+            alone = len(rows) == len(counts)
+            wide_NK, spent = self._pass(
+                images_BCHW if alone else gathered(images_BCHW, rows_N), groups
+            )
+            logits_BK = wide_NK if alone else logits_BK.index_copy(0, rows_N, wide_NK)
+            for row in rows:
+                macs[row] += spent
+        plans = [(*plan, count) for plan, count in zip(outcome.plans, counts, strict=True)]
+        return Outcome(logits_BK, plans, macs)
 
     def _check_plans(self, plans: Sequence[tuple[int, ...]]) -> None:
         """Raise where a count is out of range."""
@@ -402,9 +435,18 @@ class DeployedNetwork:
         self, images_BCHW: Tensor, plans: list[tuple[int, ...]], mode: _Settled
     ) -> Outcome:
         """Run images together."""
-        programs, sites = self.programs(len(plans)), len(self.network.sites)
+        if self.network.second_look:
+            once = self._run_once(images_BCHW, [plan[:-1] for plan in plans], mode)
+            return self._again(once, images_BCHW, [plan[-1] for plan in plans])
+        return self._run_once(images_BCHW, plans, mode)
+
+    def _run_once(
+        self, images_BCHW: Tensor, plans: list[tuple[int, ...]], mode: _Settled
+    ) -> Outcome:
+        """Run images together, one pass."""
+        programs, sites = self.programs(len(plans)), self._passed
         alike = plans.count(plans[0]) == len(plans)
-        if mode == "dense" and not (alike and plans[0] == self._full):
+        if mode == "dense" and not (alike and plans[0] == self._full[:sites]):
             return run_dense(programs, images_BCHW, Planned(plans), sites)
         if alike:
             logits_BK, macs = run_uniform(programs, images_BCHW, plans[0])
@@ -417,12 +459,19 @@ class DeployedNetwork:
 
     def _asked(self, images_BCHW: Tensor, chooser: Chooser, mode: _Settled) -> Outcome:
         """Run what a chooser says, the whole batch going from site to site."""
-        size = images_BCHW.shape[0]
-        decide = Asking(chooser, size, self.network.groups)
+        decide = Asking(chooser, images_BCHW.shape[0], self.network.groups)
+        once = self._asked_once(images_BCHW, decide, mode)
+        if not self.network.second_look:
+            return once
+        counts = decide(self._passed, lambda: certainty(once.logits_BK))
+        return self._again(once, images_BCHW, counts)
+
+    def _asked_once(self, images_BCHW: Tensor, decide: Asking, mode: _Settled) -> Outcome:
+        """Run what a chooser says, one pass."""
         if mode == "ragged" and self._ragged is not None:
             return self._ragged.run(images_BCHW, decide)
         ways = {"dense": run_dense, "bucket": run_bucket, "prefix": run_prefix, "image": run_alone}
-        return ways[mode](self.programs(size), images_BCHW, decide, len(self.network.sites))
+        return ways[mode](self.programs(decide.size), images_BCHW, decide, self._passed)
 
     def _execution(self, outcome: Outcome, mode: str, policy_macs: int) -> Execution:
         """Return an outcome as tensors."""

@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network.batch_norm import NORMS, batch_norm
-from runtime_pruning.network.graph import Ref, Step, Unit, Value
-from runtime_pruning.network.policies import Chooser, PlannedChooser
+from runtime_pruning.network.graph import Ref, SecondPass, Step, Unit, Value
+from runtime_pruning.network.policies import Chooser, FixedPolicy, PlannedChooser
 from runtime_pruning.network.rules import rule_for
 from runtime_pruning.network.slices import layout_of
 
@@ -85,6 +85,7 @@ class StagedRun:
         self._batch = images_BCHW.shape[0]
         self._device = images_BCHW.device
         self._values: dict[str, Any] = {network.graph.images: images_BCHW}
+        self._images = images_BCHW if network.second_look else None
         self._groups: list[Tensor] = []
         self._extents: dict[frozenset[int], Extent] = {}
         self._present: dict[tuple[frozenset[int], int], Tensor] = {}
@@ -100,10 +101,15 @@ class StagedRun:
 
     @property
     def features_BF(self) -> Tensor:
-        """The pooled input of the site's convolution; absent channels are 0."""
+        """The pooled input of the site's convolution; absent channels are 0.
+
+        Before a second look: the class probabilities, greatest first.
+        """
         unit = self._next
         if unit is None:
             raise ConfigError("A finished run has no features: no site is left.")
+        if isinstance(unit, SecondPass):
+            return certainty(self._values[unit.source.name])
         pooled_BC = self._values[unit.source.name].mean((2, 3))
         missing = self._network.feature_widths[self.site] - pooled_BC.shape[1]
         return functional.pad(pooled_BC, (0, missing)) if missing else pooled_BC
@@ -199,6 +205,8 @@ class StagedRun:
         """Run one unit; keep its value, forget those that nobody reads any more."""
         if unit.kind == "opaque":
             result = self._opaque(unit)
+        elif isinstance(unit, SecondPass):
+            result = self._again(unit)
         elif unit.kind in ("add", "follow"):
             result = self._followed(unit, self._joined(unit))
         else:
@@ -221,6 +229,21 @@ class StagedRun:
             return step.target(*args, **kwargs)
         found = self._network.module(step.target)
         return found(*args, **kwargs) if step.op == "module" else found
+
+    def _again(self, unit: SecondPass) -> Tensor:
+        """Return the logits of each image's last pass."""
+        assert self._images is not None
+        logits_BK: Tensor = self._values[unit.source.name]
+        plain, counts_B = self._network.plain, self._groups[-1]
+        plain.training = self._network.training
+        for groups in sorted({*counts_B.tolist()} - {1}):
+            rows_N = (counts_B == groups).nonzero()[:, 0]
+            rows = rows_N.to(self._device)
+            run = StagedRun(plain, self._images.index_select(0, rows), self.mode)
+            run.complete(FixedPolicy(plain.uniform(groups)).start(len(rows)))
+            logits_BK = logits_BK.index_copy(0, rows, run.logits_BK.to(logits_BK.dtype))
+            self._own_macs_B[rows_N] += run.executed_macs_B
+        return logits_BK
 
     def _joined(self, unit: Unit) -> Tensor:
         """Return the sum of an add's values, the narrower on the first channels of the wider."""
@@ -338,6 +361,11 @@ class StagedRun:
             present_BC = present_BC.repeat_interleave(factor, dim=1)
             self._present[key] = present_BC.to(self._device)
         return self._present[key]
+
+
+def certainty(logits_BK: Tensor) -> Tensor:
+    """Return ``features_BK``, float32: class probabilities, greatest first."""
+    return logits_BK.float().softmax(1).sort(1, descending=True).values
 
 
 class _Bucket(NamedTuple):

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,7 +23,7 @@ _dispatched = {
     if getattr(function, "__qualname__", name) != name
 }
 
-Kind = Literal["convolution", "depthwise", "linear", "add", "follow", "opaque"]
+Kind = Literal["convolution", "depthwise", "linear", "add", "follow", "opaque", "again"]
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,32 @@ class Unit:
         """Return ``macs_B``, int64: multiply-accumulates of the head under a plan."""
         macs_B = self.output.width.resolve(channels_BL) * self.mac_scale
         return macs_B * self.source.width.resolve(channels_BL) if self.mac_per_input else macs_B
+
+
+@dataclass(frozen=True)
+class SecondPass(Unit):
+    """The whole network once more, all sites at one group count, for the images that ask for it.
+
+    Its site is decided last, from the answer of the first pass. One group keeps that answer; with
+    g > 1 groups the image runs again with g groups at each site, from the image on: a channel of a
+    wide pass reads channels that the narrow one has not computed, so that nothing is reused.
+
+    Attributes:
+        bounds: channels by group count of each site of the first pass.
+        units: of either pass.
+    """
+
+    bounds: tuple[tuple[int, ...], ...] = ()
+    units: tuple[Unit, ...] = ()
+
+    def macs(self, channels_BL: Tensor) -> Tensor:
+        """Return ``macs_B``, int64: multiply-accumulates of the pass, zero where there is none."""
+        bounds_GL = torch.tensor(self.bounds).T
+        macs_G = torch.zeros(len(bounds_GL), dtype=torch.int64)
+        for unit in self.units:
+            macs_G += unit.macs(bounds_GL)
+        macs_G[:2] = 0
+        return macs_G.to(channels_BL.device)[channels_BL[:, self.site]]
 
 
 @dataclass(frozen=True)

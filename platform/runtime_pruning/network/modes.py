@@ -189,7 +189,7 @@ def run_planned_prefix(programs: Programs, images_BCHW: Tensor, plans: list[Plan
         logits_BK, macs = run_uniform(programs, images_BCHW, plans[0])
         return Outcome(logits_BK, plans, [macs] * len(plans))
     rows_B = torch.tensor(order, device=images_BCHW.device)
-    state = programs.new_state(_rows(images_BCHW, rows_B))
+    state = programs.new_state(gathered(images_BCHW, rows_B))
     walk = _Walk(programs, ordered)
     walk.descend(0, 0, len(order), state, 0)
     logits_BK = torch.empty_like(walk.logits[0].new_empty(len(order), walk.logits[0].shape[1]))
@@ -289,7 +289,7 @@ def _split(programs: Programs, part: _Part, stage: int, column: Sequence[int]) -
     children = []
     for groups, own in places.items():
         index = torch.tensor(own)
-        state = programs.part(part.state, stage, partial(_rows, rows_N=index))
+        state = programs.part(part.state, stage, partial(gathered, rows_N=index))
         rows = [part.rows[place] for place in own]
         children.append(_Part(rows, state, (*part.plan, groups), part.macs))
     return children
@@ -337,7 +337,7 @@ def _run_buckets(
             found = state[slot]
             if isinstance(found, Tensor) and name not in programs.constants:
                 width = programs.channels(value, plans[images[0]]) * value.factor
-                found = _rows(found.narrow(1, 0, width), rows_N)
+                found = gathered(found.narrow(1, 0, width), rows_N)
             own[slot] = found
         spent.append((images, programs.run(stage, key, own)))
         pieces.append((rows_N, own))
@@ -369,7 +369,7 @@ def _assembled(pieces: list[tuple[Tensor, Tensor]], size: int) -> Tensor:
     return whole.permute(0, 3, 1, 2)
 
 
-def _rows(tensor: Tensor, rows_N: Tensor) -> Tensor:
+def gathered(tensor: Tensor, rows_N: Tensor) -> Tensor:
     """Return some images, in the layout that they had."""
     rows_N = rows_N.to(tensor.device)
     if tensor.ndim == 4 and tensor.stride(1) == 1:  # channels last, perhaps not all of them

@@ -4,6 +4,7 @@ Dimensions: B images, C channels, H W pixels, L sites, F features, K classes.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -13,10 +14,12 @@ from torch import Tensor, nn
 from runtime_pruning.errors import ConfigError, TracingError
 from runtime_pruning.network.batch_norm import NORMS, condition, is_conditioned
 from runtime_pruning.network.execution import Execution, Mode, StagedRun
-from runtime_pruning.network.graph import Graph, Site, Unit
+from runtime_pruning.network.graph import Graph, SecondPass, Site, Unit, Value, Width
 from runtime_pruning.network.grouping import fitting_align, group_bounds
 from runtime_pruning.network.policies import PlannedChooser, Policy
 from runtime_pruning.network.slices import SliceCache
+
+SECOND_LOOK = "second_look"  # the site's name, and the value's
 
 
 class PrunableNetwork(nn.Module):
@@ -34,6 +37,8 @@ class PrunableNetwork(nn.Module):
         feature_widths: input channels of each site: the length of its pooled features.
         num_classes: length of the logits.
         weighted_units: those whose head is a convolution or a linear layer.
+        priced_units: those that execute MACs.
+        plain: the network without its second look; the network itself where it has none.
     """
 
     def __init__(
@@ -44,20 +49,25 @@ class PrunableNetwork(nn.Module):
         *,
         groups: int,
         align: int,
+        second_look: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.image_shape = image_shape
-        self.graph = graph
         self.groups = groups
+        self.second_look = second_look
+        self._align = align
         self.num_classes = graph.num_classes
         self._modules_by_path: dict[str, Any] = {}
         heads = [unit for unit in graph.units if unit.site is not None]
         self.sites = tuple(self._site(unit, groups, align) for unit in heads)
-        self.feature_widths = tuple(site.in_channels for site in self.sites)
-        self._bounds_LG = torch.tensor([site.bounds for site in self.sites])
         self._slices = SliceCache()
         self.weighted_units = tuple(unit for unit in graph.units if unit.mac_scale)
+        self.priced_units = self.weighted_units
+        self._plain: list[PrunableNetwork] = []  # a list hides it from torch: no module twice
+        self.graph = self._looking_twice(graph) if second_look else graph
+        self.feature_widths = tuple(site.in_channels for site in self.sites)
+        self._bounds_LG = torch.tensor([site.bounds for site in self.sites])
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -70,10 +80,62 @@ class PrunableNetwork(nn.Module):
         Raises:
             TracingError: a site has fewer channels than ``groups``.
         """
+        return self._remade(groups, align, second_look=self.second_look)
+
+    def with_second_look(self) -> "PrunableNetwork":
+        """Return a network on the same weights (shared, not copied) that may look twice.
+
+        It has one site more, the last, which is decided when the logits are there. Its features are
+        the class probabilities, greatest first; one group keeps the answer, g > 1 groups run the
+        image again with g groups at each site. Both passes are executed and counted.
+        """
+        return self._remade(self.groups, self._align, second_look=True)
+
+    def _remade(self, groups: int, align: int, *, second_look: bool) -> "PrunableNetwork":
+        """Return a network on the same weights."""
         other = PrunableNetwork(
-            self.backbone, self.image_shape, self.graph, groups=groups, align=align
+            self.backbone,
+            self.image_shape,
+            self.plain.graph,
+            groups=groups,
+            align=align,
+            second_look=second_look,
         )
         return other.train(self.training)
+
+    @property
+    def plain(self) -> "PrunableNetwork":
+        """The network without its second look; the network itself where it has none."""
+        return self._plain[0] if self._plain else self
+
+    def uniform(self, groups: int) -> tuple[int, ...]:
+        """Return the plan that runs so many groups at each site, and looks once."""
+        plan = (groups,) * len(self.plain.sites)
+        return (*plan, 1) if self.second_look else plan
+
+    def _looking_twice(self, graph: Graph) -> Graph:
+        """Return the graph with a second pass at its end; add the site that decides it."""
+        site = len(self.sites)
+        once = PrunableNetwork(
+            self.backbone, self.image_shape, graph, groups=self.groups, align=self._align
+        )
+        once._slices = self._slices
+        self._plain.append(once)
+        logits = graph.units[-1].output
+        again = SecondPass(
+            kind="again",
+            head=None,
+            inputs=(logits,),
+            output=Value(SECOND_LOOK, Width(self.groups, frozenset({site}))),
+            site=site,
+            frees=(logits.name,),
+            bounds=tuple(own.bounds for own in self.sites),
+            units=self.weighted_units,
+        )
+        counts = tuple(range(self.groups + 1))
+        self.sites += (Site(site, SECOND_LOOK, graph.num_classes, self.groups, counts, 1),)
+        self.priced_units += (again,)
+        return replace(graph, units=(*graph.units, again), logits=SECOND_LOOK)
 
     def condition_batch_norm(self) -> "PrunableNetwork":
         """Keep batch-norm statistics per width, behind each layer that reads pruned channels.

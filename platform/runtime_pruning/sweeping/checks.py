@@ -57,7 +57,7 @@ def check_sweep(
         image_shape=data.info.image_shape,
         weights_dir=weights_dir,
         pretrained=sweep.prepare.pretrained,
-        seed=sweep.seed,
+        seed=sweep.prepare_seed,
     )
     *_, network = (
         trace(

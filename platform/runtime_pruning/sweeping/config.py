@@ -46,6 +46,8 @@ class PrepareConfig:
         lr: peak learning rate of pretraining.
         anywidth_lr: peak learning rate of the any-width passes; None is that of pretraining.
         limit: learn from this many training images only; None learns from all.
+        seed: of initial weights and training; None is the sweep's. Sweeps of several seeds that
+            name one here share one prepared network.
 
     The others are `TrainConfig`'s, of the same names and rules.
     """
@@ -69,6 +71,7 @@ class PrepareConfig:
     pad: int = 4
     flip: bool = True
     limit: int | None = None
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("pretraining_epochs", "anywidth_epochs"):
@@ -181,7 +184,7 @@ class SweepConfig:
         dataset_settings: of the dataset, such as ``image_size`` of ``image-folder``.
         controls: methods without a search that run once per group count beside the sweep.
         trials: how many configurations Optuna suggests.
-        seed: of the search, the preparation and every trial.
+        seed: of the search, every trial, and the preparation unless that names its own.
         align: channel bounds of groups are multiples of this where the site is wide enough.
         streams: whether convolutions that end in a residual add are sites, see `trace`.
         search: dimensions by name; ``groups`` or settings of the method.
@@ -220,6 +223,11 @@ class SweepConfig:
         for name, dimension in self.search.items():
             if isinstance(dimension, tuple) and not dimension:
                 raise ValueError(f"`search.{name}` must offer at least one value, but got [].")
+
+    @property
+    def prepare_seed(self) -> int:
+        """The seed of the preparation."""
+        return self.seed if self.prepare.seed is None else self.prepare.seed
 
     @property
     def group_counts(self) -> tuple[int, ...]:

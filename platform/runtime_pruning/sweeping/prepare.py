@@ -70,7 +70,7 @@ def _dense_settings(material: Material) -> Settings:
         "initial_weights": _weights_hash(material.network),
         "dataset": sweep.dataset if trained else None,
         "training_images": len(_images(material)) if trained else None,
-        "training": asdict(sweep.prepare.pretraining(seed=sweep.seed)) if trained else None,
+        "training": asdict(sweep.prepare.pretraining(seed=sweep.prepare_seed)) if trained else None,
         "torch": torch.__version__,
         "recipe": RECIPE,
         **(_content(material) if trained else {}),
@@ -88,7 +88,7 @@ def _anywidth_settings(material: Material, dense_key: str) -> Settings:
         "groups": material.network.groups,
         "align": sweep.align,
         **({} if sweep.streams else {"streams": False}),
-        "training": asdict(sweep.prepare.anywidth(seed=sweep.seed)),
+        "training": asdict(sweep.prepare.anywidth(seed=sweep.prepare_seed)),
         "torch": torch.__version__,
         "recipe": RECIPE,
         **_content(material),
@@ -123,14 +123,14 @@ def _images(material: Material) -> TrainingSplit:
 
 def _pretrain(network: PrunableNetwork, checkpoint: Path, *, material: Material) -> None:
     """Train at full width."""
-    config = material.sweep.prepare.pretraining(seed=material.sweep.seed)
+    config = material.sweep.prepare.pretraining(seed=material.sweep.prepare_seed)
     if config.epochs:
         train(network, _images(material), config, checkpoint=checkpoint)
 
 
 def _order_and_widen(network: PrunableNetwork, checkpoint: Path, *, material: Material) -> None:
     """Put important channels first, and train at all widths."""
-    config = material.sweep.prepare.anywidth(seed=material.sweep.seed)
+    config = material.sweep.prepare.anywidth(seed=material.sweep.prepare_seed)
     order_channels(network)
     if config.epochs:
         network.condition_batch_norm()

@@ -181,11 +181,11 @@ def _fixed_plans(
     if not path.exists():
         network = subject.bundle.network
         found = best_fixed_plans(
-            network,
+            network.plain,  # what is fixed need not look
             training=subject.data.training,
             policy_split=subject.data.policy,
             budget=float(subject.record.executed_macs_N.mean()),
-            mean_groups=groups_NL.mean(axis=0).tolist(),
+            mean_groups=groups_NL.mean(axis=0).tolist()[: len(network.plain.sites)],
             bounds=SearchBounds(
                 evaluations=settings.search_evaluations,
                 images=settings.search_images,
@@ -215,7 +215,7 @@ def _run_fixed(
     subject: Subject, plan: FixedPlan, split: HeldOutSplit, settings: ProofConfig, eval_batch: int
 ) -> Record:
     batches = settings.calibration_batches
-    network = calibrated_for(subject.bundle.network, plan, subject.data.training, batches)
+    network = calibrated_for(subject.bundle.network.plain, plan, subject.data.training, batches)
     return measure(network, FixedPolicy(plan.groups), split, eval_batch)[0]
 
 

@@ -115,7 +115,7 @@ def _params(material: Material, prepared: Prepared) -> dict[str, Any]:
     """Return what the sweep's run in MLflow says of it."""
     sweep: SweepConfig = material.sweep
     validation = held_out(material.data.validation, sweep)
-    every = FixedPolicy([prepared.dense.groups] * len(prepared.dense.sites))
+    every = FixedPolicy(prepared.dense.uniform(prepared.dense.groups))
     facts = evaluate(prepared.dense, every, validation, batch_size=sweep.eval_batch)
     correct = facts.predictions_B == validation.labels_N
     return {
