@@ -12,7 +12,7 @@ from runtime_pruning.agents.policy import DecisionPolicy
 from runtime_pruning.deploy import read_bundle, write_bundle
 from runtime_pruning.errors import ContractError, DataError
 from runtime_pruning.network import PrunableNetwork, trace
-from runtime_pruning.network.policies import FixedPolicy, Policy, RandomPolicy
+from runtime_pruning.network.policies import CascadePolicy, FixedPolicy, Policy, RandomPolicy
 
 SHAPE = (1, 8, 8)
 
@@ -54,6 +54,24 @@ def test_a_bundle_keeps_streams_whole_where_they_were(tmp_path: Path) -> None:
     assert [site.name for site in read_bundle(tmp_path).network.sites] == [
         site.name for site in traced.sites
     ]
+
+
+def test_a_bundle_that_looks_twice_does_so_again(tmp_path: Path) -> None:
+    traced = network().with_second_look()
+    images_BCHW = torch.rand(40, *SHAPE)
+    with torch.no_grad():
+        once = traced.execute(images_BCHW, FixedPolicy(traced.uniform(1)))
+    threshold = float(once.logits_BK.softmax(1).amax(1).median())
+    policy = CascadePolicy(groups=2, sites=3, threshold=threshold)
+    write_bundle(tmp_path, traced, policy, backbone="digits-cnn", align=4)
+    bundle = read_bundle(tmp_path)
+    with torch.no_grad():
+        expected = traced.execute(images_BCHW, policy)
+        found = bundle.network.execute(images_BCHW, bundle.policy)
+    assert {1, 2} == set(expected.groups_BL[:, -1].tolist()), "all look alike: no test"
+    assert torch.equal(found.logits_BK, expected.logits_BK)
+    assert torch.equal(found.groups_BL, expected.groups_BL)
+    assert torch.equal(found.executed_macs_B, expected.executed_macs_B)
 
 
 def test_damage_is_noticed(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """RNP with a conditioned agent: its points, and how an interrupted round goes on."""
 
 import copy
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,21 @@ def test_a_round_is_measured_at_each_dial_and_goes_on_where_it_was_interrupted(
     assert rest.penalties == pytest.approx([0.1, 10.0, 1.0, 0.1])
     assert torch.equal(rest.weights[0], cut.weights[-1])  # measured on, not trained again
     assert rest.steps == [384, 768, 768, 768]
+
+
+def test_an_agent_may_learn_to_look_twice(tmp_path: Path) -> None:
+    given, found = task(), []
+
+    def report(policy: Any, network: Any, effort: Any, *, save_state: Any) -> None:
+        assert network.second_look
+        assert network.backbone is given.network.backbone
+        with torch.no_grad():
+            found.append(network.execute(torch.rand(8, 1, 8, 8), policy))
+        save_state(tmp_path)
+
+    RNP().fit(given, dataclasses.replace(CONFIG, rounds=1, second_look=True), report)
+    assert len(found) == 3
+    assert all(execution.groups_BL.shape == (8, 4) for execution in found)
 
 
 def test_one_penalty_is_one_point_a_round() -> None:

@@ -21,7 +21,7 @@ from runtime_pruning.agents.policy import DecisionPolicy
 from runtime_pruning.config import build_config
 from runtime_pruning.errors import ContractError, DataError
 from runtime_pruning.network import PrunableNetwork, trace
-from runtime_pruning.network.policies import FixedPolicy, Policy
+from runtime_pruning.network.policies import CascadePolicy, FixedPolicy, Policy
 from runtime_pruning.network.storing import save_tensors
 from runtime_pruning.registry import Registry
 
@@ -73,6 +73,18 @@ def _load_fixed(settings: Settings, tensors: Tensors) -> Policy:
 policy_kinds.register("decision-network")(
     PolicyKind(DecisionPolicy, _dump_decision, _load_decision)
 )
+
+
+def _dump_cascade(policy: CascadePolicy) -> tuple[Settings, Tensors]:
+    names = ("groups", "sites", "threshold")
+    return {name: getattr(policy, name) for name in names}, {}
+
+
+def _load_cascade(settings: Settings, tensors: Tensors) -> Policy:
+    return CascadePolicy(**settings)
+
+
+policy_kinds.register("cascade")(PolicyKind(CascadePolicy, _dump_cascade, _load_cascade))
 policy_kinds.register("fixed-width")(PolicyKind(FixedPolicy, _dump_fixed, _load_fixed))
 
 

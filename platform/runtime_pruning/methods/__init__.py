@@ -7,12 +7,15 @@ name theirs under the entry-point group ``runtime_pruning.methods``.
 from runtime_pruning.methods.base import Effort, Method, Report, Task, get, names, register
 
 # Built-in methods register on import.
+from runtime_pruning.methods.cascade import Cascade, CascadeConfig
 from runtime_pruning.methods.dense import Dense, DenseConfig
 from runtime_pruning.methods.fixed_width import FixedWidth, FixedWidthConfig
 from runtime_pruning.methods.rnp import RNP, RNPConfig
 
 __all__ = [
     "RNP",
+    "Cascade",
+    "CascadeConfig",
     "Dense",
     "DenseConfig",
     "Effort",

@@ -1,0 +1,95 @@
+"""A second look by a threshold: the simplest policy that looks, and what a learned one is to beat.
+
+Every image runs at the narrowest width; where the greatest class probability stays below a
+threshold, the image runs again at a wider one. Thresholds are those that give a second look to a
+wanted share of the policy split. Source: cascades of classifiers by confidence, as in Wang et al.,
+"Wisdom of Committees: An Overlooked Approach To Faster and More Accurate Models", ICLR 2022, here
+with the widths of one network as the classifiers.
+
+Dimensions: N images of a split.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+
+from runtime_pruning.datasets import Split, to_float
+from runtime_pruning.methods.base import Effort, Method, Report, Task, register
+from runtime_pruning.network import PrunableNetwork
+from runtime_pruning.network.execution import certainty
+from runtime_pruning.network.policies import CascadePolicy, FixedPolicy
+from runtime_pruning.network.training import recalibrate_batch_norm
+
+BATCH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeConfig:
+    """Settings of the method.
+
+    Attributes:
+        shares: of the policy split's images that look twice; one point per share and width.
+        calibration_batches: batches of 256 training images over which batch-norm statistics are
+            taken anew under each policy; 0 leaves those of the prepared network.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    shares: tuple[float, ...] = (0.15, 0.4)
+    calibration_batches: int = 8
+
+    def __post_init__(self) -> None:
+        if not self.shares or not all(0 < share < 1 for share in self.shares):
+            raise ValueError(f"`0 < shares < 1` must hold for each, but got {self.shares}.")
+        if self.calibration_batches < 0:
+            raise ValueError(
+                f"`calibration_batches >= 0` must hold, but got {self.calibration_batches}."
+            )
+
+
+@register("cascade")
+class Cascade(Method[CascadeConfig]):
+    """One point per width of the second pass and share of the images that take it."""
+
+    config_type = CascadeConfig
+
+    def fit(self, task: Task, config: CascadeConfig, report: Report) -> None:
+        """Report the points, the narrowest second pass first."""
+        network = task.network.with_second_look()
+        policies = self._policies(task, network, config)
+        for policy in islice(policies, task.points_done, None):
+            if config.calibration_batches:
+                recalibrate_batch_norm(
+                    network, task.data.training, policy, config.calibration_batches
+                )
+            report(policy, network, Effort())
+
+    def _policies(
+        self, task: Task, network: PrunableNetwork, config: CascadeConfig
+    ) -> Iterator[CascadePolicy]:
+        """Yield the policies; thresholds are read off the policy split."""
+        top_N = _confidences(network.plain, task.data.policy)
+        for groups in range(2, network.groups + 1):
+            for share in sorted(config.shares):
+                threshold = float(np.quantile(top_N, share))
+                yield CascadePolicy(groups, len(network.plain.sites), threshold)
+
+
+@torch.inference_mode()
+def _confidences(network: PrunableNetwork, split: Split) -> NDArray[Any]:
+    """Return the greatest class probability of each image at one group."""
+    network.eval()
+    policy = FixedPolicy(network.uniform(1))
+    device = next(network.parameters()).device
+    found = []
+    for start in range(0, len(split), BATCH):
+        images_BCHW = to_float(split.images_NCHW[start : start + BATCH]).to(device)
+        logits_BK = network.execute(images_BCHW, policy).logits_BK
+        found.append(certainty(logits_BK)[:, 0].cpu().numpy())
+    return np.concatenate(found)
