@@ -15,6 +15,8 @@ from runtime_pruning.cost.agreement import predicted_against_measured
 from runtime_pruning.cost.calibration import calibrate
 from runtime_pruning.cost.deployed_stepper import DeployedStepper
 from runtime_pruning.cost.latency_cost import table_path
+from runtime_pruning.datasets import to_float
+from runtime_pruning.deploy import read_bundle, time_bundle
 from runtime_pruning.errors import ConfigError, UserError
 from runtime_pruning.frontier.dominance import Reference
 from runtime_pruning.frontier.proof import CONTROLS
@@ -28,6 +30,8 @@ from runtime_pruning.sweeping.explaining import explain_sweep
 from runtime_pruning.testing.scorecard import score
 from runtime_pruning.tracking.rebuild import frontier_pages, rebuild, rebuild_proofs, rebuild_test
 from runtime_pruning.tracking.storage import open_store, resolve_uri
+
+DTYPES = ["float32", "bfloat16"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,6 +74,15 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--data-dir", type=Path, help="folder of the dataset")
     explain.add_argument("--results", type=Path, help="where sweeps write; results by default")
     explain.set_defaults(run=_explain)
+    timed = commands.add_parser("measure", help="time a bundle on this device, against dense")
+    timed.add_argument("bundle", type=Path, help="folder of an operating point's bundle")
+    timed.add_argument("--dataset", required=True, help="whose validation images are run")
+    timed.add_argument("--data-dir", type=Path, help="folder of the dataset")
+    timed.add_argument("--images", type=int, default=128, help="how many")
+    timed.add_argument("--batch", type=int, nargs="+", default=[1, 64])
+    timed.add_argument("--dtype", choices=DTYPES, default="float32")
+    timed.add_argument("--threads", type=int, help="of torch; its own choice if absent")
+    timed.set_defaults(run=_measure)
     _add_backbone_commands(commands)
     return parser
 
@@ -88,7 +101,7 @@ def _add_backbone_commands(commands: Any) -> None:
     times.add_argument("--groups", type=int, default=4, help="per site; 4 by default")
     times.add_argument("--batch", type=int, nargs="+", default=[1], help="images per call")
     times.add_argument("--classes", type=int, default=10, help="length of the logits")
-    times.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    times.add_argument("--dtype", choices=DTYPES, default="float32")
     times.add_argument("--threads", type=int, help="of one operation; torch's choice by default")
     times.add_argument("--passes", type=int, default=3, help="over all plans; more is steadier")
     times.add_argument("--out", type=Path, required=True, help="folder of latency tables")
@@ -113,12 +126,39 @@ def _check_backbone(arguments: argparse.Namespace) -> int:
     return 0 if card.passed else 1
 
 
+def _use_threads(threads: int | None) -> None:
+    """Keep torch to so many threads, if a number is given."""
+    if threads is not None:
+        if threads < 1:
+            raise ConfigError(f"`threads >= 1` must hold, but got {threads}.")
+        torch.set_num_threads(threads)
+
+
+def _measure(arguments: argparse.Namespace) -> None:
+    """Print how fast a bundle's policy is here, against its backbone at full width."""
+    _use_threads(arguments.threads)
+    if arguments.images < 1:
+        raise ConfigError(f"`images >= 1` must hold, but got {arguments.images}.")
+    bundle = read_bundle(arguments.bundle)
+    split = datasets.load(arguments.dataset, arguments.data_dir).validation
+    images_NCHW = to_float(split.images_NCHW[: arguments.images])
+    if images_NCHW.shape[1:] != bundle.network.image_shape:
+        raise ConfigError(
+            f"The bundle takes images of shape {bundle.network.image_shape}, but those of "
+            f"{arguments.dataset!r} are {tuple(images_NCHW.shape[1:])}."
+        )
+    dtype = getattr(torch, arguments.dtype)
+    for timing in time_bundle(bundle, images_NCHW, arguments.batch, dtype=dtype):
+        told = f"batch {timing.batch}: {timing.macs_speedup:.2f} times fewer MACs, "
+        told += str(timing.measurement)
+        if timing.realisation is not None:
+            told += f", realisation {timing.realisation:.2f}"
+        print(told, flush=True)
+
+
 def _calibrate(arguments: argparse.Namespace) -> None:
     """Write a backbone's latency table; say how well it predicts plans that it has not seen."""
-    if arguments.threads is not None:
-        if arguments.threads < 1:
-            raise ConfigError(f"`threads >= 1` must hold, but got {arguments.threads}.")
-        torch.set_num_threads(arguments.threads)
+    _use_threads(arguments.threads)
     shape = arguments.dataset_shape
     backbone = backbones.create(
         arguments.backbone, num_classes=arguments.classes, image_shape=shape

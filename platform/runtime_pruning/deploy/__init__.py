@@ -7,5 +7,14 @@ from runtime_pruning.deploy.bundle import (
     read_bundle,
     write_bundle,
 )
+from runtime_pruning.deploy.timing import BundleTiming, time_bundle
 
-__all__ = ["Bundle", "PolicyKind", "policy_kinds", "read_bundle", "write_bundle"]
+__all__ = [
+    "Bundle",
+    "BundleTiming",
+    "PolicyKind",
+    "policy_kinds",
+    "read_bundle",
+    "time_bundle",
+    "write_bundle",
+]

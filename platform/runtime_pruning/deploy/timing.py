@@ -1,0 +1,92 @@
+"""What a bundle's operating point is worth on this device: its speed against dense, measured.
+
+Dimensions: N images, B images of a batch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from runtime_pruning.cost.measuring import Measurement, measure
+from runtime_pruning.deploy.bundle import Bundle
+from runtime_pruning.errors import ConfigError
+from runtime_pruning.network.deployed import DeployedNetwork, deploy
+
+
+@dataclass(frozen=True)
+class BundleTiming:
+    """One operating point at one size of batch.
+
+    Attributes:
+        batch: images per call.
+        macs_speedup: dense MACs over executed ones, the policy's own included.
+        measurement: of all images, batch by batch, against the best dense execution.
+    """
+
+    batch: int
+    macs_speedup: float
+    measurement: Measurement
+
+    @property
+    def realisation(self) -> float | None:
+        """Measured speed-up over that of MACs; None where the measurement is contaminated."""
+        figures = self.measurement.figures
+        return None if figures is None else figures.speedup.value / self.macs_speedup
+
+
+def time_bundle(
+    bundle: Bundle,
+    images_NCHW: Tensor,
+    batches: Sequence[int],
+    *,
+    dtype: torch.dtype = torch.float32,
+    rounds: int = 10,
+) -> list[BundleTiming]:
+    """Time a bundle's policy on images against its backbone at full width.
+
+    One timing runs all images: what a policy that looks spends differs from image to image.
+
+    Args:
+        bundle: network and policy.
+        images_NCHW: float, in [0, 1], of the kind that the policy is to serve.
+        batches: sizes of batch, each at most N.
+        dtype: of weights and features.
+        rounds: of the measurement, see `measure`.
+
+    Raises:
+        ConfigError: a batch below one image or above N.
+    """
+    count = len(images_NCHW)
+    for batch in batches:
+        if not 1 <= batch <= count:
+            raise ConfigError(f"`1 <= batch <= images` must hold, but got {batch} and {count}.")
+    deployed = deploy(bundle.network, dtype=dtype)
+    return [_timed(deployed, bundle, images_NCHW, batch, rounds) for batch in batches]
+
+
+def _timed(
+    deployed: DeployedNetwork, bundle: Bundle, images_NCHW: Tensor, batch: int, rounds: int
+) -> BundleTiming:
+    """Time one size of batch."""
+    parts = torch.split(images_NCHW, batch)
+    if batch > 1:
+        deployed.measure_break_even((batch,), (1.0, 0.5, 0.25), rounds=3)
+    spent = sum(int(deployed.execute(part, bundle.policy).total_macs_B.sum()) for part in parts)
+    run: Callable[[Tensor], Any] = partial(deployed.execute, policy=bundle.policy)
+    return BundleTiming(
+        batch=batch,
+        macs_speedup=deployed.dense_macs * len(images_NCHW) / spent,
+        measurement=measure(
+            partial(_each, deployed.dense, parts), partial(_each, run, parts), rounds=rounds
+        ),
+    )
+
+
+def _each(run: Callable[[Tensor], Any], parts: Sequence[Tensor]) -> None:
+    """Run all parts."""
+    for part in parts:
+        run(part)
