@@ -8,18 +8,21 @@ import gymnasium
 
 from pruning_envs.draws import PenaltyRange
 from pruning_envs.protocols import (
+    AnswerLoss,
     ExecutionMode,
     GroupCost,
     Images,
     StagedNetwork,
     StagedRun,
     StepCost,
+    answer_loss,
 )
 from pruning_envs.single_env import RuntimePruningEnv
 from pruning_envs.vector_env import RuntimePruningVectorEnv
 
 __all__ = [
     "IDS",
+    "AnswerLoss",
     "ExecutionMode",
     "GroupCost",
     "Images",
@@ -29,6 +32,7 @@ __all__ = [
     "StagedNetwork",
     "StagedRun",
     "StepCost",
+    "answer_loss",
 ]
 
 IDS = ("RuntimePruning-v0",)

@@ -5,13 +5,17 @@ so far, F features, K classes.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 ExecutionMode = Literal["masked", "sliced"]
+# What the answer costs: the paper's cross-entropy, or one minus the probability of the right class.
+AnswerLoss = Literal["cross-entropy", "error"]
 
 
 class Images(Protocol):
@@ -88,6 +92,18 @@ class StagedNetwork(Protocol):
 
     def to(self, device: str, /) -> Any:
         """Move to a device."""
+
+
+def answer_loss(logits_BK: Tensor, labels_B: Tensor, kind: AnswerLoss) -> Tensor:
+    """Return ``loss_B``, float32, of answers; the expected error is bounded, cross-entropy is not.
+
+    Raises:
+        ValueError: no such loss.
+    """
+    if kind not in get_args(AnswerLoss):
+        raise ValueError(f"`answer_loss` must be one of {get_args(AnswerLoss)}, but got {kind!r}.")
+    loss_B = functional.cross_entropy(logits_BK.float(), labels_B, reduction="none")
+    return -torch.expm1(-loss_B) if kind == "error" else loss_B
 
 
 class StepCost(Protocol):

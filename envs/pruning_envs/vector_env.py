@@ -6,7 +6,7 @@ An episode is one image; a step is one site of the network, the same for all ima
 |---|---|
 | observation | ``features`` (pooled input of the site's convolution, zero-padded to the widest site), ``site`` (0 to L; L when the episode is over), ``penalty``, ``previous_groups`` (0 before the first decision) |
 | action | a: run the first ``a + 1`` channel groups of the site |
-| reward | ``-penalty * cost(decision)``; the last step adds ``-alpha * cross-entropy`` |
+| reward | ``-penalty * cost(decision)``; the last step adds ``-alpha * loss of the answer`` |
 | end | after the last site: terminated, features zero |
 | info | ``cost`` of the decision, unweighted; with the last also ``loss`` (nats), ``correct``, ``executed_macs``, ``image`` |
 
@@ -29,12 +29,14 @@ from torch import Tensor
 
 from pruning_envs.draws import ImageQueue, PenaltyRange, Shard
 from pruning_envs.protocols import (
+    AnswerLoss,
     ExecutionMode,
     GroupCost,
     Images,
     StagedNetwork,
     StagedRun,
     StepCost,
+    answer_loss,
 )
 
 # Finite, as the checkers ask, and such that high - low does not overflow float32.
@@ -73,8 +75,9 @@ class RuntimePruningVectorEnv(VectorEnv):
         penalty: reward lost per unit of cost, at least 0; a pair (low, high) is drawn from
             log-uniformly, per episode.
         num_envs: images per batch.
-        alpha: weight of the cross-entropy in the last reward; scale it so that the mean of
-            ``alpha * cross-entropy`` is about 1.
+        alpha: weight of the answer's loss in the last reward; scale it so that the mean of
+            ``alpha * loss`` is about 1.
+        loss: of the answer; the paper's is cross-entropy.
         step_cost: what a decision costs; None is the paper's `GroupCost`.
         seed: of image order and penalties until `reset` is given one.
         mode: how the network executes plans. The rewards are the same.
@@ -99,6 +102,7 @@ class RuntimePruningVectorEnv(VectorEnv):
         penalty: float | Sequence[float] | PenaltyRange,
         num_envs: int = 1,
         alpha: float = 1.0,
+        loss: AnswerLoss = "cross-entropy",
         step_cost: StepCost | None = None,
         seed: int | None = None,
         mode: ExecutionMode = "masked",
@@ -111,6 +115,8 @@ class RuntimePruningVectorEnv(VectorEnv):
             raise ValueError(f"`0 <= alpha < inf` must hold, but got {alpha}.")
         self.num_envs = num_envs
         self.alpha = alpha
+        self._loss = loss
+        answer_loss(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64), loss)  # refuses others
         self.penalties = PenaltyRange.of(penalty)
         self.network = _own_copy(network, device)
         self._device = device
@@ -275,7 +281,7 @@ class RuntimePruningVectorEnv(VectorEnv):
         """Return ``loss_B`` of finished images, and the facts of their episodes."""
         with torch.inference_mode():
             logits_BK = run.logits_BK.float().cpu()
-        loss_B = torch.nn.functional.cross_entropy(logits_BK, self._label_B, reduction="none")
+        loss_B = answer_loss(logits_BK, self._label_B, self._loss)
         facts = {
             "image": self._image_B.copy(),
             "loss": loss_B.numpy(),

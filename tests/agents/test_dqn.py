@@ -105,12 +105,36 @@ def bellman_targets(
     return result_BL
 
 
-@pytest.mark.parametrize("n_step", [1, 2, 3])
+def cut_returns(
+    drawn: Episodes, acting_BLG: torch.Tensor, target_BLG: torch.Tensor, gamma: float
+) -> torch.Tensor:
+    """Return ``target_BL``: rewards for as long as the network that acts would have done the same.
+
+    Walks forwards from each decision, where the code under test recurs backwards.
+    """
+    episodes, sites = drawn.rewards_EL.shape
+    result_BL = torch.zeros(episodes, sites)
+    for e in range(episodes):
+        for site in range(sites):
+            result_BL[e, site] = float(drawn.rewards_EL[e, site])
+            for later in range(site + 1, sites):
+                best = int(acting_BLG[e, later].argmax())
+                if drawn.actions_EL[e, later] != best:
+                    value = target_BLG[e, later, best]
+                    result_BL[e, site] += gamma ** (later - site) * value
+                    break
+                result_BL[e, site] += gamma ** (later - site) * float(drawn.rewards_EL[e, later])
+    return result_BL
+
+
+@pytest.mark.parametrize("n_step", [1, 2, 3, None])
 def test_one_gradient_step_follows_the_bellman_equation(
-    oracle: OracleNetwork, images: SimpleNamespace, settings: DQNSettings, n_step: int
+    oracle: OracleNetwork, images: SimpleNamespace, settings: DQNSettings, n_step: int | None
 ) -> None:
     """RLlib's loss over our columns is the mean squared error that the equations give."""
-    settings = dataclasses.replace(settings, loss="mse", gamma=0.5, n_step=n_step)
+    settings = dataclasses.replace(
+        settings, loss="mse", gamma=0.5, n_step=n_step or 1, greedy_returns=n_step is None
+    )
     config = dqn_config(network=oracle, data=images, penalty=0.1, settings=settings)
     algorithm = build(config)
     (episodes,) = algorithm.env_runner.sample()
@@ -129,7 +153,13 @@ def test_one_gradient_step_follows_the_bellman_equation(
         )
     )
     acting_BLG, target_BLG = export(algorithm)(*whole).detach(), target(*whole).detach()
-    expected_BL = bellman_targets(drawn, acting_BLG, target_BLG, 0.5, n_step)
+    if n_step is None:
+        expected_BL = cut_returns(drawn, acting_BLG, target_BLG, 0.5)
+        follows_BL = torch.from_numpy(drawn.actions_EL) == acting_BLG.argmax(2)
+        assert follows_BL[:, 1:].any()
+        assert not follows_BL[:, 1:].all()
+    else:
+        expected_BL = bellman_targets(drawn, acting_BLG, target_BLG, 0.5, n_step)
     chosen_BL = acting_BLG.gather(-1, torch.from_numpy(drawn.actions_EL)[..., None])[..., 0]
     expected = (chosen_BL - expected_BL).square().mean()
 

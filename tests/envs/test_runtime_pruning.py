@@ -123,10 +123,11 @@ def test_reward_of_a_hand_worked_episode() -> None:
     assert rewards[2] == pytest.approx([-0.2 - 2 * 0.5, 0.0], abs=1e-6)
 
 
-def test_terminal_reward_is_minus_alpha_times_the_networks_cross_entropy(
-    settings: dict[str, Any],
+@pytest.mark.parametrize("loss", ["cross-entropy", "error"])
+def test_terminal_reward_is_minus_alpha_times_the_networks_loss(
+    settings: dict[str, Any], loss: str
 ) -> None:
-    env = make_vec(3, settings | {"penalty": 0.0, "alpha": 0.5})
+    env = make_vec(3, settings | {"penalty": 0.0, "alpha": 0.5, "loss": loss})
     _, info = env.reset(seed=0)
     env.step(np.ones(3, int))
     _, reward_B, _, _, facts = env.step(np.ones(3, int))
@@ -136,7 +137,8 @@ def test_terminal_reward_is_minus_alpha_times_the_networks_cross_entropy(
         for conv in network.convs:
             x_BCHW = conv(x_BCHW).relu()
         log_p_BK = network.linear(x_BCHW.mean((2, 3))).log_softmax(1).numpy()
-    expected_B = 0.5 * log_p_BK[range(3), settings["labels"][info["image"]]]
+    log_p_B = log_p_BK[range(3), settings["labels"][info["image"]]]
+    expected_B = 0.5 * (log_p_B if loss == "cross-entropy" else np.exp(log_p_B) - 1)
     assert reward_B == pytest.approx(expected_B, rel=1e-5)
     assert facts["loss"] == pytest.approx(-2 * expected_B, rel=1e-5)
 
@@ -225,6 +227,7 @@ def test_images_are_never_copied(settings: dict[str, Any]) -> None:
         ({"penalty": (0.0, 1.0)}, "low > 0"),
         ({"penalty": (1.0, 0.5)}, r"low=1\.0, high=0\.5"),
         ({"alpha": float("nan")}, "alpha.*nan"),
+        ({"loss": "hinge"}, "must be one of .*'error'.*got 'hinge'"),
         ({"shard": (2, 2)}, r"0 <= index < count"),
         ({"shard": (12, 13)}, "empty"),
         ({"images": np.zeros((12, 3, 5, 5), np.float32)}, "uint8.*float32"),

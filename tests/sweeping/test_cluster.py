@@ -80,3 +80,22 @@ def test_sigterm_ends_what_was_started_with_sigint_ignored() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "ended\n", done.stderr
+
+
+def test_sigint_ends_what_comes_after_a_tuning_run(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys, time\n"
+        "from ray import tune\n"
+        "from runtime_pruning.sweeping.cluster import sigint_given_back\n"
+        "with sigint_given_back():\n"
+        "    kept = tune.RunConfig(storage_path=sys.argv[1], verbose=0)\n"
+        "    tune.Tuner(lambda config: {'score': 1}, run_config=kept).fit()\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(20)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('ended')\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.endswith("ended\n"), done.stderr

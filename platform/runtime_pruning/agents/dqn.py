@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ray.rllib.algorithms.dqn import DQN, DQNConfig
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
 from ray.rllib.core import ALL_MODULES, DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
@@ -30,14 +31,14 @@ from ray.rllib.utils.metrics import (
     TD_ERROR_KEY,
 )
 
-from pruning_envs import ExecutionMode, PenaltyRange, StagedNetwork, StepCost
+from pruning_envs import AnswerLoss, ExecutionMode, PenaltyRange, StagedNetwork, StepCost
 from runtime_pruning.agents.decision_network import DecisionConfig
 from runtime_pruning.agents.env_runner import BatchedEnvRunner, SharedPruningEnv
 from runtime_pruning.agents.replay import EpisodeReplay
-from runtime_pruning.agents.rl_module import RNPModule
+from runtime_pruning.agents.rl_module import QF_NEXT, QF_TARGET_NEXT, RNPModule
 from runtime_pruning.agents.settings import DQNSettings
 from runtime_pruning.agents.sharing import Shared
-from runtime_pruning.agents.targets import train_batch
+from runtime_pruning.agents.targets import greedy_returns, train_batch
 from runtime_pruning.errors import ContractError
 
 LEARNER, MODULE = "learner", "rl_module"
@@ -70,6 +71,7 @@ def dqn_config(
     data: "LabelledImages | ray.ObjectRef",
     penalty: float | tuple[float, float] | PenaltyRange,
     alpha: float = 1.0,
+    loss: AnswerLoss = "cross-entropy",
     settings: DQNSettings | None = None,
     split: str | None = None,
     step_cost: StepCost | None = None,
@@ -81,7 +83,8 @@ def dqn_config(
         network: runs stage by stage, or a reference to one in the object store.
         data: images that rewards come from, or a reference to them.
         penalty: reward lost per unit of cost; a pair is drawn from log-uniformly per episode.
-        alpha: weight of the cross-entropy in the reward.
+        alpha: weight of the answer's loss in the reward.
+        loss: of the answer.
         settings: how the agent learns.
         split: take this attribute of ``data``: a reference to a whole dataset can be given.
         step_cost: what decisions cost; None is the paper's count of groups. Must pickle.
@@ -107,6 +110,7 @@ def dqn_config(
         "split": split,
         "penalty": PenaltyRange.of(penalty),
         "alpha": alpha,
+        "loss": loss,
         "step_cost": None if step_cost is None else Shared(step_cost),
         "mode": mode,
         "seed": settings.seed,
@@ -184,6 +188,21 @@ class WholeEpisodeLearner(DQNTorchLearner):
         self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> torch.Tensor:
         """Return RLlib's loss over all steps of all episodes."""
+        if config.settings.greedy_returns:
+            returns_BL = greedy_returns(
+                batch[Columns.REWARDS],
+                batch[Columns.ACTIONS],
+                fwd_out[QF_NEXT],
+                fwd_out[QF_TARGET_NEXT],
+                gamma=config.gamma,
+                double_q=config.double_q,
+            )
+            # They hold what comes after: nothing is left to bootstrap.
+            batch = {
+                **batch,
+                Columns.REWARDS: returns_BL,
+                Columns.TERMINATEDS: torch.ones_like(batch[Columns.TERMINATEDS]),
+            }
         flat = {name: column.flatten(0, 1) for name, column in batch.items() if name != "obs"}
         values = {name: q_BLG.flatten(0, 1) for name, q_BLG in fwd_out.items()}
         loss: torch.Tensor = super().compute_loss_for_module(

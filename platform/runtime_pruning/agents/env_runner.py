@@ -179,7 +179,7 @@ class BatchedEnvRunner(SingleAgentEnvRunner):
             "episode_return_mean": episodes.rewards_EL.sum(1).mean(),
             "episode_len_mean": episodes.actions_EL.shape[1],
             "accuracy": facts["correct"].mean(),
-            "cross_entropy": facts["loss"].mean(),
+            "answer_loss": facts["loss"].mean(),
             "groups_mean": episodes.actions_EL.mean() + 1,
         }
         for name, value in means.items():

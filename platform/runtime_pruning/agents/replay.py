@@ -25,7 +25,7 @@ class Episodes:
         features_ELF: features before each site, float32, zero-padded.
         actions_EL: int64 in [0, groups).
         cost_EL: of each decision, float32, not yet weighted by the penalty.
-        loss_E: cross-entropy of the classification times the reward's alpha, float32.
+        loss_E: of the answer, times the reward's alpha, float32.
         penalty_E: float32; what the agent was told when it decided.
         backbone_version: of the network that the episodes ran on.
     """

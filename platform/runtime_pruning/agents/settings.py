@@ -18,6 +18,9 @@ class DQNSettings:
         n_step: decisions whose rewards a target sums before it bootstraps; as many as there are
             sites, or more, is the episode's whole return. With more than 1, what it sums was
             decided under the exploration, and with ``relabel`` under the penalty, of its time.
+        greedy_returns: sum rewards for as long as an episode decided as the network would now, for
+            the penalty that it is learned under, and bootstrap where it did not (Watkins's
+            Q(lambda) at lambda 1): whole returns that no exploration biases. ``n_step`` must be 1.
         lr: Adam's learning rate.
         grad_clip: greatest global norm of a gradient.
         loss: of the temporal difference. ``mse`` learns expected returns, at the dearest of a range
@@ -51,6 +54,7 @@ class DQNSettings:
     standardise: bool = True
     gamma: float = 1.0
     n_step: int = 1
+    greedy_returns: bool = False
     lr: float = 1e-3
     grad_clip: float = 10.0
     loss: Literal["huber", "mse"] = "huber"
@@ -81,6 +85,8 @@ class DQNSettings:
             self._require(getattr(self, name) > 0, f"{name} > 0", name)
         for name in ("gamma", "tau"):
             self._require(0 < getattr(self, name) <= 1, f"0 < {name} <= 1", name)
+        if self.greedy_returns:
+            self._require(self.n_step == 1, "n_step == 1 with greedy_returns", "n_step")
         self._require(self.loss in ("huber", "mse"), "loss in ('huber', 'mse')", "loss")
 
     def _require(self, holds: bool, rule: str, name: str) -> None:

@@ -45,6 +45,39 @@ def summed(rewards_BL: NDArray[np.float32], *, gamma: float, n_step: int) -> NDA
     return total_BL
 
 
+def greedy_returns(
+    rewards_BL: Tensor,
+    actions_BL: Tensor,
+    q_next_BLG: Tensor,
+    target_next_BLG: Tensor,
+    *,
+    gamma: float,
+    double_q: bool,
+) -> Tensor:
+    """Return ``target_BL``: rewards up to the first decision that is not greedy, then a value.
+
+    Source: Watkins, "Learning from Delayed Rewards", 1989 (Q(lambda) at lambda 1); the same as
+    Retrace for a greedy policy, Munos et al., "Safe and Efficient Off-Policy Reinforcement
+    Learning", 2016.
+
+    Args:
+        rewards_BL: of each decision.
+        actions_BL: that were taken.
+        q_next_BLG: values of the network that acts, at the site after each; zero after the last.
+        target_next_BLG: the target network's.
+        gamma: discount per site.
+        double_q: the network that acts says what is greedy; otherwise the target network.
+    """
+    greedy_BL = (q_next_BLG if double_q else target_next_BLG).argmax(2)
+    value_BL = target_next_BLG.gather(2, greedy_BL[..., None])[..., 0]
+    target_BL = rewards_BL.clone()
+    for site in range(rewards_BL.shape[1] - 2, -1, -1):
+        follows_B = actions_BL[:, site + 1] == greedy_BL[:, site]
+        ahead_B = torch.where(follows_B, target_BL[:, site + 1], value_BL[:, site])
+        target_BL[:, site] += gamma * ahead_B
+    return target_BL
+
+
 def bootstrap(q_BLG: Tensor, n_step: int) -> Tensor:
     """Return the values ``n_step`` sites on; zero where the episode is over by then."""
     beyond = min(n_step, q_BLG.shape[1])

@@ -22,9 +22,8 @@ import torch
 from pydantic import ConfigDict
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn import functional
 
-from pruning_envs import PenaltyRange
+from pruning_envs import AnswerLoss, PenaltyRange, answer_loss
 from runtime_pruning import cost
 from runtime_pruning.agents.dqn import PruningDQN, dqn_config
 from runtime_pruning.agents.policy import DecisionPolicy, SpreadPolicy
@@ -50,6 +49,8 @@ class RNPConfig:
             the range, both ends included, dearest first.
         cost: registered name of what a decision costs: ``macs`` (fraction of the dense network's),
             or ``groups`` (the paper's).
+        reward_loss: of the answer, in the reward: cross-entropy as in the paper, or the expected
+            error, one minus the probability of the right class, which is nearer to accuracy.
         rounds: turns of training the agent, then the backbone; each ends in an operating point, or
             in one per dial.
         episodes_per_round: images that the agent decides on in a turn.
@@ -72,6 +73,7 @@ class RNPConfig:
     penalty: float | PenaltyRange
     dials: int = 8
     cost: str = "macs"
+    reward_loss: AnswerLoss = "cross-entropy"
     rounds: int = 2
     episodes_per_round: int = 10_000
     exploration: float = 0.5
@@ -233,7 +235,10 @@ def build_algorithm(task: Task, config: RNPConfig) -> PruningDQN:
             data=task.data_ref,
             split="policy",
             penalty=config.penalty,
-            alpha=reward_scale(task.network, task.data.policy, seed=task.seed),
+            alpha=reward_scale(
+                task.network, task.data.policy, seed=task.seed, loss=config.reward_loss
+            ),
+            loss=config.reward_loss,
             settings=settings,
             step_cost=cost.get(config.cost)(task.network),
         )
@@ -241,13 +246,20 @@ def build_algorithm(task: Task, config: RNPConfig) -> PruningDQN:
 
 
 @torch.inference_mode()
-def reward_scale(network: PrunableNetwork, split: PolicySplit, *, seed: int) -> float:
+def reward_scale(
+    network: PrunableNetwork,
+    split: PolicySplit,
+    *,
+    seed: int,
+    loss: AnswerLoss = "cross-entropy",
+) -> float:
     """Return alpha: one over the mean loss under random plans, so that alpha x loss is about 1.
 
     Args:
         network: as the agent meets it.
         split: the images that rewards come from; at most 1,024 of them are read.
         seed: of the plans.
+        loss: of the answer.
     """
     network.eval()
     some = split.head(min(len(split), 1024))
@@ -259,7 +271,7 @@ def reward_scale(network: PrunableNetwork, split: PolicySplit, *, seed: int) -> 
         part = slice(start, start + SCALE_BATCH)
         images_BCHW = to_float(some.images_NCHW[part]).to(device)
         logits_BK = network.execute(images_BCHW, policy, mode="masked").logits_BK.cpu()
-        total += float(functional.cross_entropy(logits_BK, labels_N[part], reduction="sum"))
+        total += float(answer_loss(logits_BK, labels_N[part], loss).sum())
     return 1.0 / max(total / len(some), 1e-3)
 
 

@@ -3,7 +3,9 @@
 import os
 import signal
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -63,6 +65,17 @@ def end_on_sigterm() -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a script's background jobs
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+
+
+@contextmanager
+def sigint_given_back() -> Iterator[None]:
+    """Restore the handler of SIGINT afterwards: Tune leaves one that swallows the next signal."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # no other may set a handler
+            signal.signal(signal.SIGINT, before)
 
 
 def refuse_dead_address(address: str, timeout_s: float = 5.0) -> None:

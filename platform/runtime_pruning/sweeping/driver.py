@@ -21,7 +21,11 @@ from runtime_pruning.frontier.records import HeldOut
 from runtime_pruning.methods import Method
 from runtime_pruning.sweeping.callback import SweepCallback, listening
 from runtime_pruning.sweeping.checks import Material, method_config
-from runtime_pruning.sweeping.cluster import alive_nodes, refuse_what_never_fits
+from runtime_pruning.sweeping.cluster import (
+    alive_nodes,
+    refuse_what_never_fits,
+    sigint_given_back,
+)
 from runtime_pruning.sweeping.config import SweepConfig
 from runtime_pruning.sweeping.ledger import Ledger
 from runtime_pruning.sweeping.prepare import Prepared
@@ -65,7 +69,7 @@ class Sweep:
         )
         self._run_controls(shared)
         self._run_trials(shared, env_runners)
-        tried = self.ledger.defendants(self.sweep.method, self.sweep.proof.points)
+        tried = self.ledger.defendants(self.sweep.proof.points)
         self._try(tried, "validation", shared)
         self._sit_exam(shared)
         examined = set(self.ledger.examinees())
@@ -109,7 +113,7 @@ class Sweep:
         )
         with tqdm(total=self.sweep.trials, desc="Trials", unit="trial", leave=False) as bar:
             self._bar = bar
-            with listening(self.sweep_id, self):
+            with listening(self.sweep_id, self), sigint_given_back():
                 results = self._tuner(trainable).fit()
         # What a killed driver had not heard of is on disk all the same.
         for result in results:

@@ -26,10 +26,12 @@ class Ledger:
 
     Args:
         tracker: an open sweep's; the only writer.
+        method: that is swept.
     """
 
-    def __init__(self, tracker: FrontierTracker) -> None:
+    def __init__(self, tracker: FrontierTracker, method: str) -> None:
         self._tracker = tracker
+        self._method = method
         self._started = time.monotonic()
         self._points: dict[str, OperatingPoint] = {}
         self._folders: dict[str, Path] = {}
@@ -69,15 +71,15 @@ class Ledger:
             f"{gain_text(proof.fixed)}, over shuffled {gain_text(proof.shuffled)}"
         )
 
-    def defendants(self, method: str, limit: int) -> list[Path]:
+    def defendants(self, limit: int) -> list[Path]:
         """Return the folders of the points whose decisions are tried, cheapest first.
 
         Args:
-            method: whose points; those on the front come before those on the method's own front.
-            limit: at most so many, spread evenly over the cost.
+            limit: at most so many of the swept method's, spread evenly over the cost; those on the
+                front come before those on the method's own front.
         """
-        own = [point for point in self._points.values() if point.method == method]
-        first = [point for point in self.front() if point.method == method]
+        own = [point for point in self._points.values() if point.method == self._method]
+        first = [point for point in self.front() if point.method == self._method]
         rest = [point for point in front_of(own) if point not in first]
         chosen = _spread(first, limit)
         chosen += _spread(rest, limit - len(chosen))
@@ -124,9 +126,10 @@ class Ledger:
         return len(self._points)
 
     def _reported(self) -> list[OperatingPoint]:
-        """Return the front and the dense network, cheapest first."""
+        """Return the front, the swept method's own, and the dense network, cheapest first."""
         dense = [point for point in self._points.values() if point.method == DENSE]
-        chosen = {point.point_id: point for point in [*self.front(), *dense]}
+        swept = [point for point in self._points.values() if point.method == self._method]
+        chosen = {point.point_id: point for point in [*self.front(), *front_of(swept), *dense]}
         return sorted(chosen.values(), key=lambda point: point.macs_fraction)
 
     def _row(self, point: OperatingPoint) -> str:

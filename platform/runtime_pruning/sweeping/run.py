@@ -50,7 +50,7 @@ def run_sweep(arguments: argparse.Namespace, *, py_modules: Sequence[Path], pres
     prepared = prepare(material, results / "prepared")
     tracker = FrontierTracker(uri, EXPERIMENT, sweep_id, folder / "spool")
     tracker.start_sweep(_params(material, prepared))
-    ledger = Ledger(tracker)
+    ledger = Ledger(tracker, material.sweep.method)
     use_tune_settings()
     start_ray(py_modules)
     running = Sweep(
