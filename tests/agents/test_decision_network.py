@@ -17,6 +17,7 @@ SHAPES = [
     {"cell": "gru", "dueling": False},
     {"cell": "gru", "dueling": True},
     {"cell": "lstm", "dueling": False},
+    {"cell": "gru", "dueling": True, "decides_from": 1},
 ]
 
 
@@ -173,3 +174,28 @@ def test_a_trained_network_runs_where_ray_is_not_installed() -> None:
         "import runtime_pruning.agents.policy, runtime_pruning.agents.decision_network"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_is_not_decided_runs_one_group_and_costs_nothing() -> None:
+    every, late = make(), make(decides_from=2)
+    features_BF, previous_B = torch.rand(9, 6), torch.randint(0, 4, (9,))
+    for policy in (DecisionPolicy(late, 0.3), DecisionPolicy(late, 0.3).deploy()):
+        chooser = policy.start(9)
+        assert chooser.choose(0, features_BF).tolist() == [1] * 9
+        assert chooser.choose(1, features_BF).tolist() == [1] * 9
+        chosen_B = chooser.choose(2, features_BF[:, :5])
+        q_BG, _ = late.step(
+            2, features_BF, torch.ones(9, dtype=torch.int64), torch.full((9,), 0.3),
+            late.initial_state(9),
+        )  # fmt: skip
+        assert chosen_B.tolist() == (q_BG.argmax(1) + 1).tolist()
+    one_site = make(feature_widths=(5,))
+    assert late.macs_per_image == one_site.macs_per_image < every.macs_per_image
+    q_BLG = late(torch.rand(9, 3, 6), previous_B[:, None].expand(9, 3), torch.rand(9))
+    assert (q_BLG[:, :2].argmax(2) == 0).all()
+
+
+@pytest.mark.parametrize("first", [-1, 3])
+def test_one_site_at_least_is_decided(first: int) -> None:
+    with pytest.raises(ValueError, match=f"0 <= decides_from < 3.*got {first}"):
+        make(decides_from=first)

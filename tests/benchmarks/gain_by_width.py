@@ -76,8 +76,9 @@ def fitted(features_NF: Tensor, gain_N: Tensor, hidden: int) -> nn.Module:
     """Return what predicts the gain from the features."""
     torch.manual_seed(0)
     width = features_NF.shape[1]
-    layers = [nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, 1)]
-    network = nn.Sequential(*layers) if hidden else nn.Linear(width, 1)
+    network: nn.Module = nn.Linear(width, 1)
+    if hidden:
+        network = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, 1))
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2)
     for _ in range(15):
         for rows in torch.randperm(len(gain_N)).split(128):

@@ -91,7 +91,8 @@ def test_a_round_is_measured_at_each_dial_and_goes_on_where_it_was_interrupted(
     assert rest.steps == [384, 768, 768, 768]
 
 
-def test_an_agent_may_learn_to_look_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first_pass", ["decided", "narrowest"])
+def test_an_agent_may_learn_to_look_twice(tmp_path: Path, first_pass: Any) -> None:
     given, found = task(), []
 
     def report(policy: Any, network: Any, effort: Any, *, save_state: Any) -> None:
@@ -101,9 +102,18 @@ def test_an_agent_may_learn_to_look_twice(tmp_path: Path) -> None:
             found.append(network.execute(torch.rand(8, 1, 8, 8), policy))
         save_state(tmp_path)
 
-    RNP().fit(given, dataclasses.replace(CONFIG, rounds=1, second_look=True), report)
+    config = dataclasses.replace(CONFIG, rounds=1, second_look=True, first_pass=first_pass)
+    RNP().fit(given, config, report)
     assert len(found) == 3
-    assert all(execution.groups_BL.shape == (8, 4) for execution in found)
+    for execution in found:
+        assert execution.groups_BL.shape == (8, 4)
+        if first_pass == "narrowest":
+            assert (execution.groups_BL[:, :3] == 1).all()
+
+
+def test_a_first_pass_that_nobody_decides_needs_a_second() -> None:
+    with pytest.raises(ValueError, match="`second_look` must be on"):
+        RNPConfig(penalty=0.5, first_pass="narrowest")
 
 
 def test_one_penalty_is_one_point_a_round() -> None:

@@ -22,6 +22,7 @@ GATES = {"gru": 3, "lstm": 4}
 
 # Penalties span decades; below this floor they count as zero.
 PENALTY_FLOOR = 1e-4
+NEVER = -1e6  # the value of what cannot be chosen
 LEAST_DEVIATION = 1e-5  # features that vary less count as constant
 
 State = tuple[Tensor, ...]  # hidden state, and the LSTM's cell state: each (1, B, H)
@@ -39,6 +40,7 @@ class DecisionConfig:
         cell: kind of recurrent cell.
         dueling: split values into the state's worth and the advantages of the actions
             (Wang et al., "Dueling network architectures", 2016, eq. 9).
+        decides_from: the first site that is decided; those before it run one group.
     """
 
     feature_widths: tuple[int, ...]
@@ -47,11 +49,17 @@ class DecisionConfig:
     hidden: int = 64
     cell: Cell = "gru"
     dueling: bool = False
+    decides_from: int = 0
 
     def __post_init__(self) -> None:
         if not self.feature_widths or min(self.feature_widths) < 1:
             raise ValueError(
                 f"`feature_widths` must name widths >= 1, but got {self.feature_widths}."
+            )
+        if not 0 <= self.decides_from < len(self.feature_widths):
+            raise ValueError(
+                f"`0 <= decides_from < {len(self.feature_widths)}` must hold, one site at least "
+                f"being decided, but got {self.decides_from}."
             )
         for name, least in (("groups", 2), ("encoder", 1), ("hidden", 1)):
             if getattr(self, name) < least:
@@ -137,10 +145,11 @@ class DecisionNetwork(nn.Module):
         the standardisation of features can be folded into the encoders.
         """
         config = self.config
-        encoders = sum(width + 1 for width in config.feature_widths) * config.encoder
+        decided = config.feature_widths[config.decides_from :]
+        encoders = sum(width + 1 for width in decided) * config.encoder
         cell = GATES[config.cell] * (config.encoder + config.hidden) * config.hidden
         decoder = config.hidden * (config.groups + config.dueling)
-        return encoders + config.num_sites * (cell + decoder)
+        return encoders + len(decided) * (cell + decoder)
 
     def initial_state(self, batch: int) -> State:
         """Return the state before the first site."""
@@ -164,6 +173,8 @@ class DecisionNetwork(nn.Module):
             penalty_B: reward lost per unit of cost, at least 0.
             state: from the site before, or `initial_state`.
         """
+        if site < self.config.decides_from:
+            return Decision(self._undecided(features_BF.new_empty(len(penalty_B))), state)
         width = self.config.feature_widths[site]
         seen_BF = features_BF[:, :width] - self.feature_mean_LF[site, :width]
         seen_BF = seen_BF * self.feature_scale_LF[site, :width]
@@ -182,15 +193,24 @@ class DecisionNetwork(nn.Module):
             previous_BL: groups chosen at the site before each, int64; 0 at the first.
             penalty_B: reward lost per unit of cost, at least 0.
         """
+        first = self.config.decides_from
         seen_BLF = (features_BLF - self.feature_mean_LF) * self.feature_scale_LF
-        encoded_BLD = torch.einsum("blf,lfd->bld", seen_BLF, self.encode_LFD)
-        penalty_B11 = log_penalty(penalty_B)[:, None, None]
-        encoded_BLD = encoded_BLD + penalty_B11 * self.encode_penalty_LD + self.encode_bias_LD
-        site_L = torch.arange(self.config.num_sites, device=previous_BL.device)
-        encoded_BLD = encoded_BLD + self.encode_previous_LPD[site_L, previous_BL]
+        seen_BLF = seen_BLF[:, first:]
+        encoded_BLD = torch.einsum("blf,lfd->bld", seen_BLF, self.encode_LFD[first:])
+        same_BLD = log_penalty(penalty_B)[:, None, None] * self.encode_penalty_LD[first:]
+        encoded_BLD = encoded_BLD + same_BLD + self.encode_bias_LD[first:]
+        site_L = torch.arange(first, self.config.num_sites, device=previous_BL.device)
+        encoded_BLD = encoded_BLD + self.encode_previous_LPD[site_L, previous_BL[:, first:]]
         hidden_BLH, _ = self._recur(encoded_BLD.relu(), self.initial_state(len(penalty_B)))
-        decoded_BLG = torch.einsum("blh,lhg->blg", hidden_BLH, self.decode_LHG)
-        return self._values(decoded_BLG + self.decode_bias_LG)
+        decoded_BLG = torch.einsum("blh,lhg->blg", hidden_BLH, self.decode_LHG[first:])
+        q_BLG = self._values(decoded_BLG + self.decode_bias_LG[first:])
+        return torch.cat([self._undecided(q_BLG.new_empty(len(q_BLG), first)), q_BLG], dim=1)
+
+    def _undecided(self, like: Tensor) -> Tensor:
+        """Return values, one more dimension than given, that leave no choice but one group."""
+        values = like.new_full((*like.shape, self.config.groups), NEVER)
+        values[..., 0] = 0
+        return values
 
     def _recur(self, encoded_BTD: Tensor, state: State) -> tuple[Tensor, State]:
         """Run the recurrent cell over T sites."""

@@ -67,7 +67,8 @@ class DeployedDecisionPolicy:
             Weights(*_encoder(network, site, penalty), *shared, *_decoder(network, site))
             for site in range(self.config.num_sites)
         ]
-        self.macs_per_image = sum(weights.macs for weights in self.sites)
+        decided = self.sites[self.config.decides_from :]
+        self.macs_per_image = sum(weights.macs for weights in decided)
         self._calls = [_call(weights, lstm=self.config.cell == "lstm") for weights in self.sites]
         self.addresses = [ctypes.addressof(call) for call in self._calls]
 
@@ -124,6 +125,8 @@ class CompiledChooser:
 
     def choose(self, site: int, features_BF: Tensor) -> Tensor:
         """Return ``groups_B``, int64 in [1, groups]."""
+        if site < self._policy.config.decides_from:
+            return self._previous_B.fill_(1).clone()
         if not features_BF.is_cpu:
             features_BF = features_BF.cpu()
         features_BF = features_BF.contiguous()
@@ -133,6 +136,9 @@ class CompiledChooser:
 
     def choose_from(self, site: int, features_1CHW: Tensor) -> int | None:
         """Return the groups of one image from the feature map itself; None where it cannot."""
+        if site < self._policy.config.decides_from:
+            self._previous_B.fill_(1)
+            return 1
         own = native.functions(features_1CHW.dtype) if features_1CHW.is_cpu else None
         if own is None:
             return None
@@ -156,6 +162,9 @@ class TorchChooser:
     @torch.inference_mode()
     def choose(self, site: int, features_BF: Tensor) -> Tensor:
         """Return ``groups_B``, int64 in [1, groups]."""
+        if site < self._policy.config.decides_from:
+            self._previous_B = torch.ones_like(self._previous_B)
+            return self._previous_B
         own = self._policy.sites[site]
         features_BF = features_BF.to(own.encode_FD.device)
         known_BD = own.table_PD.index_select(0, self._previous_B)

@@ -76,6 +76,7 @@ def dqn_config(
     split: str | None = None,
     step_cost: StepCost | None = None,
     mode: ExecutionMode = "masked",
+    decides_from: int = 0,
 ) -> PruningDQNConfig:
     """Return the configuration of an agent that learns to prune one network. Starts Ray if needed.
 
@@ -89,6 +90,7 @@ def dqn_config(
         split: take this attribute of ``data``: a reference to a whole dataset can be given.
         step_cost: what decisions cost; None is the paper's count of groups. Must pickle.
         mode: how the environment executes the network.
+        decides_from: the first site that the agent decides; those before it run one group.
 
     Raises:
         ValueError: a penalty that is none.
@@ -103,6 +105,7 @@ def dqn_config(
         hidden=settings.hidden,
         cell=settings.cell,
         dueling=settings.dueling,
+        decides_from=decides_from,
     )
     env_config = {
         "network": shared_network,

@@ -100,6 +100,8 @@ class RNPModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, QNetAPI):
         chance_B = torch.rand(greedy_B.shape, **where)
         groups = self.q_network.config.groups
         random_B = torch.randint(groups, greedy_B.shape, **where)
+        if batch["site"] < self.q_network.config.decides_from:
+            return out
         out[Columns.ACTIONS] = torch.where(chance_B < self.epsilon.at(t), random_B, greedy_B)
         return out
 

@@ -65,6 +65,8 @@ class RNPConfig:
             taken anew under the agent's plans, for each dial its own; 0 leaves them.
         second_look: the agent decides once more when the logits are there: to keep the answer, or
             to run the image again, all sites at a width of its choice.
+        first_pass: with a second look, whether the agent decides the sites of the first pass, too,
+            or all images run them at one group and it decides on the second look alone.
         agent: how the agent learns.
     """
 
@@ -84,6 +86,7 @@ class RNPConfig:
     finetune_batch_norm: Literal["batch", "frozen"] = "batch"
     calibration_batches: int = 8
     second_look: bool = False
+    first_pass: Literal["decided", "narrowest"] = "decided"
     agent: DQNSettings = field(default_factory=DQNSettings)
 
     def __post_init__(self) -> None:
@@ -100,6 +103,11 @@ class RNPConfig:
             raise ValueError(
                 "`0 <= finetune_distillation <= 1` must hold, but got "
                 f"{self.finetune_distillation}."
+            )
+        if self.first_pass == "narrowest" and not self.second_look:
+            raise ValueError(
+                "`second_look` must be on where `first_pass` is 'narrowest', but got False: "
+                "nothing would be decided."
             )
         if not self.finetune_lr > 0:
             raise ValueError(f"`finetune_lr > 0` must hold, but got {self.finetune_lr}.")
@@ -241,6 +249,7 @@ def build_algorithm(task: Task, config: RNPConfig) -> PruningDQN:
             loss=config.reward_loss,
             settings=settings,
             step_cost=cost.get(config.cost)(task.network),
+            decides_from=sites - 1 if config.first_pass == "narrowest" else 0,
         )
     )
 
