@@ -8,7 +8,7 @@ import torch
 from runtime_pruning.network.training import TrainConfig
 from runtime_pruning.sweeping.checks import check_sweep
 from runtime_pruning.sweeping.config import PrepareConfig
-from runtime_pruning.sweeping.prepare import Prepared, prepare
+from runtime_pruning.sweeping.prepare import Prepared, preparation_key, prepare
 from runtime_pruning.sweeping.presets import load_preset
 
 PRESETS = Path(__file__).parents[2] / "sweeps" / "presets"
@@ -46,6 +46,14 @@ def test_settings_of_both_make_both_anew(tmp_path: Path) -> None:
         assert other.key != first.key
         assert not torch.equal(weight(other, "dense"), weight(first, "dense")), change
     assert len(entries(tmp_path, "dense")) == len(entries(tmp_path, "anywidth")) == 5
+
+
+def test_sweeps_of_other_seeds_may_share_a_preparation() -> None:
+    def key(*changes: str) -> str:
+        return preparation_key(check_sweep(load_preset("digits", PRESETS, [*SHORT, *changes])))
+
+    assert key("seed=0") == key("seed=1", "prepare.seed=0") == key("seed=0", "prepare.seed=0")
+    assert key("seed=1") == key("seed=0", "prepare.seed=1") != key("seed=0")
 
 
 def test_what_is_found_is_what_was_made(tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ class PrunableNetwork(nn.Module):
 
         It has one site more, the last, which is decided when the logits are there. Its features are
         the class probabilities, greatest first; one group keeps the answer, g > 1 groups run the
-        image again with g groups at each site. Both passes are executed and counted.
+        image again with g groups at each site. Both passes are executed and counted. Its channels,
+        as `channels` and records have them, are its groups.
         """
         return self._remade(self.groups, self._align, second_look=True)
 
