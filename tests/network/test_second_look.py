@@ -22,7 +22,7 @@ from runtime_pruning.datasets import TrainingSplit, load
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network import PrunableNetwork, deploy, trace
 from runtime_pruning.network.deployed import DeployedMode
-from runtime_pruning.network.policies import FixedPolicy
+from runtime_pruning.network.policies import CascadePolicy, FixedPolicy
 from runtime_pruning.network.training import recalibrate_batch_norm
 from runtime_pruning.testing.network import shake, spread
 
@@ -132,6 +132,30 @@ def test_a_deployed_network_decides_on_what_it_sees(network: PrunableNetwork, ba
     torch.testing.assert_close(found.logits_BK, expected.logits_BK, rtol=1e-3, atol=1e-3)
     if batch > 1:
         assert len(found.groups_BL[:, -1].unique()) > 1, "all images look alike: no test"
+
+
+@pytest.mark.parametrize("batch", [1, BATCH])
+def test_a_first_pass_that_nobody_decides_is_run_as_one(
+    network: PrunableNetwork, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = len(network.plain.sites)
+    with torch.no_grad():
+        once = network.execute(images(), FixedPolicy(network.uniform(1)))
+    threshold = float(once.logits_BK.softmax(1).amax(1).median())
+    torch.manual_seed(6)
+    widths = network.feature_widths
+    config = DecisionConfig(feature_widths=widths, groups=GROUPS, decides_from=passed)
+    for policy in (CascadePolicy(3, passed, threshold), DecisionPolicy(DecisionNetwork(config), 1)):
+        with torch.no_grad():
+            expected = network.execute(images(batch), policy)
+        deployed = deploy(network)
+        monkeypatch.setattr(deployed, "_ragged", None)
+        monkeypatch.setattr("runtime_pruning.network.deployed.run_alone", None)
+        monkeypatch.setattr("runtime_pruning.network.deployed.run_prefix", None)
+        found = deployed.execute(images(batch), policy)
+        assert torch.equal(found.groups_BL, expected.groups_BL)
+        assert torch.equal(found.executed_macs_B, expected.executed_macs_B)
+        torch.testing.assert_close(found.logits_BK, expected.logits_BK, rtol=1e-3, atol=1e-3)
 
 
 def test_a_static_network_of_two_looks_runs_both(network: PrunableNetwork) -> None:

@@ -115,7 +115,8 @@ class CompiledChooser:
         assert decide is not None
         self._decide, self._calls, self._batch = decide, policy.addresses, batch
         self._policy = policy  # its weights are what the addresses point to
-        self._previous_B = torch.zeros(batch, dtype=torch.int64)
+        self.settled = config.decides_from
+        self._previous_B = torch.full((batch,), min(self.settled, 1), dtype=torch.int64)
         state = batch * config.hidden
         room = config.encoder + config.groups + 8 * config.hidden + max(config.feature_widths)
         self._held = torch.zeros(2 * state + room)  # hidden state, cell, room to compute in
@@ -125,8 +126,8 @@ class CompiledChooser:
 
     def choose(self, site: int, features_BF: Tensor) -> Tensor:
         """Return ``groups_B``, int64 in [1, groups]."""
-        if site < self._policy.config.decides_from:
-            return self._previous_B.fill_(1).clone()
+        if site < self.settled:
+            return self._previous_B.clone()
         if not features_BF.is_cpu:
             features_BF = features_BF.cpu()
         features_BF = features_BF.contiguous()
@@ -136,8 +137,7 @@ class CompiledChooser:
 
     def choose_from(self, site: int, features_1CHW: Tensor) -> int | None:
         """Return the groups of one image from the feature map itself; None where it cannot."""
-        if site < self._policy.config.decides_from:
-            self._previous_B.fill_(1)
+        if site < self.settled:
             return 1
         own = native.functions(features_1CHW.dtype) if features_1CHW.is_cpu else None
         if own is None:
@@ -157,13 +157,14 @@ class TorchChooser:
         self._hidden_BH = policy.sites[0].decode_HG.new_zeros(batch, policy.config.hidden)
         self._cell_BH = self._hidden_BH
         device = self._hidden_BH.device
-        self._previous_B = torch.zeros(batch, dtype=torch.int64, device=device)
+        self.settled = policy.config.decides_from
+        before = min(self.settled, 1)
+        self._previous_B = torch.full((batch,), before, dtype=torch.int64, device=device)
 
     @torch.inference_mode()
     def choose(self, site: int, features_BF: Tensor) -> Tensor:
         """Return ``groups_B``, int64 in [1, groups]."""
-        if site < self._policy.config.decides_from:
-            self._previous_B = torch.ones_like(self._previous_B)
+        if site < self.settled:
             return self._previous_B
         own = self._policy.sites[site]
         features_BF = features_BF.to(own.encode_FD.device)

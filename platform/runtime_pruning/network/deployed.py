@@ -468,6 +468,9 @@ class DeployedNetwork:
 
     def _asked_once(self, images_BCHW: Tensor, decide: Asking, mode: _Settled) -> Outcome:
         """Run what a chooser says, one pass."""
+        if decide.settled >= self._passed:
+            logits_BK, macs = self._pass(images_BCHW, 1)
+            return Outcome(logits_BK, [(1,) * self._passed] * decide.size, [macs] * decide.size)
         if mode == "ragged" and self._ragged is not None:
             return self._ragged.run(images_BCHW, decide)
         ways = {"dense": run_dense, "bucket": run_bucket, "prefix": run_prefix, "image": run_alone}

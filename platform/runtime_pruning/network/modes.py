@@ -89,6 +89,11 @@ class Asking:
         """Return None where features have to be pooled for the chooser."""
         return getattr(self.chooser, "choose_from", None)
 
+    @property
+    def settled(self) -> int:
+        """Return for how many of the first sites the chooser says one group, whatever it sees."""
+        return getattr(self.chooser, "settled", 0)
+
     def __call__(self, site: int, features: Callable[[], Tensor]) -> Sequence[int]:
         """Return what the chooser says.
 

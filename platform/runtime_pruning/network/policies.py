@@ -166,6 +166,7 @@ class CascadePolicy:
         if not 0 <= threshold <= 1:
             raise ConfigError(f"`0 <= threshold <= 1` must hold, but got {threshold}.")
         self.groups, self.sites, self.threshold = groups, sites, threshold
+        self.settled = sites
         self.name = f"again with {groups} groups below probability {threshold:.3f}"
 
     def start(self, batch: int) -> "CascadePolicy":
