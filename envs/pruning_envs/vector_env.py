@@ -8,7 +8,7 @@ An episode is one image; a step is one site of the network, the same for all ima
 | action | a: run the first ``a + 1`` channel groups of the site |
 | reward | ``-penalty * cost(decision)``; the last step adds ``-alpha * loss of the answer`` |
 | end | after the last site: terminated, features zero |
-| info | ``cost`` of the decision, unweighted; with the last also ``loss`` (nats), ``correct``, ``executed_macs``, ``image`` |
+| info | ``cost`` of the decision, unweighted; with the last also ``loss`` of the answer, ``correct``, ``executed_macs``, ``image`` |
 
 Source: Lin, Rao, Lu, Zhou, "Runtime Neural Pruning", NeurIPS 2017, section 3.2.
 Dimensions: B images, C channels, H W pixels, L sites, F features, K classes, N images in all.

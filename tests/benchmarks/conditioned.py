@@ -22,10 +22,11 @@ import torch
 from pruning_envs import PenaltyRange
 from runtime_pruning.agents.policy import DecisionPolicy
 from runtime_pruning.agents.running import export
+from runtime_pruning.cost.macs import dense_macs
 from runtime_pruning.frontier.dominance import Reference, hypervolume
 from runtime_pruning.methods import RNPConfig, Task
 from runtime_pruning.methods.evaluation import evaluate
-from runtime_pruning.methods.rnp import build_algorithm, train_agent
+from runtime_pruning.methods.rnp import as_decided, build_algorithm, train_agent
 from runtime_pruning.sweeping.checks import Material, check_sweep, method_config
 from runtime_pruning.sweeping.prepare import prepare
 from runtime_pruning.sweeping.presets import load_preset
@@ -70,8 +71,8 @@ def compare(material: Material, task: Task, args: argparse.Namespace) -> None:
     penalties = np.geomspace(args.high, args.low, args.agents).tolist()
     base = method_config(material.sweep, material.method, {"penalty": 1.0})
     base = dataclasses.replace(base, rounds=1)
-    full_1L = torch.tensor([[site.channels for site in task.network.sites]])
-    dense = float(sum(unit.macs(full_1L) for unit in task.network.weighted_units))
+    task = as_decided(task, base)
+    dense = float(dense_macs(task.network))
     own, seconds = [], 0.0
     for penalty in penalties:
         network, spent = trained(task, dataclasses.replace(base, penalty=penalty), args.episodes)

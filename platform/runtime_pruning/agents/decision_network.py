@@ -194,8 +194,8 @@ class DecisionNetwork(nn.Module):
             penalty_B: reward lost per unit of cost, at least 0.
         """
         first = self.config.decides_from
-        seen_BLF = (features_BLF - self.feature_mean_LF) * self.feature_scale_LF
-        seen_BLF = seen_BLF[:, first:]
+        seen_BLF = features_BLF[:, first:] - self.feature_mean_LF[first:]
+        seen_BLF = seen_BLF * self.feature_scale_LF[first:]
         encoded_BLD = torch.einsum("blf,lfd->bld", seen_BLF, self.encode_LFD[first:])
         same_BLD = log_penalty(penalty_B)[:, None, None] * self.encode_penalty_LD[first:]
         encoded_BLD = encoded_BLD + same_BLD + self.encode_bias_LD[first:]

@@ -4,23 +4,32 @@ A plugin is one class with one abstract method, `Method.fit`, filed by `register
 name theirs under the entry-point group ``runtime_pruning.methods``.
 """
 
-from runtime_pruning.methods.base import Effort, Method, Report, Task, get, names, register
+from runtime_pruning.methods.base import (
+    CalibratedConfig,
+    Effort,
+    Method,
+    Report,
+    Task,
+    get,
+    names,
+    register,
+)
 
 # Built-in methods register on import.
 from runtime_pruning.methods.cascade import Cascade, CascadeConfig
 from runtime_pruning.methods.dense import Dense, DenseConfig
-from runtime_pruning.methods.fixed_width import FixedWidth, FixedWidthConfig
+from runtime_pruning.methods.fixed_width import FixedWidth
 from runtime_pruning.methods.rnp import RNP, RNPConfig
 
 __all__ = [
     "RNP",
+    "CalibratedConfig",
     "Cascade",
     "CascadeConfig",
     "Dense",
     "DenseConfig",
     "Effort",
     "FixedWidth",
-    "FixedWidthConfig",
     "Method",
     "RNPConfig",
     "Report",

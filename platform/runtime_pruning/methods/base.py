@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from pydantic import ConfigDict
+
 from runtime_pruning.datasets import ImageDataset
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import Policy
@@ -21,6 +23,26 @@ class Effort:
     env_steps: int = 0
     epochs: float = 0.0
     train_seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibratedConfig:
+    """Settings of a method that learns nothing but batch-norm statistics.
+
+    Attributes:
+        calibration_batches: batches of 256 training images over which they are taken anew under
+            each policy; 0 leaves those of the prepared network.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    calibration_batches: int = 8
+
+    def __post_init__(self) -> None:
+        if self.calibration_batches < 0:
+            raise ValueError(
+                f"`calibration_batches >= 0` must hold, but got {self.calibration_batches}."
+            )
 
 
 class Report(Protocol):

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ConfigDict
 
-from runtime_pruning.datasets import Split, to_float
-from runtime_pruning.methods.base import Effort, Method, Report, Task, register
+from runtime_pruning.datasets import Split
+from runtime_pruning.methods.base import CalibratedConfig, Effort, Method, Report, Task, register
+from runtime_pruning.methods.evaluation import batches
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.execution import certainty
 from runtime_pruning.network.policies import CascadePolicy, FixedPolicy
@@ -30,27 +30,19 @@ BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class CascadeConfig:
+class CascadeConfig(CalibratedConfig):
     """Settings of the method.
 
     Attributes:
         shares: of the policy split's images that look twice; one point per share and width.
-        calibration_batches: batches of 256 training images over which batch-norm statistics are
-            taken anew under each policy; 0 leaves those of the prepared network.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
     shares: tuple[float, ...] = (0.15, 0.4)
-    calibration_batches: int = 8
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.shares or not all(0 < share < 1 for share in self.shares):
             raise ValueError(f"`0 < shares < 1` must hold for each, but got {self.shares}.")
-        if self.calibration_batches < 0:
-            raise ValueError(
-                f"`calibration_batches >= 0` must hold, but got {self.calibration_batches}."
-            )
 
 
 @register("cascade")
@@ -64,10 +56,7 @@ class Cascade(Method[CascadeConfig]):
         network = task.network.with_second_look()
         policies = self._policies(task, network, config)
         for policy in islice(policies, task.points_done, None):
-            if config.calibration_batches:
-                recalibrate_batch_norm(
-                    network, task.data.training, policy, config.calibration_batches
-                )
+            recalibrate_batch_norm(network, task.data.training, policy, config.calibration_batches)
             report(policy, network, Effort())
 
     def _policies(
@@ -87,9 +76,8 @@ def _confidences(network: PrunableNetwork, split: Split) -> NDArray[Any]:
     network.eval()
     policy = FixedPolicy(network.uniform(1))
     device = next(network.parameters()).device
-    found = []
-    for start in range(0, len(split), BATCH):
-        images_BCHW = to_float(split.images_NCHW[start : start + BATCH]).to(device)
-        logits_BK = network.execute(images_BCHW, policy).logits_BK
-        found.append(certainty(logits_BK)[:, 0].cpu().numpy())
-    return np.concatenate(found)
+    parts = (
+        certainty(network.execute(images_BCHW, policy).logits_BK)[:, 0].cpu().numpy()
+        for images_BCHW, _ in batches(split, BATCH, device)
+    )
+    return np.concatenate(list(parts))

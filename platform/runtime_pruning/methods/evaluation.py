@@ -68,18 +68,24 @@ def judge(
     )
 
 
+def batches(
+    split: Split, batch_size: int, device: torch.device
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield a split's ``images_BCHW``, float32 on a device, with ``labels_B``, in order."""
+    labels_N = torch.from_numpy(np.array(split.labels_N))
+    for start in range(0, len(split), batch_size):
+        part = slice(start, start + batch_size)
+        yield to_float(split.images_NCHW[part]).to(device), labels_N[part]
+
+
 def _batches(
     network: PrunableNetwork, policy: Policy, split: Split, batch_size: int
 ) -> Iterator[tuple[np.ndarray[Any, Any], ...]]:
     """Yield predictions, losses, channels and executed MACs batch by batch."""
-    labels_N = torch.from_numpy(np.array(split.labels_N))
-    device = next(network.parameters()).device
-    for start in range(0, len(split), batch_size):
-        stop = start + batch_size
-        images_BCHW = to_float(split.images_NCHW[start:stop]).to(device)
+    for images_BCHW, labels_B in batches(split, batch_size, next(network.parameters()).device):
         execution = network.execute(images_BCHW, policy, mode="sliced")
         logits_BK = execution.logits_BK.cpu()
-        losses_B = functional.cross_entropy(logits_BK, labels_N[start:stop], reduction="none")
+        losses_B = functional.cross_entropy(logits_BK, labels_B, reduction="none")
         total_macs_B = execution.executed_macs_B + execution.policy_macs_B
         yield (
             logits_BK.argmax(1).numpy(),

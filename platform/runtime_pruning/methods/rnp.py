@@ -29,8 +29,9 @@ from runtime_pruning.agents.dqn import PruningDQN, dqn_config
 from runtime_pruning.agents.policy import DecisionPolicy, SpreadPolicy
 from runtime_pruning.agents.running import build, export, push_backbone, restore, save
 from runtime_pruning.agents.settings import DQNSettings
-from runtime_pruning.datasets import PolicySplit, to_float
+from runtime_pruning.datasets import PolicySplit
 from runtime_pruning.methods.base import Effort, Method, Report, Task, register
+from runtime_pruning.methods.evaluation import batches
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import Policy, RandomPolicy
 from runtime_pruning.network.storing import save_tensors
@@ -135,8 +136,7 @@ class RNP(Method[RNPConfig]):
 
     def fit(self, task: Task, config: RNPConfig, report: Report) -> None:
         """Train agent and backbone in turns."""
-        if config.second_look:
-            task = replace(task, network=task.network.with_second_look())
+        task = as_decided(task, config)
         penalties = config.measured_penalties
         first, measured = divmod(task.points_done, len(penalties))
         algorithm = build_algorithm(task, config)
@@ -210,10 +210,7 @@ class RNP(Method[RNPConfig]):
 
     def _recalibrate(self, task: Task, config: RNPConfig, policy: Policy) -> None:
         """Let the backbone's batch-norm statistics fit a policy's plans."""
-        if config.calibration_batches:
-            recalibrate_batch_norm(
-                task.network, task.data.training, policy, config.calibration_batches
-            )
+        recalibrate_batch_norm(task.network, task.data.training, policy, config.calibration_batches)
 
 
 def _effort(task: Task, config: RNPConfig, turn: int, seconds: float) -> Effort:
@@ -223,6 +220,13 @@ def _effort(task: Task, config: RNPConfig, turn: int, seconds: float) -> Effort:
         epochs=(turn + 1) * config.finetune_images / len(task.data.training),
         train_seconds=seconds,
     )
+
+
+def as_decided(task: Task, config: RNPConfig) -> Task:
+    """Return the task with the network that the agent decides on, on the same weights."""
+    if not config.second_look:
+        return task
+    return replace(task, network=task.network.with_second_look())
 
 
 def build_algorithm(task: Task, config: RNPConfig) -> PruningDQN:
@@ -273,14 +277,11 @@ def reward_scale(
     network.eval()
     some = split.head(min(len(split), 1024))
     policy = RandomPolicy(network.groups, len(network.sites), seed=seed)
-    labels_N = torch.from_numpy(np.array(some.labels_N))
     device = next(network.parameters()).device
     total = 0.0
-    for start in range(0, len(some), SCALE_BATCH):
-        part = slice(start, start + SCALE_BATCH)
-        images_BCHW = to_float(some.images_NCHW[part]).to(device)
+    for images_BCHW, labels_B in batches(some, SCALE_BATCH, device):
         logits_BK = network.execute(images_BCHW, policy, mode="masked").logits_BK.cpu()
-        total += float(answer_loss(logits_BK, labels_N[part], loss).sum())
+        total += float(answer_loss(logits_BK, labels_B, loss).sum())
     return 1.0 / max(total / len(some), 1e-3)
 
 

@@ -215,8 +215,7 @@ class _Search:
         """Return what the policy split says of a plan, each plan once."""
         if plan not in self._plans:
             batches = self._bounds.calibration_batches
-            if batches:
-                recalibrate_batch_norm(self._own, self._training, FixedPolicy(plan), batches)
+            recalibrate_batch_norm(self._own, self._training, FixedPolicy(plan), batches)
             self._plans[plan] = self._seen(self._own, plan, calibrated=batches > 0)
         return self._plans[plan]
 

@@ -166,8 +166,12 @@ class CascadePolicy:
         if not 0 <= threshold <= 1:
             raise ConfigError(f"`0 <= threshold <= 1` must hold, but got {threshold}.")
         self.groups, self.sites, self.threshold = groups, sites, threshold
-        self.settled = sites
         self.name = f"again with {groups} groups below probability {threshold:.3f}"
+
+    @property
+    def settled(self) -> int:
+        """For how many of the first sites the choice is one group, whatever is seen."""
+        return self.sites
 
     def start(self, batch: int) -> "CascadePolicy":
         """Return what decides for the next images: nothing is remembered between sites."""

@@ -140,10 +140,12 @@ def recalibrate_batch_norm(
         network: its running statistics change; weights and modes do not.
         split: images are drawn from it without replacement.
         policy: whose plans are run.
-        batches: how many, fewer where the split is shorter.
+        batches: how many, fewer where the split is shorter; 0 leaves all as it is.
         batch_size: images per batch.
         seed: of the draw, and of the dealing.
     """
+    if batches == 0:
+        return
     rng = np.random.default_rng(seed)
     chosen_N = rng.permutation(len(split))[: batches * batch_size]
     parts = np.split(chosen_N, range(batch_size, len(chosen_N), batch_size))

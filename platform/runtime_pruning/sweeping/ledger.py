@@ -78,9 +78,8 @@ class Ledger:
             limit: at most so many of the swept method's, spread evenly over the cost; those on the
                 front come before those on the method's own front.
         """
-        own = [point for point in self._points.values() if point.method == self._method]
         first = [point for point in self.front() if point.method == self._method]
-        rest = [point for point in front_of(own) if point not in first]
+        rest = [point for point in self._own_front() if point not in first]
         chosen = _spread(first, limit)
         chosen += _spread(rest, limit - len(chosen))
         cheapest_first = sorted(chosen, key=lambda point: point.macs_fraction)
@@ -125,11 +124,14 @@ class Ledger:
         """Return how many points are known."""
         return len(self._points)
 
+    def _own_front(self) -> list[OperatingPoint]:
+        """Return the swept method's points that no other of its points beats, cheapest first."""
+        return front_of([p for p in self._points.values() if p.method == self._method])
+
     def _reported(self) -> list[OperatingPoint]:
         """Return the front, the swept method's own, and the dense network, cheapest first."""
         dense = [point for point in self._points.values() if point.method == DENSE]
-        swept = [point for point in self._points.values() if point.method == self._method]
-        chosen = {point.point_id: point for point in [*self.front(), *front_of(swept), *dense]}
+        chosen = {point.point_id: point for point in [*self.front(), *self._own_front(), *dense]}
         return sorted(chosen.values(), key=lambda point: point.macs_fraction)
 
     def _row(self, point: OperatingPoint) -> str:
