@@ -60,7 +60,7 @@ def test_decisions_are_those_of_the_plain_network(name: str, streams: bool, cell
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-@pytest.mark.parametrize("batch", [1, 9])  # one is decided by the compiled calls, where they run
+@pytest.mark.parametrize("batch", [1, 9])
 @torch.no_grad()
 def test_the_macs_of_deciding_are_those_that_torch_counts(batch: int, cell: Cell) -> None:
     traced = network("mcifarnet", streams=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 from runtime_pruning.agents.decision_network import DecisionNetwork, log_penalty
 from runtime_pruning.network import native
 
-MOST_COMPILED = 8  # images; more are faster in one product
+TOGETHER = 8  # images that one pass of the compiled call decides for
 
 
 class Weights(NamedTuple):
@@ -76,7 +76,7 @@ class DeployedDecisionPolicy:
         """Return what decides for the next ``batch`` images."""
         like = self.sites[0].encode_FD
         compiled = like.device.type == "cpu" and like.dtype == torch.float32
-        if compiled and batch <= MOST_COMPILED and native.decide() is not None:
+        if compiled and native.decide() is not None:
             return CompiledChooser(self, batch)
         return TorchChooser(self, batch)
 
@@ -119,7 +119,7 @@ class CompiledChooser:
         self._previous_B = torch.full((batch,), min(self.settled, 1), dtype=torch.int64)
         state = batch * config.hidden
         room = config.encoder + config.groups + 8 * config.hidden + max(config.feature_widths)
-        self._held = torch.zeros(2 * state + room)  # hidden state, cell, room to compute in
+        self._held = torch.zeros(2 * state + TOGETHER * room)  # hidden, cell, room
         first, size = self._held.data_ptr(), self._held.element_size()
         places = (first, first + size * state, first + size * 2 * state)
         self._addresses = (self._previous_B.data_ptr(), *places)

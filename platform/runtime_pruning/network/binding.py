@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.fx.node import map_aggregate
 from torch.nn import functional
 
+from runtime_pruning.network import native
 from runtime_pruning.network.batch_norm import batch_norm
 from runtime_pruning.network.execution import add_channels, convolve
 from runtime_pruning.network.graph import Ref, Value
@@ -23,6 +24,7 @@ from runtime_pruning.network.kernels import (
     convolution,
     convolution_onto,
     linear,
+    linear_runs,
     ours_run,
 )
 from runtime_pruning.network.lowering import LateNorm, Lowered, Operation, folded
@@ -70,6 +72,7 @@ class Binder:
         self._slots = slots
         self._dtype = dtype
         self._fused = fused
+        self._packed: dict[str, native.Packed] = {}
 
     def bind(self, op: Operation, index: int, widths: Widths, state: State) -> Bound:
         """Return an operation at real widths, its result written to the state.
@@ -131,6 +134,19 @@ class Binder:
         bias = None if bias is None else bias.to(self._dtype)
         return Layer(weight, bias, op.geometry, inputs // columns)
 
+    def packed(self, op: Operation, layer: Layer) -> native.Packed:
+        """Return the weights of a linear layer for our own calls.
+
+        All widths share what is packed, unless batch norm makes each another.
+        """
+        if op.norms:
+            return native.packed_linear(layer.weight, layer.bias)
+        name = op.output.name
+        if name not in self._packed:
+            assert op.weight is not None
+            self._packed[name] = native.packed_linear(op.weight.to(self._dtype), op.bias)
+        return self._packed[name]
+
     def _count(self, op: Operation, layer: Layer, features: Tensor) -> int:
         """Return the MACs per image of calling a layer on these features."""
         if op.kind == "linear":
@@ -148,7 +164,9 @@ class Binder:
         """Return the step of a convolution or linear layer."""
         like = state[self._slots[op.source.name]]
         if op.kind == "linear":
-            return _calling(linear(layer), op, self._slots)
+            ours = self._fused and linear_runs(like)
+            packed = self.packed(op, layer) if ours else None
+            return _calling(linear(layer, packed, like), op, self._slots)
         if layer.geometry is None:
             return _calling(_odd(op, layer), op, self._slots)
         if op.onto is None:

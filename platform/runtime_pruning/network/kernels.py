@@ -169,10 +169,26 @@ def convolution_onto(
     return fastest(calls, like, wide.narrow(1, 0, layer.weight.shape[0]))
 
 
-def linear(layer: Layer) -> Call:
-    """Return the call of a linear layer."""
+def linear(layer: Layer, packed: native.Packed | None, like: Tensor) -> Call:
+    """Return the call of a linear layer.
+
+    Args:
+        layer: the weights.
+        packed: of the same layer, or of one that it is the first inputs and outputs of; None where
+            our own calls cannot run or are not to be used.
+        like: an input; calls are timed on it.
+    """
     weight, bias = layer.weight, layer.bias
-    return lambda features: functional.linear(features, weight, bias)
+    calls: list[Call] = [lambda features: functional.linear(features, weight, bias)]
+    if packed is not None:
+        calls.append(_OursLinear(layer, packed, like))
+    return fastest(calls, like)
+
+
+def linear_runs(like: Tensor) -> bool:
+    """Whether our own calls can run a linear layer on inputs like this one."""
+    own = native.functions(like.dtype) if like.device.type == "cpu" else None
+    return own is not None and like.ndim == 2 and like.shape[1] * like.element_size() % 4 == 0
 
 
 def pooled(features_BCHW: Tensor, most: int, channels_B: native.Numbers | None = None) -> Tensor:
@@ -235,6 +251,35 @@ class _Ours:
             torch.get_num_threads(),
         )
         return onto
+
+
+class _OursLinear:
+    """A linear layer by our own call.
+
+    Args:
+        layer: gives the inputs and outputs.
+        packed: see `linear`.
+        like: an input.
+    """
+
+    def __init__(self, layer: Layer, packed: native.Packed, like: Tensor) -> None:
+        own = native.functions(like.dtype)
+        assert own is not None
+        self._outputs, inputs = layer.weight.shape
+        call = native.ALONE.call(inputs, self._outputs, NOTHING.limits, add=False)
+        row = np.array(packed.row(inputs, self._outputs), dtype=np.int64)
+        self._held = (packed, call, row)  # what the addresses below point to
+        self._linear = own.linear
+        self._call, self._row = ctypes.addressof(call), row.ctypes.data
+
+    def __call__(self, features: Tensor) -> Tensor:
+        features = features.contiguous()
+        out = features.new_empty(features.shape[0], self._outputs)
+        self._linear(
+            *(self._call, self._row, features.data_ptr(), out.data_ptr(), features.shape[0]),
+            torch.get_num_threads(),
+        )
+        return out
 
 
 def fastest(

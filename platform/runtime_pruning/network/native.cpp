@@ -157,6 +157,7 @@ struct Strip {
   Long row, pixel, step;  // elements from row to row, tap to tap, output to output
   Long top, bottom;       // rows of the kernel that lie in the image
   Long left, right;       // columns of it that do, but for the first pixel, and for the last
+  bool joined;            // whether the taps of a row lie side by side, and their weights
   const E* weight;
   const float* bias;
   Long tap, block;
@@ -179,17 +180,30 @@ inline __attribute__((always_inline)) void finish(const Call& call, E* out, type
     write<V>(out, sum);
 }
 
-// Adds one tap of the kernel to the sums of pixels [FROM, TO).
+// Adds `count` input channels of one tap to the sums of pixels [FROM, TO). Five pixels share a
+// pointer: one each, and the compiler runs out of registers for them.
 template <typename E, int V, int N, int P, int FROM, int TO>
 inline __attribute__((always_inline)) void tap(typename Vec<V>::F (&sums)[N][P], const Strip<E>& s,
-                                               const E* weight, const E* in, Long ci) {
-  for (Long c = 0; c < ci; c += Product<E>::kStep) {
+                                               const E* weight, const E* in, Long count) {
+  constexpr int kBases = (P + 4) / 5;
+  constexpr Long kStep = Product<E>::kStep;
+  const char* base[kBases];
+#pragma GCC unroll 4
+  for (int k = 0; k < kBases; k++) base[k] = (const char*)(in + k * 5 * s.step);
+  Long one = s.step * (Long)sizeof(E), three = 3 * one;
+  asm("" : "+r"(one), "+r"(three));  // so that they stay offsets, and become no pointers
+  for (const E* end = weight + count * kBlock; weight < end; weight += kStep * kBlock) {
 #pragma GCC unroll 16
-    for (int p = FROM; p < TO; p++)
+    for (int p = FROM; p < TO; p++) {
+      const int k = p % 5;
+      const Long offset = k == 0 ? 0 : k == 1 ? one : k == 2 ? 2 * one : k == 3 ? three : 4 * one;
+      const E* x = (const E*)(base[p / 5] + offset);
 #pragma GCC unroll 8
       for (int n = 0; n < N; n++)
-        sums[n][p] = Product<E>::template add<V>(
-            sums[n][p], weight + weights_of<E, V>(n, s.block) + c * kBlock, in + p * s.step + c);
+        sums[n][p] = Product<E>::template add<V>(sums[n][p], weight + weights_of<E, V>(n, s.block), x);
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < kBases; k++) base[k] += kStep * sizeof(E);
   }
 }
 
@@ -202,11 +216,15 @@ inline __attribute__((always_inline)) void tile(const Call& call, const Strip<E>
   for (Long y = s.top; y < s.bottom; y++) {
     const E* weight = s.weight + y * call.g.kw * s.tap;
     const E* in = s.in + y * s.row;
-    Long x = 0;
-    for (; x < s.left; x++) tap<E, V, N, P, 1, P>(sums, s, weight + x * s.tap, in + x * s.pixel, ci);
-    for (; x < s.right; x++) tap<E, V, N, P, 0, P>(sums, s, weight + x * s.tap, in + x * s.pixel, ci);
-    for (; x < call.g.kw; x++)
-      tap<E, V, N, P, 0, P - 1>(sums, s, weight + x * s.tap, in + x * s.pixel, ci);
+    Long x = s.left;
+    if (x) tap<E, V, N, P, 1, P>(sums, s, weight, in, ci);
+    if (s.joined)  // the taps of a row lie side by side, as do their weights
+      tap<E, V, N, P, 0, P>(sums, s, weight + x * s.tap, in + x * s.pixel, (s.right - x) * ci);
+    else
+      for (; x < s.right; x++)
+        tap<E, V, N, P, 0, P>(sums, s, weight + x * s.tap, in + x * s.pixel, ci);
+    if (s.right < call.g.kw)
+      tap<E, V, N, P, 0, P - 1>(sums, s, weight + s.right * s.tap, in + s.right * s.pixel, ci);
   }
   const F low = call.low + F{}, high = call.high + F{};
 #pragma GCC unroll 8
@@ -228,19 +246,19 @@ void strip(const Call& call, const Strip<E>& s, Long ci, int pixels) {
     if constexpr (P <= MOST) tile<E, V, N, P>(call, s, ci); \
     break;
     CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
-    CASE(9) CASE(10)
+    CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14) CASE(15) CASE(16)
 #undef CASE
   }
 }
 
 // Tiles: outputs at once, and pixels for which the compiler keeps their sums in 32 registers.
-enum class Shape { narrow, half, wide, deep };  // 8 x 8, 16 x 10, 2 * 16 x 10, 3 * 16 x 8
+enum class Shape { narrow, half, wide, deep };  // 8 x 16, 16 x 16, 2 * 16 x 12, 3 * 16 x 8
 
 template <typename E>
 void run_strip(Shape shape, const Call& call, const Strip<E>& s, Long ci, int pixels) {
-  if (shape == Shape::narrow) strip<E, 8, 1, 8>(call, s, ci, pixels);
+  if (shape == Shape::narrow) strip<E, 8, 1, 16>(call, s, ci, pixels);
   if (shape == Shape::half) strip<E, 16, 1, 16>(call, s, ci, pixels);
-  if (shape == Shape::wide) strip<E, 16, 2, 10>(call, s, ci, pixels);
+  if (shape == Shape::wide) strip<E, 16, 2, 12>(call, s, ci, pixels);
   if (shape == Shape::deep) strip<E, 16, 3, 8>(call, s, ci, pixels);
 }
 
@@ -285,13 +303,15 @@ void rows(const Call& call, const Width& width, const E* image, E* out, Long fir
   s.step = g.stride_x * s.pixel;
   s.tap = width.tap;
   s.block = width.block;
+  s.joined = s.pixel == ci && s.tap == ci * kBlock;
+  const bool few = (g.wo + 7) / 8 == (g.wo + 11) / 12;  // as many deep tiles a row as wide ones
   for (Long c = 0; c < width.co;) {
     s.co = width.co - c;
-    Shape shape = s.co > 32 && g.wo <= 7 ? Shape::deep
-                  : s.co > 24            ? Shape::wide
-                  : s.co > 8             ? Shape::half
-                                         : Shape::narrow;
-    const Long most = shape == Shape::half || shape == Shape::wide ? 10 : 8;
+    Shape shape = s.co > 32 && few    ? Shape::deep
+                  : s.co > 24         ? Shape::wide
+                  : s.co > 8          ? Shape::half
+                                      : Shape::narrow;
+    const Long most = shape == Shape::deep ? 8 : shape == Shape::wide ? 12 : 16;
     const Long pieces = (g.wo + most - 1) / most;
     s.weight = (const E*)width.weight + c / kBlock * width.block;
     s.bias = width.bias + c;
@@ -341,6 +361,66 @@ void convolve(const Call& call, const Width* widths, const int32_t* width_of, co
       const Width& width = widths[width_of ? width_of[b] : 0];
       rows(call, width, in + b * g.hi * g.wi * call.ld_in, out + b * g.ho * g.wo * call.ld_out,
            first, std::min(first + step, g.ho), scratch);
+    }
+  }
+}
+
+// Adds inputs of P images to the sums of N vectors of outputs, 32 floats an image.
+template <typename E, int N, int P>
+inline void linear_tile(const Strip<E>& s, const E* weight, const E* in, Long count, float* sums) {
+  Vec<16>::F own[N][P];
+  for (int n = 0; n < N; n++)
+    for (int p = 0; p < P; p++) own[n][p] = read<16>(sums + p * 32 + n * 16);
+  tap<E, 16, N, P, 0, P>(own, s, weight, in, count);
+  for (int n = 0; n < N; n++)
+    for (int p = 0; p < P; p++) write<16>(sums + p * 32 + n * 16, own[n][p]);
+}
+
+template <typename E, int N>
+void linear_tiles(const Strip<E>& s, const E* weight, const E* in, Long count, Long images,
+                  float* sums) {
+  for (; images >= 10; images -= 10, in += 10 * s.step, sums += 320)
+    linear_tile<E, N, 10>(s, weight, in, count, sums);
+  switch (images) {
+#define CASE(P) \
+  case P:       \
+    return linear_tile<E, N, P>(s, weight, in, count, sums);
+    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9)
+#undef CASE
+  }
+}
+
+// A linear layer: weights are read once for 64 images, a few inputs of 32 outputs at a time.
+template <typename E>
+void linear(const Call& call, const Width& width, const E* in, E* out, Long batch, Long threads) {
+  constexpr Long kImages = 64, kInputs = 512;
+  const Long tasks = (width.co + 31) / 32;
+  Strip<E> s;
+  s.step = call.ld_in;
+  s.block = width.block;
+#pragma omp parallel for num_threads(threads) if (threads > 1 && tasks > 1)
+  for (Long task = 0; task < tasks; task++) {
+    const Long o = task * 32, left = width.co - o;
+    const E* weight = (const E*)width.weight + o / kBlock * width.block;
+    float sums[kImages * 32];
+    for (Long b = 0; b < batch; b += kImages) {
+      const Long images = std::min(batch - b, kImages);
+      for (Long i = 0; i < images; i++)
+        for (Long n = 0; n < (left > 16 ? 32 : 16); n++) sums[i * 32 + n] = width.bias[o + n];
+      for (Long c = 0; c < width.ci; c += kInputs) {
+        const Long count = std::min(width.ci - c, kInputs);
+        const E* from = in + b * call.ld_in + c;
+        if (left > 16)
+          linear_tiles<E, 2>(s, weight + c * kBlock, from, count, images, sums);
+        else
+          linear_tiles<E, 1>(s, weight + c * kBlock, from, count, images, sums);
+      }
+      const Vec<16>::F low = call.low + Vec<16>::F{}, high = call.high + Vec<16>::F{};
+      for (Long i = 0; i < images; i++) {
+        E* to = out + (b + i) * call.ld_out + o;
+        for (Long n = 0; n < std::min<Long>(left, 32); n += 16)
+          finish<16>(call, to + n, read<16>(sums + i * 32 + n), left - n, low, high);
+      }
     }
   }
 }
@@ -412,21 +492,33 @@ void depthwise(const Call& call, const Width* widths, const int32_t* width_of, c
   }
 }
 
+// Sums over pixels of N vectors of channels, divided by how many pixels there are.
+template <int N, typename E>
+inline void mean_of(const E* from, Long ld, Long pixels, float* to) {
+  typedef Vec<8>::F F;
+  F sums[N] = {};
+  for (Long p = 0; p < pixels; p++, from += ld)
+#pragma GCC unroll 8
+    for (int n = 0; n < N; n++) sums[n] += read<8>(from + 8 * n);
+  for (int n = 0; n < N; n++) write<8>(to + 8 * n, sums[n] / (float)pixels);
+}
+
 // Means over the pixels of each image's first channels: `channels` of an image, or `all` of each.
 template <typename E>
 void pool(const E* in, Long ld, Long pixels, const Long* channels, Long all, Long batch, float* out,
           Long most) {
-  for (Long b = 0; b < batch; b++) {
+  for (Long b = 0; b < batch; b++, in += pixels * ld, out += most) {
     const Long count = channels ? channels[b] : all;
-    float* sums = out + b * most;
-    memset(sums, 0, most * sizeof(float));
-    for (Long p = 0; p < pixels; p++) {
-      const E* from = in + (b * pixels + p) * ld;
-      Long c = 0;
-      for (; c + 8 <= count; c += 8) write<8>(sums + c, read<8>(sums + c) + read<8>(from + c));
-      for (; c < count; c++) sums[c] += read<1>(from + c)[0];
+    Long c = 0;
+    for (; c + 64 <= count; c += 64) mean_of<8>(in + c, ld, pixels, out + c);
+    for (; c + 16 <= count; c += 16) mean_of<2>(in + c, ld, pixels, out + c);
+    for (; c + 8 <= count; c += 8) mean_of<1>(in + c, ld, pixels, out + c);
+    for (; c < count; c++) {
+      float sum = 0;
+      for (Long p = 0; p < pixels; p++) sum += read<1>(in + p * ld + c)[0];
+      out[c] = sum / (float)pixels;
     }
-    for (Long c = 0; c < count; c++) sums[c] /= (float)pixels;
+    std::fill(out + c, out + most, 0.0f);
   }
 }
 
@@ -439,14 +531,43 @@ struct Decision {
   Long features, code, hidden, values, lstm;
 };
 
-// sums += vector * matrix
-inline void product(const float* vector, Long inputs, const float* matrix, Long outputs,
-                    float* __restrict sums) {
+// Adds products of B vectors with N * 16 columns of a matrix, the first `left` alone, to their sums.
+template <int N, int B>
+inline __attribute__((always_inline)) void columns(const float* vectors, Long inputs,
+                                                   const float* matrix, Long outputs, Long left,
+                                                   float* sums) {
+  typedef Vec<16>::F F;
+  F own[B][N];
+  for (int b = 0; b < B; b++)
+    for (int n = 0; n < N; n++)
+      own[b][n] = N == 1 ? read_first<16>(sums + b * outputs, left) : read<16>(sums + b * outputs + n * 16);
   for (Long i = 0; i < inputs; i++) {
-    const float x = vector[i];
     const float* row = matrix + i * outputs;
-    for (Long o = 0; o < outputs; o++) sums[o] += x * row[o];
+#pragma GCC unroll 8
+    for (int n = 0; n < N; n++) {
+      const F weight = N == 1 ? read_first<16>(row, left) : read<16>(row + n * 16);
+#pragma GCC unroll 8
+      for (int b = 0; b < B; b++) own[b][n] += weight * vectors[b * inputs + i];
+    }
   }
+  for (int b = 0; b < B; b++)
+    for (int n = 0; n < N; n++) {
+      if (N == 1)
+        write_first<16>(sums + b * outputs, own[b][n], left);
+      else
+        write<16>(sums + b * outputs + n * 16, own[b][n]);
+    }
+}
+
+// sums += vectors * matrix, for B vectors
+template <int B>
+inline void product(const float* vectors, Long inputs, const float* matrix, Long outputs, float* sums) {
+  constexpr int N = B == 1 ? 4 : 2;  // as many sums as hide how long each takes
+  Long o = 0;
+  for (; o + 16 * N <= outputs; o += 16 * N)
+    columns<N, B>(vectors, inputs, matrix + o, outputs, 16 * N, sums + o);
+  for (; o < outputs; o += 16)
+    columns<1, B>(vectors, inputs, matrix + o, outputs, std::min<Long>(outputs - o, 16), sums + o);
 }
 
 // e^x of single floats, to about their precision: 2^n times a polynomial of what is left, |r| < 0.35.
@@ -470,14 +591,9 @@ inline float sigmoid(float x) { return 1 / (1 + exponential(-x)); }
 inline float tangent(float x) { return 2 * sigmoid(2 * x) - 1; }
 
 // Gates in PyTorch's order: reset, update, new of a GRU; input, forget, cell, output of an LSTM.
-void recur(const Decision& d, const float* code, float* __restrict hidden, float* __restrict cell,
-           float* __restrict gates) {
-  const Long width = d.hidden, all = (d.lstm ? 4 : 3) * width;
-  float *input = gates, *carry = gates + all;
-  std::copy_n(d.input_bias, all, input);
-  std::copy_n(d.carry_bias, all, carry);
-  product(code, d.code, d.input, all, input);
-  product(hidden, width, d.carry, all, carry);
+void recur(const Decision& d, const float* input, const float* carry, float* __restrict hidden,
+           float* __restrict cell) {
+  const Long width = d.hidden;
   if (d.lstm) {
     for (Long i = 0; i < width; i++) {
       const Long j = i + width, k = j + width, l = k + width;
@@ -495,24 +611,38 @@ void recur(const Decision& d, const float* code, float* __restrict hidden, float
   }
 }
 
-void decide_one(const Decision& d, const float* features, Long* previous, float* hidden, float* cell,
-                float* room) {
-  float *code = room, *values = code + d.code, *gates = values + d.values;
-  std::copy_n(d.table + *previous * d.code, d.code, code);
-  product(features, d.features, d.encode, d.code, code);
-  for (Long i = 0; i < d.code; i++) code[i] = code[i] > 0 ? code[i] : 0;
-  recur(d, code, hidden, cell, gates);
-  std::copy_n(d.decode_bias, d.values, values);
-  product(hidden, d.hidden, d.decode, d.values, values);
-  *previous = std::max_element(values, values + d.values) - values + 1;
+// Decides for B images.
+template <int B>
+void decide_block(const Decision& d, const float* features, Long* previous, float* hidden,
+                  float* cell, float* room) {
+  const Long all = (d.lstm ? 4 : 3) * d.hidden;
+  float *code = room, *values = code + B * d.code, *input = values + B * d.values;
+  float* carry = input + B * all;
+  for (int b = 0; b < B; b++) {
+    std::copy_n(d.table + previous[b] * d.code, d.code, code + b * d.code);
+    std::copy_n(d.input_bias, all, input + b * all);
+    std::copy_n(d.carry_bias, all, carry + b * all);
+    std::copy_n(d.decode_bias, d.values, values + b * d.values);
+  }
+  product<B>(features, d.features, d.encode, d.code, code);
+  for (Long i = 0; i < B * d.code; i++) code[i] = code[i] > 0 ? code[i] : 0;
+  product<B>(code, d.code, d.input, all, input);
+  product<B>(hidden, d.hidden, d.carry, all, carry);
+  for (int b = 0; b < B; b++)
+    recur(d, input + b * all, carry + b * all, hidden + b * d.hidden, cell + b * d.hidden);
+  product<B>(hidden, d.hidden, d.decode, d.values, values);
+  for (int b = 0; b < B; b++, values += d.values)
+    previous[b] = std::max_element(values, values + d.values) - values + 1;
 }
+
+constexpr int kTogether = 8;  // images that share what is read of the matrices
 
 template <typename E>
 void decide_on(const Decision& d, const E* in, Long channels, Long pixels, Long* previous,
                float* hidden, float* cell, float* room) {
   float* features = room + d.code + d.values + 8 * d.hidden;
   pool(in, channels, pixels, nullptr, channels, 1, features, d.features);
-  decide_one(d, features, previous, hidden, cell, room);
+  decide_block<1>(d, features, previous, hidden, cell, room);
 }
 
 }  // namespace
@@ -520,13 +650,17 @@ void decide_on(const Decision& d, const E* in, Long channels, Long pixels, Long*
 extern "C" {
 
 // `previous` holds the last decisions and gets the new ones; `room` is as long as a code, all gates
-// twice, the values, and for the calls of one image below the features.
+// twice, and the values, of eight images; for the calls of one image of one, and the features.
 void decide(const Decision* decision, const float* features, Long batch, Long* previous,
             float* hidden, float* cell, float* room) {
   const Decision& d = *decision;
-  for (Long b = 0; b < batch; b++)
-    decide_one(d, features + b * d.features, previous + b, hidden + b * d.hidden,
-               cell + b * d.hidden, room);
+  Long b = 0;
+  for (; b + kTogether <= batch; b += kTogether)
+    decide_block<kTogether>(d, features + b * d.features, previous + b, hidden + b * d.hidden,
+                            cell + b * d.hidden, room);
+  for (; b < batch; b++)
+    decide_block<1>(d, features + b * d.features, previous + b, hidden + b * d.hidden,
+                    cell + b * d.hidden, room);
 }
 
 // The calls for one type of element. `decide_` is for one image, from the feature map that a site
@@ -539,6 +673,10 @@ void decide(const Decision* decision, const float* features, Long batch, Long* p
   void depthwise_##type(const Call* call, const Width* widths, const int32_t* width_of,           \
                         const E* in, E* out, Long batch, Long threads) {                          \
     depthwise(*call, widths, width_of, in, out, batch, threads);                                  \
+  }                                                                                               \
+  void linear_##type(const Call* call, const Width* width, const E* in, E* out, Long batch,       \
+                     Long threads) {                                                              \
+    linear(*call, *width, in, out, batch, threads);                                               \
   }                                                                                               \
   void pool_##type(const E* in, Long ld, Long pixels, const Long* channels, Long all, Long batch, \
                    float* out, Long most) {                                                       \

@@ -7,9 +7,11 @@ and a C++ compiler (the one that `torch.compile` needs); without them nothing he
 Dimensions: B images, C and D channels, H W pixels, F features.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
+import mmap
 import os
 import shutil
 import struct
@@ -26,6 +28,7 @@ from torch import Tensor
 BLOCK = 16  # outputs that lie together in packed weights
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC")
 COMPILE_SECONDS = 300
+HUGE = 2 * 1024 * 1024  # bytes of a huge page
 _SOURCE = Path(__file__).with_suffix(".cpp")
 INFINITY = float("inf")
 
@@ -38,12 +41,14 @@ class Functions(NamedTuple):
     Attributes:
         convolve: see ``convolve`` in the source.
         depthwise: likewise, of the same arguments.
+        linear: see ``linear_float32`` in the source.
         pool: see ``pool`` in the source.
         decide: see ``decide_float32`` in the source.
     """
 
     convolve: Callable[..., None]
     depthwise: Callable[..., None]
+    linear: Callable[..., None]
     pool: Callable[..., None]
     decide: Callable[..., None]
 
@@ -125,7 +130,7 @@ class Packed:
         padded = weight.new_zeros(blocks * BLOCK, whole, height, width)
         padded[:outputs, :inputs] = weight
         split = padded.view(blocks, BLOCK, whole // step, step, height, width)
-        self.weight = split.permute(0, 4, 5, 2, 1, 3).contiguous()
+        self.weight = on_huge_pages(split.permute(0, 4, 5, 2, 1, 3).contiguous())
         self.bias = torch.zeros(blocks * BLOCK)
         if bias is not None:
             self.bias[:outputs] = bias.float()
@@ -135,6 +140,29 @@ class Packed:
     def row(self, inputs: int, outputs: int) -> tuple[int, ...]:
         """Return a ``Width`` of the source: the weights of the first inputs and outputs."""
         return (self.weight.data_ptr(), self.bias.data_ptr(), inputs, outputs, *self._strides)
+
+
+def packed_linear(weight: Tensor, bias: Tensor | None) -> Packed:
+    """Return the weights of a linear layer, shape (D, C), packed as those of a 1x1 convolution."""
+    return Packed(weight[:, :, None, None], bias)
+
+
+def on_huge_pages(tensor: Tensor) -> Tensor:
+    """Return a large tensor in memory of huge pages, where the system has them; a copy.
+
+    Weights that are read once per image come from memory as fast as its pages can be found: 26 GB/s
+    by pages of 4 KiB, 35 by pages of 2 MiB (one core of an EPYC).
+    """
+    size = tensor.nbytes
+    if size < 2 * HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return tensor
+    room = mmap.mmap(-1, size + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel without them
+        room.madvise(mmap.MADV_HUGEPAGE)
+    bytes_N = torch.frombuffer(room, dtype=torch.uint8)
+    first = -bytes_N.data_ptr() % HUGE
+    placed = bytes_N[first : first + size].view(tensor.dtype).view(tensor.shape)
+    return placed.copy_(tensor)
 
 
 class PackedDepthwise:
@@ -198,6 +226,9 @@ class Frame(NamedTuple):
         return ctypes.create_string_buffer(packed, len(packed))
 
 
+ALONE = Frame((1, 1), (1, 1), (1, 1), (1, 1), (0, 0))  # one pixel, as a linear layer sees it
+
+
 def empty(batch: int, channels: int, out: tuple[int, int], like: Tensor) -> Tensor:
     """Return an uninitialised tensor (B, C, H, W), channels last."""
     return like.new_empty((batch, *out, channels)).permute(0, 3, 1, 2)
@@ -219,16 +250,19 @@ def _library() -> _Library | None:
     except (OSError, subprocess.SubprocessError):
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    by_type = {}
+    pool = [pointer, number, number, pointer, number, number, pointer, number]
+    by_type: dict[torch.dtype, Any] = {}
     for dtype in (torch.float32, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
         if hasattr(library, f"convolve_{name}"):
-            names = ("convolve", "depthwise", "pool", "decide")
-            convolve, depthwise, pooling, deciding = (library[f"{kind}_{name}"] for kind in names)
-            convolve.argtypes = depthwise.argtypes = [pointer] * 5 + [number] * 2
-            pooling.argtypes = [pointer, number, number, pointer, *[number] * 2, pointer, number]
-            deciding.argtypes = [pointer, pointer, number, number, *[pointer] * 4]
-            by_type[dtype] = Functions(convolve, depthwise, pooling, deciding)
+            by_type[dtype] = Functions(
+                *(getattr(library, f"{kind}_{name}") for kind in Functions._fields)
+            )
+            by_type[dtype].convolve.argtypes = [pointer] * 5 + [number] * 2
+            by_type[dtype].depthwise.argtypes = [pointer] * 5 + [number] * 2
+            by_type[dtype].linear.argtypes = [pointer] * 4 + [number] * 2
+            by_type[dtype].pool.argtypes = pool
+            by_type[dtype].decide.argtypes = [pointer, pointer, number, number, *[pointer] * 4]
     library.decide.argtypes = [pointer, pointer, number, *[pointer] * 4]
     library.clear.argtypes = [pointer, number, number, pointer, pointer, number, number]
     return _Library(by_type, library.decide, library.clear)

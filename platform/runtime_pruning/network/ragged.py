@@ -16,17 +16,25 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from runtime_pruning.network import native
 from runtime_pruning.network.binding import State
 from runtime_pruning.network.execution import add_channels
 from runtime_pruning.network.graph import Value
-from runtime_pruning.network.kernels import NOTHING, ours_fit, pooled
+from runtime_pruning.network.kernels import (
+    NOTHING,
+    Call,
+    linear,
+    linear_runs,
+    ours_fit,
+    pooled,
+)
 from runtime_pruning.network.lowering import LateNorm, Lowered, Operation
 from runtime_pruning.network.modes import Decider, Outcome
 from runtime_pruning.network.native import Numbers
 from runtime_pruning.network.programs import Programs
+
+SMALL = 1024 * 1024  # bytes of a linear layer's weights that stay in a cache
 
 Deciding: TypeAlias = frozenset[int] | int  # the sites, or where there are none, the channels
 
@@ -220,37 +228,80 @@ class Ragged:
         return run
 
     def _linear(self, op: Operation) -> Step:
-        """Return the step of a linear layer: one call per width that is read."""
+        """Return the step of a linear layer."""
         source, to = self._slots[op.source.name], self._slots[op.output.name]
-        options = self._options_of(op.source).channels
-        layers = [
-            self._binder.layer(
-                op, {op.source.name: width, op.output.name: op.output.width.channels}
-            )
-            for width in options
-        ]
+        layer = _Linear(self, op)
 
         def run(batch: _Batch) -> None:
             features = batch.state[source].to(self._dtype)
             place_B = self._widths(batch, op.source).place_B
-            found = np.unique(place_B)
-            parts = []
-            for place in found:
-                weight, bias = layers[place].weight, layers[place].bias
-                own = features if len(found) == 1 else features[torch.from_numpy(place_B == place)]
-                parts.append(functional.linear(own[..., : weight.shape[1]], weight, bias))
-                per_image = parts[-1][0].numel() * weight.shape[1]
-                batch.macs_B[place_B == place] += per_image
-            out = parts[0]
-            if len(found) > 1:
-                out = out.new_empty(batch.size, *out.shape[1:])
-                for place, part in zip(found, parts, strict=True):
-                    out[torch.from_numpy(place_B == place)] = part
+            out = layer.call(features, place_B)
+            batch.macs_B += layer.macs[place_B] * (out[0].numel() // out.shape[-1])
             for follower in op.followers:
                 out = follower(out)
             batch.state[to] = out
 
         return run
+
+
+class _Linear:
+    """A linear layer at all the widths that it reads.
+
+    Attributes:
+        macs: per vector, by place of the width.
+    """
+
+    def __init__(self, ragged: Ragged, op: Operation) -> None:
+        binder, outputs = ragged._binder, op.output.width.channels
+        reads = ragged._options_of(op.source).channels
+        widths = [{op.source.name: read, op.output.name: outputs} for read in reads]
+        self._layers = [binder.layer(op, width) for width in widths]
+        inputs = [layer.weight.shape[1] for layer in self._layers]
+        self.macs = np.array(inputs, dtype=np.int64) * self._layers[0].weight.shape[0]
+        self._packed = [binder.packed(op, layer) for layer in self._layers]
+        self._small = self._layers[-1].weight.nbytes <= SMALL
+        rows = [
+            packed.row(count, self._layers[0].weight.shape[0])
+            for packed, count in zip(self._packed, inputs, strict=True)
+        ]
+        self._rows = np.array(rows, dtype=np.int64)
+        self._convolve = ragged._own.convolve
+        self._calls: dict[int, Call] = {}
+
+    def call(self, features: Tensor, place_B: Numbers) -> Tensor:
+        """Return what the layer makes of each image's first inputs."""
+        found = np.unique(place_B)
+        if len(found) == 1:
+            return self._alike(features, found[0])
+        if self._small and features.ndim == 2:
+            return self._each(features.contiguous(), place_B)
+        rows = [torch.from_numpy(np.flatnonzero(place_B == place)) for place in found]
+        parts = [self._alike(features[own], place) for own, place in zip(rows, found, strict=True)]
+        out = parts[0].new_empty(features.shape[0], *parts[0].shape[1:])
+        for own, part in zip(rows, parts, strict=True):
+            out[own] = part
+        return out
+
+    def _alike(self, features: Tensor, place: int) -> Tensor:
+        """Return the result of images that share a width."""
+        layer = self._layers[place]
+        features = features[..., : layer.weight.shape[1]]
+        if place not in self._calls:
+            ours = self._packed[place] if linear_runs(features) else None
+            self._calls[place] = linear(layer, ours, features)
+        return self._calls[place](features)
+
+    def _each(self, features_BC: Tensor, place_B: Numbers) -> Tensor:
+        """Return the result of images of unlike widths, one by one: the weights stay in cache."""
+        batch, room = features_BC.shape
+        outputs = self._layers[0].weight.shape[0]
+        call = native.ALONE.call(room, outputs, NOTHING.limits, add=False)
+        out = features_BC.new_empty(batch, outputs)
+        self._convolve(
+            *(ctypes.addressof(call), self._rows.ctypes.data, place_B.ctypes.data),
+            *(features_BC.data_ptr(), out.data_ptr(), batch, torch.get_num_threads()),
+        )
+        return out
 
 
 class _Layer:

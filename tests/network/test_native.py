@@ -1,0 +1,180 @@
+"""Our own calls against PyTorch's, at the widths, sizes and edges where their tiles differ."""
+
+import ctypes
+import gc
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from runtime_pruning.network import native
+from runtime_pruning.network.kernels import Layer, _OursLinear, linear, linear_runs
+
+DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if native.functions(dtype)]
+NEAR = {torch.float32: (1e-4, 1e-5), torch.bfloat16: (2e-2, 2e-2)}
+NO_LIMITS = (-native.INFINITY, native.INFINITY)
+
+pytestmark = pytest.mark.skipif(not DTYPES, reason="needs a compiler and an x86 CPU")
+
+
+def near(found: Tensor, expected: Tensor) -> None:
+    relative, absolute = NEAR[found.dtype]
+    torch.testing.assert_close(found.float(), expected, rtol=relative, atol=absolute)
+
+
+def drawn(*shape: int, dtype: torch.dtype) -> Tensor:
+    """Return values that both types hold exactly enough: rounded to the type."""
+    return torch.randn(shape).to(dtype)
+
+
+def convolved(
+    features_BCHW: Tensor,
+    packed: native.Packed,
+    widths: list[tuple[int, int]],
+    which_B: list[int],
+    *,
+    side: int,
+    room: int,
+    stride: int = 1,
+    padding: int = 1,
+    limits: tuple[float, float] = NO_LIMITS,
+    onto: Tensor | None = None,
+    threads: int = 1,
+) -> Tensor:
+    """Run images at widths of their own."""
+    own: Any = native.functions(features_BCHW.dtype)
+    kernel = (packed.weight.shape[1], packed.weight.shape[2])
+    frame = native.Frame.of(features_BCHW, kernel, (stride,) * 2, (padding,) * 2)
+    assert frame.out == (side, side)
+    call = frame.call(features_BCHW.shape[1], room, limits, add=onto is not None)
+    rows = np.array([packed.row(*width) for width in widths], dtype=np.int64)
+    places_B = np.array(which_B, dtype=np.int32)
+    batch = len(which_B)
+    out = native.empty(batch, room, frame.out, features_BCHW).fill_(7.0) if onto is None else onto
+    own.convolve(
+        *(ctypes.addressof(call), rows.ctypes.data, places_B.ctypes.data),
+        *(features_BCHW.data_ptr(), out.data_ptr(), batch, threads),
+    )
+    return out
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("side", [1, 4, 7, 8, 13, 17, 33])
+@pytest.mark.parametrize("outputs", [3, 8, 12, 16, 24, 40, 56])
+def test_convolutions_at_every_tile(outputs: int, side: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(outputs * side)
+    inputs = 12
+    weight, bias = drawn(outputs, inputs, 3, 3, dtype=dtype) / 10, drawn(outputs, dtype=dtype)
+    features = native.channels_last(drawn(2, inputs, side, side, dtype=dtype))
+    packed = native.Packed(weight, bias)
+    found = convolved(
+        features, packed, [(inputs, outputs)], [0, 0], side=side, room=outputs, limits=(0.0, 6.0)
+    )
+    near(found, functional.conv2d(features.float(), weight.float(), bias.float(), 1, 1).clamp(0, 6))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(1, 1, 0), (1, 2, 0), (3, 2, 1), (5, 1, 2)]
+)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_images_at_widths_of_their_own(
+    threads: int, kernel: int, stride: int, padding: int, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(kernel)
+    most, room, side = 20, 28, 14
+    weight, bias = drawn(room, most, kernel, kernel, dtype=dtype) / 10, drawn(room, dtype=dtype)
+    features = native.channels_last(drawn(4, most, side, side, dtype=dtype))
+    widths = [(20, 28), (5, 28), (12, 9), (20, 4)]  # 5 is odd: bfloat16 reads channels by pairs
+    out = (side + 2 * padding - kernel) // stride + 1
+    for add in (False, True):
+        before = native.channels_last(drawn(4, room, out, out, dtype=dtype))
+        found = convolved(
+            *(features, native.Packed(weight, bias), widths, [3, 1, 2, 0]),
+            side=out,
+            room=room,
+            stride=stride,
+            padding=padding,
+            onto=before.clone(memory_format=torch.preserve_format) if add else None,
+            threads=threads,
+        )
+        for image, place in enumerate([3, 1, 2, 0]):
+            read, write = widths[place]
+            expected = functional.conv2d(
+                features[image : image + 1, :read].float(),
+                weight[:write, :read].float(),
+                bias[:write].float(),
+                stride,
+                padding,
+            )
+            if add:
+                expected += before[image, :write].float()
+            near(found[image : image + 1, :write], expected)
+            untouched = before[image, write:] if add else torch.full_like(found[image, write:], 7.0)
+            assert torch.equal(found[image, write:], untouched)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("batch", [1, 2, 9, 10, 13, 64, 67])
+@pytest.mark.parametrize("outputs", [1, 10, 16, 33, 64])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_linear_layers(threads: int, outputs: int, batch: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(outputs)
+    most = 1200  # more than are taken at a time
+    weight, bias = drawn(outputs, most, dtype=dtype) / 30, drawn(outputs, dtype=dtype)
+    packed = native.packed_linear(weight, bias)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for inputs in (most, 514, 6):
+            features = drawn(batch, inputs, dtype=dtype)
+            layer = Layer(weight[:, :inputs], bias, None, 1)
+            expected = functional.linear(features.float(), weight[:, :inputs].float(), bias.float())
+            near(_OursLinear(layer, packed, features)(features), expected)
+            near(linear(layer, packed, features)(features), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_which_linear_layers_are_ours() -> None:
+    assert linear_runs(torch.zeros(2, 5))
+    assert not linear_runs(torch.zeros(2, 5, dtype=torch.float64))
+    assert not linear_runs(torch.zeros(2, 3, 5))
+    assert not linear_runs(torch.zeros(2, 5, dtype=torch.bfloat16))  # read by pairs
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [1, 8, 12, 27, 64, 100, 160])
+def test_means_of_an_images_first_channels(channels: int, dtype: torch.dtype) -> None:
+    own = native.functions(dtype)
+    assert own is not None
+    features = native.channels_last(drawn(3, channels, 5, 4, dtype=dtype))
+    whole_BF = features.float().mean((2, 3))
+    near(native.pool(own, features, None, channels + 9), functional.pad(whole_BF, (0, 9)))
+    counts_B = np.array([channels, 1, max(1, channels // 2)], dtype=np.int64)
+    found_BF = native.pool(own, features, counts_B, channels)
+    for image, count in enumerate(counts_B):
+        torch.testing.assert_close(found_BF[image, :count], whole_BF[image, :count])
+        assert not found_BF[image, count:].any()
+
+
+def test_large_weights_lie_on_huge_pages_and_stay() -> None:
+    values = torch.arange(2 * native.HUGE, dtype=torch.float32).view(4, -1)
+    placed = native.on_huge_pages(values)
+    assert placed.data_ptr() != values.data_ptr()
+    assert placed.data_ptr() % native.HUGE == 0
+    gc.collect()  # the memory belongs to the tensor alone
+    assert torch.equal(placed, values)
+    small = torch.zeros(16)
+    assert native.on_huge_pages(small) is small
+
+
+def test_every_width_is_a_prefix_of_one_packing() -> None:
+    weight = torch.randn(40, 24, 3, 3)
+    packed = native.Packed(weight, None)
+    addresses = {packed.row(*width)[0] for width in itertools.product((8, 24), (8, 40))}
+    assert len(addresses) == 1
