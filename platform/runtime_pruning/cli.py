@@ -149,10 +149,12 @@ def _measure(arguments: argparse.Namespace) -> None:
         )
     dtype = getattr(torch, arguments.dtype)
     for timing in time_bundle(bundle, images_NCHW, arguments.batch, dtype=dtype):
-        told = f"batch {timing.batch}: {timing.macs_speedup:.2f} times fewer MACs, "
-        told += str(timing.measurement)
+        told = f"batch {timing.batch}, mode {timing.mode}: "
+        told += f"{timing.macs_speedup:.2f} times fewer MACs, {timing.measurement}"
         if timing.realisation is not None:
             told += f", realisation {timing.realisation:.2f}"
+        if timing.mode == "full":
+            told += "; no gain here: all images run at full width, undecided"
         print(told, flush=True)
 
 

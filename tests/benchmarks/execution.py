@@ -10,6 +10,7 @@ the MAC speed-up: 1 means that every saved MAC saved its time. Ways:
     image, prefix, bucket, ragged, dense   modes of a deployed network, where it has them
     auto                           the mode that pays by a break-even measured before
     decided                        auto, the plan chosen by an untrained decision network as it goes
+                                   (in the mode told: "full" where none was faster than dense)
     uniform                        all images share one plan of about these MACs
     static                         a network pruned to that plan for good: the limit of slicing
     eager                          sliced execution without fused calls
@@ -95,7 +96,7 @@ class Bench:
         alike = min(plans, key=lambda plan: abs(self.deployed.fraction(plan) - case.fraction))
         level = self.deployed.fraction(alike)
         deployed, network, sites = self.deployed, self.network, len(self.network.sites)
-        if {"auto", "decided"} & set(ways) and case.batch > 1:
+        if "auto" in ways and case.batch > 1:
             deployed.measure_break_even((case.batch,), (1.0, case.fraction), rounds=3)
         for way in ways:
             if way in set(DEPLOYED_MODES) - {"auto", *deployed.modes}:
@@ -105,8 +106,10 @@ class Bench:
                 yield way, Candidate(call, 1.0 if way == "dense" else share)
             elif way == "decided":
                 policy = decision_policy(network)
+                deployed.measure_policy(images_BCHW, policy, (case.batch,))
                 done = deployed.execute(images_BCHW, policy)
                 own = float(done.total_macs_B.double().mean()) / deployed.dense_macs
+                way = f"decided, {done.mode}"
                 yield way, Candidate(partial(deployed.execute, images_BCHW, policy), own)
             elif way == "uniform":
                 same_BL = torch.tensor([alike] * case.batch)

@@ -1,6 +1,7 @@
 """Deployed networks: each mode returns what the prunable network returns."""
 
 import copy
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from runtime_pruning.cost.macs import dense_macs, plan_macs
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network import PrunableNetwork, native, trace
 from runtime_pruning.network.batch_norm import is_conditioned
-from runtime_pruning.network.break_even import fastest_part
+from runtime_pruning.network.break_even import BreakEven, fastest_part
 from runtime_pruning.network.deployed import DEPLOYED_MODES, DeployedMode, DeployedNetwork, deploy
 from runtime_pruning.network.policies import FixedPolicy
 from runtime_pruning.testing.network import shake
@@ -361,6 +362,55 @@ def test_the_mode_is_chosen_by_what_was_measured() -> None:
     assert deployed.run(images_BCHW, plans_BL).mode == unmeasured  # measured with other threads
 
 
+class SlowPolicy(MeanPolicy):
+    """Takes its time."""
+
+    seconds = 0.02
+
+    def start(self, batch: int) -> "SlowPolicy":
+        time.sleep(self.seconds)
+        return self
+
+
+def test_a_policy_that_costs_more_than_it_saves_is_not_asked() -> None:
+    network = traced("digits-cnn", (1, 8, 8))
+    deployed = deploy(network)
+    images_BCHW = images(network, 8)
+    slow = SlowPolicy(4)
+    table = deployed.measure_policy(images_BCHW, slow, (1, 8), rounds=1, least_seconds=0.0)
+    assert set(table.ratios) == {(1, 1.0), (8, 1.0)}
+    assert set(table.ratios[8, 1.0]) == {*deployed.modes, "full"}
+    assert min(table.ratios[1, 1.0]["image"], table.ratios[8, 1.0]["dense"]) > 1
+    found = deployed.execute(images_BCHW, slow)
+    assert found.mode == "full"
+    assert torch.equal(found.logits_BK, deployed.dense(images_BCHW))
+    assert found.executed_macs_B.tolist() == [deployed.dense_macs] * 8
+    assert found.policy_macs_B.tolist() == [0] * 8
+    assert (found.groups_BL == network.groups).all()
+    assert deployed.execute(images_BCHW, slow, mode="bucket").mode == "bucket"  # as it is told
+    assert deployed.execute(images_BCHW, MeanPolicy(4)).mode != "full"  # another policy
+
+    slow.seconds = 0.0  # the table is of the policy as it was, and of so many threads
+    assert deployed.execute(images_BCHW, slow).mode == "full"
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        assert deployed.execute(images_BCHW, slow).mode != "full"
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_policy_runs_in_the_mode_that_was_fastest_for_it() -> None:
+    network = traced("digits-cnn", (1, 8, 8))
+    deployed = deploy(network)
+    policy = MeanPolicy(4)
+    rows = dict.fromkeys(("image", "prefix", "bucket", "dense", "full"), 1.0)
+    for mode in ("image", "prefix", "bucket", "dense"):
+        table = BreakEven(torch.get_num_threads(), {(8, 1.0): {**rows, mode: 0.5}})
+        deployed._tables[policy] = table
+        assert deployed.execute(images(network, 8), policy).mode == mode
+
+
 def test_bad_calls_say_what_is_wrong() -> None:
     network = traced("digits-cnn", (1, 8, 8))
     deployed = deploy(network)
@@ -373,6 +423,10 @@ def test_bad_calls_say_what_is_wrong() -> None:
         deployed.run(images(network, 2), good + 1)
     with pytest.raises(ConfigError, match="Images of shape"):
         deployed.dense(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(ConfigError, match="`mode` must be one of"):  # a plan is run as it is
+        deployed.run(images(network, 2), good, mode="full")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="`1 <= batch <= images` must hold, but got 3 and 2"):
+        deployed.measure_policy(images(network, 2), MeanPolicy(4), (3,))
     with pytest.raises(ConfigError, match="`fused=True` needs a CPU"):
         deploy(network, fused=True, device="meta")
 

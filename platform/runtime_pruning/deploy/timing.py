@@ -16,6 +16,8 @@ from runtime_pruning.deploy.bundle import Bundle
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network.deployed import DeployedNetwork, deploy
 
+FEW = 16  # images on which the modes are compared
+
 
 @dataclass(frozen=True)
 class BundleTiming:
@@ -23,11 +25,14 @@ class BundleTiming:
 
     Attributes:
         batch: images per call.
+        mode: in which the policy is fastest here, see `DeployedNetwork`; "full" where it never is
+            faster than dense.
         macs_speedup: dense MACs over executed ones, the policy's own included.
         measurement: of all images, batch by batch, against the best dense execution.
     """
 
     batch: int
+    mode: str
     macs_speedup: float
     measurement: Measurement
 
@@ -46,7 +51,7 @@ def time_bundle(
     dtype: torch.dtype = torch.float32,
     rounds: int = 10,
 ) -> list[BundleTiming]:
-    """Time a bundle's policy on images against its backbone at full width.
+    """Time a bundle's policy on images against its backbone at full width, in the mode that pays.
 
     One timing runs all images: what a policy that looks spends differs from image to image.
 
@@ -73,12 +78,14 @@ def _timed(
 ) -> BundleTiming:
     """Time one size of batch."""
     parts = torch.split(images_NCHW, batch)
-    if batch > 1:
-        deployed.measure_break_even((batch,), (1.0, 0.5, 0.25), rounds=3)
-    spent = sum(int(deployed.execute(part, bundle.policy).total_macs_B.sum()) for part in parts)
+    few = images_NCHW[: max(batch, FEW)]
+    deployed.measure_policy(few, bundle.policy, (batch,))
+    executions = [deployed.execute(part, bundle.policy) for part in parts]
+    spent = sum(int(execution.total_macs_B.sum()) for execution in executions)
     run: Callable[[Tensor], Any] = partial(deployed.execute, policy=bundle.policy)
     return BundleTiming(
         batch=batch,
+        mode=executions[0].mode,
         macs_speedup=deployed.dense_macs * len(images_NCHW) / spent,
         measurement=measure(
             partial(_each, deployed.dense, parts), partial(_each, run, parts), rounds=rounds

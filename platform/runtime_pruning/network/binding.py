@@ -311,22 +311,44 @@ def _opaque(op: Operation, slots: Mapping[str, int]) -> Step:
     """Return an operation of which nothing is known, as torch.fx saw it."""
     step, found, to = op.step, op.module, slots[op.output.name]
     assert step is not None
+    if step.op == "attribute":
+
+        def attribute(state: State) -> None:
+            state[to] = found
+
+        return attribute
+    if step.op == "module" and len(step.args) == 1 and not step.kwargs:
+        (only,) = step.args
+        if isinstance(only, Ref):
+            return _calling(found, op, slots)
+    target: Any = found if step.op == "module" else step.target
+    method = step.op == "method"
+    fetch = _fetching(step.args, step.kwargs, slots)
 
     def run(state: State) -> None:
-        args, kwargs = map_aggregate(
-            (step.args, dict(step.kwargs)),
+        args, kwargs = fetch(state)
+        call = getattr(args[0], target) if method else target
+        state[to] = call(*args[1:] if method else args, **kwargs)
+
+    return run
+
+
+def _fetching(
+    args: Sequence[Any], kwargs: Mapping[str, Any], slots: Mapping[str, int]
+) -> Callable[[State], tuple[Sequence[Any], Mapping[str, Any]]]:
+    """Return what finds the arguments of a call in a state."""
+    nested = any(isinstance(item, Sequence | Mapping | slice) for item in args)
+    if kwargs or nested:
+        return lambda state: map_aggregate(
+            (args, dict(kwargs)),
             lambda item: state[slots[item.name]] if isinstance(item, Ref) else item,
         )
-        if step.op == "module":
-            state[to] = found(*args, **kwargs)
-        elif step.op == "method":
-            state[to] = getattr(args[0], step.target)(*args[1:], **kwargs)
-        else:
-            state[to] = step.target(*args, **kwargs) if step.op == "function" else found
+    places = [(slots[item.name] if isinstance(item, Ref) else None, item) for item in args]
 
-    if step.op == "module" and len(step.args) == 1 and isinstance(step.args[0], Ref):
-        return _calling(found, op, slots) if not step.kwargs else run
-    return run
+    def flat(state: State) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        return [item if slot is None else state[slot] for slot, item in places], {}
+
+    return flat
 
 
 def _casting(slot: int, dtype: torch.dtype) -> Step:

@@ -9,6 +9,8 @@ mode means what `PrunableNetwork` means; they differ in how a part with unlike p
 * ``ragged``: layer by layer, one call in which each image has widths of its own (`native`).
 * ``dense``: everything is computed and absent channels are set to zero: executed MACs are dense.
 * ``auto``: the fastest of these for the batch and the MACs that are expected, by measurement.
+* ``full``, of policies alone: nobody is asked, all images run at full width. ``auto`` does so where
+  a policy was measured and no mode is faster than dense: what deciding takes cannot be left out.
 
 On CUDA, images that share a plan, and one image that is decided as it goes, run captured where that
 pays (`graphs`); parts of a batch that part from each other, and decisions, are launched call by
@@ -20,7 +22,7 @@ Dimensions: B images, C channels, H W pixels, L sites, F features, K classes.
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 from weakref import WeakKeyDictionary
 
 import torch
@@ -59,6 +61,7 @@ from runtime_pruning.network.ragged import Ragged, runs_ragged
 _Settled: TypeAlias = Literal["image", "prefix", "bucket", "ragged", "dense"]
 DeployedMode: TypeAlias = Literal["auto", "image", "prefix", "bucket", "ragged", "dense"]
 DEPLOYED_MODES: tuple[DeployedMode, ...] = get_args(DeployedMode)
+PolicyMode: TypeAlias = DeployedMode | Literal["full"]
 _BASELINE = "baseline"
 
 
@@ -146,9 +149,12 @@ class DeployedNetwork:
         self._fractions: dict[tuple[int, ...], float] = {}
         self._expected: dict[str, float] = {}
         self._policies: WeakKeyDictionary[Policy, Policy] = WeakKeyDictionary()
+        self._tables: WeakKeyDictionary[Policy, BreakEven] = WeakKeyDictionary()
         every = [site.bounds for site in network.sites]
         self._bounds_LG = torch.tensor(every, dtype=torch.int64).reshape(len(every), -1)
         self._sites_L = torch.arange(len(every))
+        self._full_1L = torch.tensor([self._full])
+        self._most_1L = self._bounds_LG[self._sites_L, self._full_1L]
 
     @property
     def modes(self) -> tuple[_Settled, ...]:
@@ -207,7 +213,7 @@ class DeployedNetwork:
         images_BCHW: Tensor,
         policy: Policy,
         *,
-        mode: DeployedMode = "auto",
+        mode: PolicyMode = "auto",
         expected_fraction: float | None = None,
     ) -> Execution:
         """Run what a policy chooses, site by site; its own MACs are counted with it.
@@ -216,13 +222,18 @@ class DeployedNetwork:
             images_BCHW: float, in [0, 1].
             policy: what chooses; it must not change after its first run here.
             mode: how the batch is cut; see the module.
-            expected_fraction: of the dense MACs, for the choice of a mode; None: as the policy's
-                last batches had.
+            expected_fraction: of the dense MACs, for the choice of a mode where the policy was not
+                measured; None: as its last batches had.
 
         Raises:
             ConfigError: images of another shape, counts out of range, or an unknown mode.
         """
         size = images_BCHW.shape[0]
+        table = self._tables.get(policy) if mode == "auto" else None
+        if table is not None and table.threads == torch.get_num_threads():
+            mode = cast(PolicyMode, table.choose(size, 1.0))
+        if mode == "full":
+            return self._at_full_width(images_BCHW)
         policy = self._fast(policy)
         chooser = policy.start(size)
         if isinstance(chooser, PlannedChooser):
@@ -245,6 +256,18 @@ class DeployedNetwork:
         )
         self._expected[policy.name] = sum(outcome.macs) / size / self.dense_macs
         return self._execution(outcome, chosen, policy.macs_per_image)
+
+    def _at_full_width(self, images_BCHW: Tensor) -> Execution:
+        """Return what comes of images when nobody is asked; little is added to a dense pass."""
+        size = len(images_BCHW)
+        return Execution(
+            logits_BK=self._uniform(images_BCHW, self._full),
+            groups_BL=self._full_1L.expand(size, -1).clone(),
+            channels_BL=self._most_1L.expand(size, -1).clone(),
+            executed_macs_B=torch.full((size,), self.dense_macs),
+            policy_macs_B=torch.zeros(size, dtype=torch.int64),
+            mode="full",
+        )
 
     def _fast(self, policy: Policy) -> Policy:
         """Return the form of a policy that is made for deployed networks, if it has one."""
@@ -314,6 +337,50 @@ class DeployedNetwork:
                 ratios[batch, fraction] = found
         self.break_even = BreakEven(torch.get_num_threads(), ratios)
         return self.break_even
+
+    def measure_policy(
+        self,
+        images_NCHW: Tensor,
+        policy: Policy,
+        batches: Sequence[int],
+        *,
+        rounds: int = 3,
+        least_seconds: float = 0.02,
+    ) -> BreakEven:
+        """Time a policy, its decisions included, in each mode against dense.
+
+        ``auto`` goes by it from here on wherever this policy is executed.
+
+        Args:
+            images_NCHW: float, in [0, 1], of the kind that the policy is to serve: what it spends
+                depends on them.
+            policy: as it will be passed to `execute`.
+            batches: sizes to measure at, each at most N.
+            rounds: readings per mode, interleaved.
+            least_seconds: per reading.
+
+        Raises:
+            ConfigError: a batch below one image or above N.
+        """
+        count, threads = len(images_NCHW), torch.get_num_threads()
+        known = self._tables.get(policy)
+        ratios = dict(known.ratios) if known is not None and known.threads == threads else {}
+        for batch in batches:
+            if not 1 <= batch <= count:
+                raise ConfigError(f"`1 <= batch <= images` must hold, but got {batch} and {count}.")
+            parts = torch.split(images_NCHW, batch)
+            modes = ("image",) if batch == 1 else self.modes
+            calls: dict[str, Callable[[], object]] = {
+                mode: partial(_each, partial(self.execute, policy=policy, mode=mode), parts)
+                for mode in modes
+            }
+            calls["full"] = partial(_each, self.dense, parts)
+            seconds = interleaved(
+                calls, rounds=rounds, least_seconds=least_seconds, wait=self._wait
+            )
+            ratios[batch, 1.0] = ratio_to(seconds, "full")
+        table = self._tables[policy] = BreakEven(threads, ratios)
+        return table
 
     def plans(
         self, fraction: float, batch: int, generator: torch.Generator
@@ -488,3 +555,9 @@ class DeployedNetwork:
             policy_macs_B=torch.full_like(executed_macs_B, policy_macs),
             mode=mode,
         )
+
+
+def _each(run: Callable[[Tensor], object], parts: Sequence[Tensor]) -> None:
+    """Run all parts."""
+    for part in parts:
+        run(part)
