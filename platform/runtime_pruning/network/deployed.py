@@ -150,11 +150,7 @@ class DeployedNetwork:
         self._expected: dict[str, float] = {}
         self._policies: WeakKeyDictionary[Policy, Policy] = WeakKeyDictionary()
         self._tables: WeakKeyDictionary[Policy, BreakEven] = WeakKeyDictionary()
-        every = [site.bounds for site in network.sites]
-        self._bounds_LG = torch.tensor(every, dtype=torch.int64).reshape(len(every), -1)
-        self._sites_L = torch.arange(len(every))
         self._full_1L = torch.tensor([self._full])
-        self._most_1L = self._bounds_LG[self._sites_L, self._full_1L]
 
     @property
     def modes(self) -> tuple[_Settled, ...]:
@@ -205,7 +201,7 @@ class DeployedNetwork:
                 f"A plan of shape {(images_BCHW.shape[0], len(self.network.sites))} is needed, "
                 f"but got {tuple(groups_BL.shape)}."
             )
-        return self._planned(images_BCHW, list(map(tuple, groups_BL.tolist())), mode)
+        return self._planned(images_BCHW, groups_BL, mode)
 
     @torch.inference_mode()
     def execute(
@@ -237,8 +233,7 @@ class DeployedNetwork:
         policy = self._fast(policy)
         chooser = policy.start(size)
         if isinstance(chooser, PlannedChooser):
-            plans = list(map(tuple, chooser.groups_BL.tolist()))
-            execution = self._planned(images_BCHW, plans, mode)
+            execution = self._planned(images_BCHW, chooser.groups_BL, mode)
             execution.policy_macs_B += policy.macs_per_image
             return execution
         if expected_fraction is None:
@@ -255,7 +250,8 @@ class DeployedNetwork:
             for i in range(0, size, part)
         )
         self._expected[policy.name] = sum(outcome.macs) / size / self.dense_macs
-        return self._execution(outcome, chosen, policy.macs_per_image)
+        groups_BL = torch.tensor(outcome.plans)
+        return self._execution(outcome, groups_BL, chosen, policy.macs_per_image)
 
     def _at_full_width(self, images_BCHW: Tensor) -> Execution:
         """Return what comes of images when nobody is asked; little is added to a dense pass."""
@@ -263,7 +259,7 @@ class DeployedNetwork:
         return Execution(
             logits_BK=self._uniform(images_BCHW, self._full),
             groups_BL=self._full_1L.expand(size, -1).clone(),
-            channels_BL=self._most_1L.expand(size, -1).clone(),
+            bounds_LG=self.network.bounds_LG,
             executed_macs_B=torch.full((size,), self.dense_macs),
             policy_macs_B=torch.zeros(size, dtype=torch.int64),
             mode="full",
@@ -479,10 +475,9 @@ class DeployedNetwork:
         return found
 
     @torch.inference_mode()
-    def _planned(
-        self, images_BCHW: Tensor, plans: list[tuple[int, ...]], mode: DeployedMode
-    ) -> Execution:
+    def _planned(self, images_BCHW: Tensor, groups_BL: Tensor, mode: DeployedMode) -> Execution:
         """Run plans that are known."""
+        plans = list(map(tuple, groups_BL.tolist()))
         self._check_plans(plans)
         images_BCHW = self.enter(images_BCHW)
         size = len(plans)
@@ -496,7 +491,7 @@ class DeployedNetwork:
             self._run_plans(images_BCHW[i : i + part], plans[i : i + part], chosen)
             for i in range(0, size, part)
         )
-        return self._execution(outcome, chosen, 0)
+        return self._execution(outcome, groups_BL.cpu().to(torch.int64, copy=True), chosen, 0)
 
     def _run_plans(
         self, images_BCHW: Tensor, plans: list[tuple[int, ...]], mode: _Settled
@@ -543,16 +538,16 @@ class DeployedNetwork:
         ways = {"dense": run_dense, "bucket": run_bucket, "prefix": run_prefix, "image": run_alone}
         return ways[mode](self.programs(decide.size), images_BCHW, decide, self._passed)
 
-    def _execution(self, outcome: Outcome, mode: str, policy_macs: int) -> Execution:
+    def _execution(
+        self, outcome: Outcome, groups_BL: Tensor, mode: str, policy_macs: int
+    ) -> Execution:
         """Return an outcome as tensors."""
-        groups_BL = torch.tensor(outcome.plans)
-        executed_macs_B = torch.tensor(outcome.macs)
         return Execution(
             logits_BK=outcome.logits_BK.float(),
             groups_BL=groups_BL,
-            channels_BL=self._bounds_LG[self._sites_L, groups_BL],
-            executed_macs_B=executed_macs_B,
-            policy_macs_B=torch.full_like(executed_macs_B, policy_macs),
+            bounds_LG=self.network.bounds_LG,
+            executed_macs_B=torch.tensor(outcome.macs),
+            policy_macs_B=torch.full((len(outcome.macs),), policy_macs),
             mode=mode,
         )
 

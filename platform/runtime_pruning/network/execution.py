@@ -40,7 +40,7 @@ class Execution:
     Attributes:
         logits_BK: class scores.
         groups_BL: the plan, int64.
-        channels_BL: channels that the plan ran at each site, int64.
+        bounds_LG: channels by group count, from none on, at each site, int64.
         executed_macs_B: MACs of the backbone, int64, counted where its layers were called. A
             masked run executes the dense network.
         policy_macs_B: MACs of whatever chose the plan, int64.
@@ -50,10 +50,15 @@ class Execution:
 
     logits_BK: Tensor
     groups_BL: Tensor
-    channels_BL: Tensor
+    bounds_LG: Tensor
     executed_macs_B: Tensor
     policy_macs_B: Tensor
     mode: str
+
+    @property
+    def channels_BL(self) -> Tensor:
+        """Channels that the plan ran at each site, int64."""
+        return self.bounds_LG.T.gather(0, self.groups_BL.cpu())
 
     @property
     def total_macs_B(self) -> Tensor:
@@ -168,7 +173,7 @@ class StagedRun:
         return Execution(
             logits_BK=self.logits_BK,
             groups_BL=groups_BL,
-            channels_BL=self._network.channels(groups_BL),
+            bounds_LG=self._network.bounds_LG,
             executed_macs_B=macs_B,
             policy_macs_B=torch.zeros_like(macs_B),
             mode=self.mode,

@@ -38,6 +38,7 @@ class PrunableNetwork(nn.Module):
         num_classes: length of the logits.
         weighted_units: those whose head is a convolution or a linear layer.
         priced_units: those that execute MACs.
+        bounds_LG: channels by group count, from none on, at each site, int64.
         plain: the network without its second look; the network itself where it has none.
     """
 
@@ -67,7 +68,7 @@ class PrunableNetwork(nn.Module):
         self._plain: list[PrunableNetwork] = []  # a list hides it from torch: no module twice
         self.graph = self._looking_twice(graph) if second_look else graph
         self.feature_widths = tuple(site.in_channels for site in self.sites)
-        self._bounds_LG = torch.tensor([site.bounds for site in self.sites])
+        self.bounds_LG = torch.tensor([site.bounds for site in self.sites])
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -189,7 +190,7 @@ class PrunableNetwork(nn.Module):
             raise ConfigError(
                 f"`1 <= groups <= {self.groups}` must hold, but got a plan from {low} to {high}."
             )
-        return self._bounds_LG[:columns].T.gather(0, groups_BL.cpu())
+        return self.bounds_LG[:columns].T.gather(0, groups_BL.cpu())
 
     def start(self, images_BCHW: Tensor, *, mode: Mode = "sliced") -> StagedRun:
         """Return a run that stands before the first decision.
