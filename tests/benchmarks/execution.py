@@ -13,6 +13,8 @@ the MAC speed-up: 1 means that every saved MAC saved its time. Ways:
                                    (in the mode told: "full" where none was faster than dense)
     uniform                        all images share one plan of about these MACs
     static                         a network pruned to that plan for good: the limit of slicing
+    pruned                         the same widths as auto: of eight images' plans, a network pruned
+                                   to each for good, an eighth of the batch by each
     eager                          sliced execution without fused calls
     masked                         everything is computed and multiplied by zeros
     released                       mask after each full convolution, as released code does
@@ -45,7 +47,8 @@ from runtime_pruning.network import DEPLOYED_MODES, DeployedNetwork, PrunableNet
 from runtime_pruning.network.break_even import interleaved
 
 CIFAR, IMAGENET = (3, 32, 32), (3, 224, 224)
-WAYS = (*DEPLOYED_MODES, "decided", "uniform", "static", "eager", "masked", "released", "compiled")
+WAYS = (*DEPLOYED_MODES, "decided", "uniform", "static", "pruned", "eager", "masked", "released")
+WAYS += ("compiled",)
 COLUMNS = ("backbone", "batch", "dtype", "way", "dense ms")
 COLUMNS += ("MAC speed-up", "speed-up", "realisation", "verdict")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -116,6 +119,16 @@ class Bench:
                 yield way, Candidate(partial(deployed.run, images_BCHW, same_BL), level)
             elif way == "static":
                 yield way, Candidate(partial(deployed.static(alike), images_BCHW), level)
+            elif way == "pruned":
+                step = max(1, case.batch // 8)
+                few = plans[::step]
+                parts = images_BCHW.split(step)
+                runs = [
+                    partial(deployed.static(plan), part)
+                    for plan, part in zip(few, parts, strict=True)
+                ]
+                mean = statistics.fmean(map(deployed.fraction, few))
+                yield way, Candidate(partial(each, runs), mean)
             elif way in ("eager", "masked"):
                 mode: Any = "masked" if way == "masked" else "sliced"
                 call = partial(self.eager, images_BCHW, groups_BL, mode)
@@ -167,6 +180,12 @@ class Bench:
 
         call()
         return call
+
+
+def each(calls: list[Callable[[], Any]]) -> None:
+    """Call all."""
+    for call in calls:
+        call()
 
 
 def decision_policy(network: PrunableNetwork) -> DecisionPolicy:
