@@ -79,7 +79,8 @@ def test_convolutions_at_every_tile(outputs: int, side: int, dtype: torch.dtype)
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    ("kernel", "stride", "padding"), [(1, 1, 0), (1, 2, 0), (3, 2, 1), (5, 1, 2)]
+    ("kernel", "stride", "padding"),
+    [(1, 1, 0), (1, 2, 0), (1, 1, 1), (2, 1, 1), (3, 2, 1), (5, 1, 2)],
 )
 @pytest.mark.parametrize("threads", [1, 2])
 def test_images_at_widths_of_their_own(

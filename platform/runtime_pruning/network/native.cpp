@@ -200,7 +200,8 @@ inline __attribute__((always_inline)) void tap(typename Vec<V>::F (&sums)[N][P],
       const E* x = (const E*)(base[p / 5] + offset);
 #pragma GCC unroll 8
       for (int n = 0; n < N; n++)
-        sums[n][p] = Product<E>::template add<V>(sums[n][p], weight + weights_of<E, V>(n, s.block), x);
+        sums[n][p] =
+            Product<E>::template add<V>(sums[n][p], weight + weights_of<E, V>(n, s.block), x);
     }
 #pragma GCC unroll 4
     for (int k = 0; k < kBases; k++) base[k] += kStep * sizeof(E);
@@ -285,7 +286,8 @@ void rows(const Call& call, const Width& width, const E* image, E* out, Long fir
   const Geometry& g = call.g;
   constexpr Long kStep = Product<E>::kStep;
   const Long ci = (width.ci + kStep - 1) / kStep * kStep;
-  const bool margins = g.pad_x > 1 || ci != width.ci;
+  // Without margins a column of the kernel may leave out the first pixel or the last, not both.
+  const bool margins = g.pad_x > 1 || ci != width.ci || (g.pad_x && g.kw < 2);
   Strip<E> s;
   Long origin;  // of the first row's first tap
   if (margins) {
@@ -307,10 +309,10 @@ void rows(const Call& call, const Width& width, const E* image, E* out, Long fir
   const bool few = (g.wo + 7) / 8 == (g.wo + 11) / 12;  // as many deep tiles a row as wide ones
   for (Long c = 0; c < width.co;) {
     s.co = width.co - c;
-    Shape shape = s.co > 32 && few    ? Shape::deep
-                  : s.co > 24         ? Shape::wide
-                  : s.co > 8          ? Shape::half
-                                      : Shape::narrow;
+    const Shape shape = s.co > 32 && few ? Shape::deep
+                        : s.co > 24      ? Shape::wide
+                        : s.co > 8       ? Shape::half
+                                         : Shape::narrow;
     const Long most = shape == Shape::deep ? 8 : shape == Shape::wide ? 12 : 16;
     const Long pieces = (g.wo + most - 1) / most;
     s.weight = (const E*)width.weight + c / kBlock * width.block;
@@ -506,19 +508,22 @@ inline void mean_of(const E* from, Long ld, Long pixels, float* to) {
 // Means over the pixels of each image's first channels: `channels` of an image, or `all` of each.
 template <typename E>
 void pool(const E* in, Long ld, Long pixels, const Long* channels, Long all, Long batch, float* out,
-          Long most) {
-  for (Long b = 0; b < batch; b++, in += pixels * ld, out += most) {
+          Long most, Long threads) {
+#pragma omp parallel for num_threads(threads) if (threads > 1 && batch > 1)
+  for (Long b = 0; b < batch; b++) {
+    const E* from = in + b * pixels * ld;
+    float* to = out + b * most;
     const Long count = channels ? channels[b] : all;
     Long c = 0;
-    for (; c + 64 <= count; c += 64) mean_of<8>(in + c, ld, pixels, out + c);
-    for (; c + 16 <= count; c += 16) mean_of<2>(in + c, ld, pixels, out + c);
-    for (; c + 8 <= count; c += 8) mean_of<1>(in + c, ld, pixels, out + c);
+    for (; c + 64 <= count; c += 64) mean_of<8>(from + c, ld, pixels, to + c);
+    for (; c + 16 <= count; c += 16) mean_of<2>(from + c, ld, pixels, to + c);
+    for (; c + 8 <= count; c += 8) mean_of<1>(from + c, ld, pixels, to + c);
     for (; c < count; c++) {
       float sum = 0;
-      for (Long p = 0; p < pixels; p++) sum += read<1>(in + p * ld + c)[0];
-      out[c] = sum / (float)pixels;
+      for (Long p = 0; p < pixels; p++) sum += read<1>(from + p * ld + c)[0];
+      to[c] = sum / (float)pixels;
     }
-    std::fill(out + c, out + most, 0.0f);
+    std::fill(to + c, to + most, 0.0f);
   }
 }
 
@@ -539,8 +544,10 @@ inline __attribute__((always_inline)) void columns(const float* vectors, Long in
   typedef Vec<16>::F F;
   F own[B][N];
   for (int b = 0; b < B; b++)
-    for (int n = 0; n < N; n++)
-      own[b][n] = N == 1 ? read_first<16>(sums + b * outputs, left) : read<16>(sums + b * outputs + n * 16);
+    for (int n = 0; n < N; n++) {
+      const float* from = sums + b * outputs + n * 16;
+      own[b][n] = N == 1 ? read_first<16>(from, left) : read<16>(from);
+    }
   for (Long i = 0; i < inputs; i++) {
     const float* row = matrix + i * outputs;
 #pragma GCC unroll 8
@@ -561,7 +568,8 @@ inline __attribute__((always_inline)) void columns(const float* vectors, Long in
 
 // sums += vectors * matrix, for B vectors
 template <int B>
-inline void product(const float* vectors, Long inputs, const float* matrix, Long outputs, float* sums) {
+inline void product(const float* vectors, Long inputs, const float* matrix, Long outputs,
+                    float* sums) {
   constexpr int N = B == 1 ? 4 : 2;  // as many sums as hide how long each takes
   Long o = 0;
   for (; o + 16 * N <= outputs; o += 16 * N)
@@ -641,7 +649,7 @@ template <typename E>
 void decide_on(const Decision& d, const E* in, Long channels, Long pixels, Long* previous,
                float* hidden, float* cell, float* room) {
   float* features = room + d.code + d.values + 8 * d.hidden;
-  pool(in, channels, pixels, nullptr, channels, 1, features, d.features);
+  pool(in, channels, pixels, nullptr, channels, 1, features, d.features, 1);
   decide_block<1>(d, features, previous, hidden, cell, room);
 }
 
@@ -679,8 +687,8 @@ void decide(const Decision* decision, const float* features, Long batch, Long* p
     linear(*call, *width, in, out, batch, threads);                                               \
   }                                                                                               \
   void pool_##type(const E* in, Long ld, Long pixels, const Long* channels, Long all, Long batch, \
-                   float* out, Long most) {                                                       \
-    pool(in, ld, pixels, channels, all, batch, out, most);                                        \
+                   float* out, Long most, Long threads) {                                         \
+    pool(in, ld, pixels, channels, all, batch, out, most, threads);                               \
   }                                                                                               \
   void decide_##type(const Decision* decision, const E* in, Long channels, Long pixels,           \
                      Long* previous, float* hidden, float* cell, float* room) {                   \

@@ -110,7 +110,7 @@ def pool(own: Functions, features_BCHW: Tensor, channels_B: Numbers | None, most
     given = None if channels_B is None else channels_B.ctypes.data
     own.pool(
         *(features_BCHW.data_ptr(), room, height * width, given, room, batch),
-        *(mean_BF.data_ptr(), most),
+        *(mean_BF.data_ptr(), most, torch.get_num_threads()),
     )
     return mean_BF
 
@@ -250,7 +250,7 @@ def _library() -> _Library | None:
     except (OSError, subprocess.SubprocessError):
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    pool = [pointer, number, number, pointer, number, number, pointer, number]
+    pool = [pointer, number, number, pointer, number, number, pointer, number, number]
     by_type: dict[torch.dtype, Any] = {}
     for dtype in (torch.float32, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
