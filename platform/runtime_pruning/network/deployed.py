@@ -150,7 +150,6 @@ class DeployedNetwork:
         self._expected: dict[str, float] = {}
         self._policies: WeakKeyDictionary[Policy, Policy] = WeakKeyDictionary()
         self._tables: WeakKeyDictionary[Policy, BreakEven] = WeakKeyDictionary()
-        self._full_1L = torch.tensor([self._full])
 
     @property
     def modes(self) -> tuple[_Settled, ...]:
@@ -201,7 +200,7 @@ class DeployedNetwork:
                 f"A plan of shape {(images_BCHW.shape[0], len(self.network.sites))} is needed, "
                 f"but got {tuple(groups_BL.shape)}."
             )
-        return self._planned(images_BCHW, groups_BL, mode)
+        return self._planned(images_BCHW, groups_BL, mode, 0)
 
     @torch.inference_mode()
     def execute(
@@ -229,13 +228,13 @@ class DeployedNetwork:
         if table is not None and table.threads == torch.get_num_threads():
             mode = cast(PolicyMode, table.choose(size, 1.0))
         if mode == "full":
-            return self._at_full_width(images_BCHW)
+            logits_BK = self._uniform(images_BCHW, self._full)
+            outcome = Outcome(logits_BK, [self._full] * size, [self.dense_macs] * size)
+            return self._execution(outcome, mode, 0)
         policy = self._fast(policy)
         chooser = policy.start(size)
         if isinstance(chooser, PlannedChooser):
-            execution = self._planned(images_BCHW, chooser.groups_BL, mode)
-            execution.policy_macs_B += policy.macs_per_image
-            return execution
+            return self._planned(images_BCHW, chooser.groups_BL, mode, policy.macs_per_image)
         if expected_fraction is None:
             expected_fraction = self._expected.get(policy.name, 0.5)
         chosen = self._mode(mode, size, lambda: expected_fraction)
@@ -250,20 +249,7 @@ class DeployedNetwork:
             for i in range(0, size, part)
         )
         self._expected[policy.name] = sum(outcome.macs) / size / self.dense_macs
-        groups_BL = torch.tensor(outcome.plans)
-        return self._execution(outcome, groups_BL, chosen, policy.macs_per_image)
-
-    def _at_full_width(self, images_BCHW: Tensor) -> Execution:
-        """Return what comes of images when nobody is asked; little is added to a dense pass."""
-        size = len(images_BCHW)
-        return Execution(
-            logits_BK=self._uniform(images_BCHW, self._full),
-            groups_BL=self._full_1L.expand(size, -1).clone(),
-            bounds_LG=self.network.bounds_LG,
-            executed_macs_B=torch.full((size,), self.dense_macs),
-            policy_macs_B=torch.zeros(size, dtype=torch.int64),
-            mode="full",
-        )
+        return self._execution(outcome, chosen, policy.macs_per_image)
 
     def _fast(self, policy: Policy) -> Policy:
         """Return the form of a policy that is made for deployed networks, if it has one."""
@@ -475,7 +461,9 @@ class DeployedNetwork:
         return found
 
     @torch.inference_mode()
-    def _planned(self, images_BCHW: Tensor, groups_BL: Tensor, mode: DeployedMode) -> Execution:
+    def _planned(
+        self, images_BCHW: Tensor, groups_BL: Tensor, mode: DeployedMode, policy_macs: int
+    ) -> Execution:
         """Run plans that are known."""
         plans = list(map(tuple, groups_BL.tolist()))
         self._check_plans(plans)
@@ -491,7 +479,7 @@ class DeployedNetwork:
             self._run_plans(images_BCHW[i : i + part], plans[i : i + part], chosen)
             for i in range(0, size, part)
         )
-        return self._execution(outcome, groups_BL.cpu().to(torch.int64, copy=True), chosen, 0)
+        return self._execution(outcome, chosen, policy_macs)
 
     def _run_plans(
         self, images_BCHW: Tensor, plans: list[tuple[int, ...]], mode: _Settled
@@ -538,16 +526,13 @@ class DeployedNetwork:
         ways = {"dense": run_dense, "bucket": run_bucket, "prefix": run_prefix, "image": run_alone}
         return ways[mode](self.programs(decide.size), images_BCHW, decide, self._passed)
 
-    def _execution(
-        self, outcome: Outcome, groups_BL: Tensor, mode: str, policy_macs: int
-    ) -> Execution:
-        """Return an outcome as tensors."""
+    def _execution(self, outcome: Outcome, mode: str, policy_macs: int) -> Execution:
         return Execution(
             logits_BK=outcome.logits_BK.float(),
-            groups_BL=groups_BL,
+            plans=outcome.plans,
+            macs=outcome.macs,
+            policy_macs=policy_macs,
             bounds_LG=self.network.bounds_LG,
-            executed_macs_B=torch.tensor(outcome.macs),
-            policy_macs_B=torch.full((len(outcome.macs),), policy_macs),
             mode=mode,
         )
 

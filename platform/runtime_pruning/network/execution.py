@@ -7,8 +7,9 @@ of mixed width are stored at the largest width in the batch, zero where channels
 Dimensions: B images, C channels, H W pixels, L sites, F features, K classes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -33,37 +34,52 @@ MODES: tuple[Mode, ...] = ("sliced", "masked")
 Extent: TypeAlias = int | Tensor
 
 
-@dataclass
+@dataclass(frozen=True)
 class Execution:
-    """What came of running a plan on a batch.
+    """What came of running a plan on a batch. Tensors are made when they are asked for.
 
     Attributes:
         logits_BK: class scores.
-        groups_BL: the plan, int64.
+        plans: the plan, a tuple per image, or int64 (B, L).
+        macs: MACs of the backbone per image, counted where its layers were called. A masked run
+            executes the dense network.
+        policy_macs: MACs per image of whatever chose the plan.
         bounds_LG: channels by group count, from none on, at each site, int64.
-        executed_macs_B: MACs of the backbone, int64, counted where its layers were called. A
-            masked run executes the dense network.
-        policy_macs_B: MACs of whatever chose the plan, int64.
         mode: how it ran: ``"sliced"`` or ``"masked"``, or a mode of a deployed network. All but
             ``"masked"`` and ``"dense"`` execute what the plan says.
     """
 
     logits_BK: Tensor
-    groups_BL: Tensor
+    plans: Sequence[tuple[int, ...]] | Tensor
+    macs: Sequence[int] | Tensor
+    policy_macs: int
     bounds_LG: Tensor
-    executed_macs_B: Tensor
-    policy_macs_B: Tensor
     mode: str
+
+    @cached_property
+    def groups_BL(self) -> Tensor:
+        """The plan, int64."""
+        return torch.as_tensor(self.plans)
 
     @property
     def channels_BL(self) -> Tensor:
         """Channels that the plan ran at each site, int64."""
         return self.bounds_LG.T.gather(0, self.groups_BL.cpu())
 
+    @cached_property
+    def executed_macs_B(self) -> Tensor:
+        """MACs of the backbone, int64."""
+        return torch.as_tensor(self.macs)
+
+    @property
+    def policy_macs_B(self) -> Tensor:
+        """MACs of whatever chose the plan, int64."""
+        return torch.full_like(self.executed_macs_B, self.policy_macs)
+
     @property
     def total_macs_B(self) -> Tensor:
         """Executed MACs of backbone and policy, int64."""
-        return self.executed_macs_B + self.policy_macs_B
+        return self.executed_macs_B + self.policy_macs
 
 
 class StagedRun:
@@ -169,13 +185,12 @@ class StagedRun:
 
     def result(self) -> Execution:
         """Return the finished run's outcome."""
-        groups_BL, macs_B = self.groups_BL, self.executed_macs_B
         return Execution(
             logits_BK=self.logits_BK,
-            groups_BL=groups_BL,
+            plans=self.groups_BL,
+            macs=self.executed_macs_B,
+            policy_macs=0,
             bounds_LG=self._network.bounds_LG,
-            executed_macs_B=macs_B,
-            policy_macs_B=torch.zeros_like(macs_B),
             mode=self.mode,
         )
 

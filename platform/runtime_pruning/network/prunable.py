@@ -217,9 +217,7 @@ class PrunableNetwork(nn.Module):
         """Run what a policy chooses, site by site; its own MACs are counted with it."""
         run = self.start(images_BCHW, mode=mode)
         run.complete(policy.start(len(images_BCHW)))
-        execution = run.result()
-        execution.policy_macs_B += policy.macs_per_image
-        return execution
+        return replace(run.result(), policy_macs=policy.macs_per_image)
 
     def plan(self, images_BCHW: Tensor, policy: Policy) -> Tensor:
         """Return ``groups_BL``, what a policy chooses; nothing is run where it need not look."""
