@@ -20,6 +20,9 @@ the MAC speed-up: 1 means that every saved MAC saved its time. Ways:
     released                       mask after each full convolution, as released code does
     compiled                       dense by torch.compile (needs a C++ compiler)
 
+A timing repeats its call for about 20 ms: what is compared are networks that run again and again,
+not each after the other has emptied the caches.
+
 A verdict of "contaminated" comes without numbers; ``--anyway`` prints the median ratio of CPU times
 (one thread; of wall times with more), with its interval, marked by "~": an indication, no result.
 """
@@ -51,6 +54,7 @@ WAYS = (*DEPLOYED_MODES, "decided", "uniform", "static", "pruned", "eager", "mas
 WAYS += ("compiled",)
 COLUMNS = ("backbone", "batch", "dtype", "way", "dense ms")
 COLUMNS += ("MAC speed-up", "speed-up", "realisation", "verdict")
+LEAST_MS = 20.0  # of a timing
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -195,10 +199,13 @@ def decision_policy(network: PrunableNetwork) -> DecisionPolicy:
     return DecisionPolicy(DecisionNetwork(config), 0.1)
 
 
-def compare(dense: Callable[[], Any], candidate: Candidate, args: argparse.Namespace) -> str:
+def compare(
+    dense: Callable[[], Any], candidate: Candidate, ms: float, args: argparse.Namespace
+) -> str:
     """Return the cells of a row: MAC speed-up, speed-up, realisation, verdict."""
     macs = 1 / candidate.fraction
-    found = measure(dense, candidate.call, rounds=args.rounds, warmup=args.warmup)
+    calls = math.ceil(LEAST_MS / ms)
+    found = measure(dense, candidate.call, rounds=args.rounds, warmup=args.warmup, calls=calls)
     mark = ""
     if found.figures is not None:
         low, value, high = found.figures.speedup
@@ -258,7 +265,7 @@ def main() -> None:
             ms = 1e3 * statistics.median(times)
             digits = max(0, 2 - math.floor(math.log10(ms)))
             for way, candidate in bench.candidates(case, args.way):
-                cells = compare(dense, candidate, args)
+                cells = compare(dense, candidate, ms, args)
                 print(
                     f"| {name} | {batch} | {dtype} | {way} | {ms:.{digits}f} | {cells} |",
                     flush=True,
