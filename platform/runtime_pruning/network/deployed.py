@@ -145,7 +145,7 @@ class DeployedNetwork:
             able = fused and channels_last and runs_ragged(lowered, dtype)
             self._ragged = Ragged(self._many, dtype) if able else None
         self._part = part
-        self._parts: dict[tuple[int, int], int] = {}
+        self._parts: dict[tuple[int, int, bool], int] = {}
         self._fractions: dict[tuple[int, ...], float] = {}
         self._expected: dict[str, float] = {}
         self._policies: WeakKeyDictionary[Policy, Policy] = WeakKeyDictionary()
@@ -162,19 +162,33 @@ class DeployedNetwork:
         return self._alone if batch == 1 else self._many
 
     @torch.inference_mode()
-    def part(self, batch: int) -> int:
-        """Return how many images of a batch run together; measured when it is first asked for."""
+    def part(self, batch: int, *, ragged: bool = False) -> int:
+        """Return how many images of a batch run together; measured when it is first asked for.
+
+        Args:
+            batch: images.
+            ragged: each at widths of its own; else alike.
+        """
         if self._part is not None:
             return min(self._part, batch)
         if batch == 1 or self._device.type != "cpu":
             return batch
-        key = (batch, torch.get_num_threads())
+        key = (batch, torch.get_num_threads(), ragged)
         if key not in self._parts:
             images_BCHW = self.enter(torch.rand(batch, *self.network.image_shape))
+            plans = [self._full] * batch
+            if ragged:
+                plans = self.plans(0.5, batch, torch.Generator().manual_seed(0))
+            once = [plan[: self._passed] for plan in plans]
+            mode: _Settled = "ragged" if ragged else "prefix"
             self._parts[key] = fastest_part(
-                lambda size: self._run_uniform(images_BCHW[:size], self._full), batch
+                lambda size: self._run_once(images_BCHW[:size], once[:size], mode), batch
             )
         return self._parts[key]
+
+    def _part_in(self, mode: _Settled, batch: int) -> int:
+        """Return how many images of a batch run together in a mode."""
+        return 1 if mode == "image" else self.part(batch, ragged=mode == "ragged")
 
     @torch.inference_mode()
     def dense(self, images_BCHW: Tensor) -> Tensor:
@@ -239,7 +253,7 @@ class DeployedNetwork:
             expected_fraction = self._expected.get(policy.name, 0.5)
         chosen = self._mode(mode, size, lambda: expected_fraction)
         images_BCHW = self.enter(images_BCHW)
-        part = 1 if chosen == "image" else self.part(size)
+        part = self._part_in(chosen, size)
         outcome = joined(
             self._asked(
                 images_BCHW[i : i + part],
@@ -474,7 +488,7 @@ class DeployedNetwork:
         if mode != "auto" or not alike:
             mean = lambda: sum(map(self.fraction, plans)) / size  # noqa: E731
             chosen = self._mode(mode, size, mean)
-        part = 1 if chosen == "image" else self.part(size)
+        part = self._part_in(chosen, size)
         outcome = joined(
             self._run_plans(images_BCHW[i : i + part], plans[i : i + part], chosen)
             for i in range(0, size, part)

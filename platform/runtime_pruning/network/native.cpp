@@ -286,8 +286,11 @@ void rows(const Call& call, const Width& width, const E* image, E* out, Long fir
   const Geometry& g = call.g;
   constexpr Long kStep = Product<E>::kStep;
   const Long ci = (width.ci + kStep - 1) / kStep * kStep;
+  // Pixels a multiple of 256 bytes apart, of which little is read, share few places of the cache.
+  const Long apart = g.stride_x * call.ld_in * (Long)sizeof(E);
+  const bool crowded = g.stride_x > 1 && ci < call.ld_in && apart % 256 == 0;
   // Without margins a column of the kernel may leave out the first pixel or the last, not both.
-  const bool margins = g.pad_x > 1 || ci != width.ci || (g.pad_x && g.kw < 2);
+  const bool margins = g.pad_x > 1 || ci != width.ci || (g.pad_x && g.kw < 2) || crowded;
   Strip<E> s;
   Long origin;  // of the first row's first tap
   if (margins) {
