@@ -359,13 +359,16 @@ class DeployedNetwork:
             ConfigError: a batch below one image or above N.
         """
         count, threads = len(images_NCHW), torch.get_num_threads()
+        # A first pass that is settled runs as one, whatever the mode.
+        settled = getattr(self._fast(policy).start(1), "settled", 0) >= self._passed
+        modes_of_many = ("image", "prefix") if settled else self.modes
         known = self._tables.get(policy)
         ratios = dict(known.ratios) if known is not None and known.threads == threads else {}
         for batch in batches:
             if not 1 <= batch <= count:
                 raise ConfigError(f"`1 <= batch <= images` must hold, but got {batch} and {count}.")
             parts = torch.split(images_NCHW, batch)
-            modes = ("image",) if batch == 1 else self.modes
+            modes = ("image",) if batch == 1 else modes_of_many
             calls: dict[str, Callable[[], object]] = {
                 mode: partial(_each, partial(self.execute, policy=policy, mode=mode), parts)
                 for mode in modes
