@@ -18,7 +18,7 @@ from torch import Tensor
 from runtime_pruning.agents.decision_network import DecisionNetwork, log_penalty
 from runtime_pruning.network import native
 
-TOGETHER = 8  # images that one pass of the compiled call decides for
+TOGETHER = 8  # images that one pass of the compiled call decides for: `kTogether` in the source
 
 
 class Weights(NamedTuple):
@@ -119,7 +119,7 @@ class CompiledChooser:
         self._previous_B = torch.full((batch,), min(self.settled, 1), dtype=torch.int64)
         state = batch * config.hidden
         room = config.encoder + config.groups + 8 * config.hidden + max(config.feature_widths)
-        self._held = torch.zeros(2 * state + TOGETHER * room)  # hidden, cell, room
+        self._held = torch.zeros(2 * state + min(batch, TOGETHER) * room)  # hidden, cell, room
         first, size = self._held.data_ptr(), self._held.element_size()
         places = (first, first + size * state, first + size * 2 * state)
         self._addresses = (self._previous_B.data_ptr(), *places)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from runtime_pruning.cost.measuring import Measurement, measure
 from runtime_pruning.deploy.bundle import Bundle
-from runtime_pruning.errors import ConfigError
+from runtime_pruning.network.break_even import check_batch, run_parts
 from runtime_pruning.network.deployed import DeployedNetwork, deploy
 
 FEW = 16  # images on which the modes are compared
@@ -67,8 +67,7 @@ def time_bundle(
     """
     count = len(images_NCHW)
     for batch in batches:
-        if not 1 <= batch <= count:
-            raise ConfigError(f"`1 <= batch <= images` must hold, but got {batch} and {count}.")
+        check_batch(batch, count)
     deployed = deploy(bundle.network, dtype=dtype)
     return [_timed(deployed, bundle, images_NCHW, batch, rounds) for batch in batches]
 
@@ -88,12 +87,6 @@ def _timed(
         mode=executions[0].mode,
         macs_speedup=deployed.dense_macs * len(images_NCHW) / spent,
         measurement=measure(
-            partial(_each, deployed.dense, parts), partial(_each, run, parts), rounds=rounds
+            partial(run_parts, deployed.dense, parts), partial(run_parts, run, parts), rounds=rounds
         ),
     )
-
-
-def _each(run: Callable[[Tensor], Any], parts: Sequence[Tensor]) -> None:
-    """Run all parts."""
-    for part in parts:
-        run(part)

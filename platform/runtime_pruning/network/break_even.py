@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+
+from runtime_pruning.errors import ConfigError
 
 PLAN_TRIES = 40
 AS_GOOD = 1.03  # times that are no further apart count as equal
@@ -123,6 +126,18 @@ def fastest_part(
         size = min(2 * size, batch)
     least = min(per_image.values())
     return max(size for size, seconds in per_image.items() if seconds <= AS_GOOD * least)
+
+
+def check_batch(batch: int, images: int) -> None:
+    """Raise unless a batch can be cut from so many images."""
+    if not 1 <= batch <= images:
+        raise ConfigError(f"`1 <= batch <= images` must hold, but got {batch} and {images}.")
+
+
+def run_parts(run: Callable[[Tensor], object], parts: Sequence[Tensor]) -> None:
+    """Run all parts of some images."""
+    for part in parts:
+        run(part)
 
 
 def ratio_to(seconds: Mapping[str, Sequence[float]], base: str) -> dict[str, float]:

@@ -31,10 +31,12 @@ from torch import Tensor
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network.break_even import (
     BreakEven,
+    check_batch,
     fastest_part,
     interleaved,
     plans_near,
     ratio_to,
+    run_parts,
 )
 from runtime_pruning.network.execution import Execution, certainty
 from runtime_pruning.network.graphs import SIGHTINGS, CudaRecorder, Graphs
@@ -252,6 +254,8 @@ class DeployedNetwork:
         if expected_fraction is None:
             expected_fraction = self._expected.get(policy.name, 0.5)
         chosen = self._mode(mode, size, lambda: expected_fraction)
+        if chosen != "image" and self._settled(Asking(chooser, size, self.network.groups)):
+            chosen = "prefix"  # it runs as one
         images_BCHW = self.enter(images_BCHW)
         part = self._part_in(chosen, size)
         outcome = joined(
@@ -359,21 +363,17 @@ class DeployedNetwork:
             ConfigError: a batch below one image or above N.
         """
         count, threads = len(images_NCHW), torch.get_num_threads()
-        # A first pass that is settled runs as one, whatever the mode.
-        settled = getattr(self._fast(policy).start(1), "settled", 0) >= self._passed
-        modes_of_many = ("image", "prefix") if settled else self.modes
         known = self._tables.get(policy)
         ratios = dict(known.ratios) if known is not None and known.threads == threads else {}
         for batch in batches:
-            if not 1 <= batch <= count:
-                raise ConfigError(f"`1 <= batch <= images` must hold, but got {batch} and {count}.")
+            check_batch(batch, count)
             parts = torch.split(images_NCHW, batch)
-            modes = ("image",) if batch == 1 else modes_of_many
+            modes = ("image",) if batch == 1 else self.modes
             calls: dict[str, Callable[[], object]] = {
-                mode: partial(_each, partial(self.execute, policy=policy, mode=mode), parts)
+                mode: partial(run_parts, partial(self.execute, policy=policy, mode=mode), parts)
                 for mode in modes
             }
-            calls["full"] = partial(_each, self.dense, parts)
+            calls["full"] = partial(run_parts, self.dense, parts)
             seconds = interleaved(
                 calls, rounds=rounds, least_seconds=least_seconds, wait=self._wait
             )
@@ -533,9 +533,13 @@ class DeployedNetwork:
         counts = decide(self._passed, lambda: certainty(once.logits_BK))
         return self._again(once, images_BCHW, counts)
 
+    def _settled(self, decide: Asking) -> bool:
+        """Whether all decisions of the first pass are known before it."""
+        return decide.settled >= self._passed
+
     def _asked_once(self, images_BCHW: Tensor, decide: Asking, mode: _Settled) -> Outcome:
         """Run what a chooser says, one pass."""
-        if decide.settled >= self._passed:
+        if self._settled(decide):
             logits_BK, macs = self._pass(images_BCHW, 1)
             return Outcome(logits_BK, [(1,) * self._passed] * decide.size, [macs] * decide.size)
         if mode == "ragged" and self._ragged is not None:
@@ -552,9 +556,3 @@ class DeployedNetwork:
             bounds_LG=self.network.bounds_LG,
             mode=mode,
         )
-
-
-def _each(run: Callable[[Tensor], object], parts: Sequence[Tensor]) -> None:
-    """Run all parts."""
-    for part in parts:
-        run(part)

@@ -251,18 +251,18 @@ def _library() -> _Library | None:
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     pool = [pointer, number, number, pointer, number, number, pointer, number, number]
-    by_type: dict[torch.dtype, Any] = {}
+    by_type = {}
     for dtype in (torch.float32, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
         if hasattr(library, f"convolve_{name}"):
-            by_type[dtype] = Functions(
+            own: Any = Functions(
                 *(getattr(library, f"{kind}_{name}") for kind in Functions._fields)
             )
-            by_type[dtype].convolve.argtypes = [pointer] * 5 + [number] * 2
-            by_type[dtype].depthwise.argtypes = [pointer] * 5 + [number] * 2
-            by_type[dtype].linear.argtypes = [pointer] * 4 + [number] * 2
-            by_type[dtype].pool.argtypes = pool
-            by_type[dtype].decide.argtypes = [pointer, pointer, number, number, *[pointer] * 4]
+            own.convolve.argtypes = own.depthwise.argtypes = [pointer] * 5 + [number] * 2
+            own.linear.argtypes = [pointer] * 4 + [number] * 2
+            own.pool.argtypes = pool
+            own.decide.argtypes = [pointer, pointer, number, number, *[pointer] * 4]
+            by_type[dtype] = own
     library.decide.argtypes = [pointer, pointer, number, *[pointer] * 4]
     library.clear.argtypes = [pointer, number, number, pointer, pointer, number, number]
     return _Library(by_type, library.decide, library.clear)

@@ -267,6 +267,7 @@ class _Linear:
         self._rows = np.array(rows, dtype=np.int64)
         self._convolve = ragged._own.convolve
         self._calls: dict[int, Call] = {}
+        self._rooms: dict[int, ctypes.Array[ctypes.c_char]] = {}
 
     def call(self, features: Tensor, place_B: Numbers) -> Tensor:
         """Return what the layer makes of each image's first inputs."""
@@ -295,7 +296,9 @@ class _Linear:
         """Return the result of images of unlike widths, one by one: the weights stay in cache."""
         batch, room = features_BC.shape
         outputs = self._layers[0].weight.shape[0]
-        call = native.ALONE.call(room, outputs, NOTHING.limits, add=False)
+        if room not in self._rooms:
+            self._rooms[room] = native.ALONE.call(room, outputs, NOTHING.limits, add=False)
+        call = self._rooms[room]
         out = features_BC.new_empty(batch, outputs)
         self._convolve(
             *(ctypes.addressof(call), self._rows.ctypes.data, place_B.ctypes.data),
