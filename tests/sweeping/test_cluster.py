@@ -87,6 +87,8 @@ def test_sigint_ends_what_comes_after_a_tuning_run(tmp_path: Path) -> None:
         "import os, signal, sys, time\n"
         "from ray import tune\n"
         "from runtime_pruning.sweeping.cluster import sigint_given_back\n"
+        # A script's background jobs, and so these tests there, start with SIGINT ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "with sigint_given_back():\n"
         "    kept = tune.RunConfig(storage_path=sys.argv[1], verbose=0)\n"
         "    tune.Tuner(lambda config: {'score': 1}, run_config=kept).fit()\n"
