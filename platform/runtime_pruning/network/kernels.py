@@ -99,6 +99,12 @@ def fused_calls_exist() -> bool:
     return known and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
+def onednn_runs(dtype: torch.dtype) -> bool:
+    """Whether oneDNN's calls know a type on this CPU: bfloat16 asks for AVX-512."""
+    known: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and known)
+
+
 def pack(layer: Layer, like: Tensor) -> Tensor:
     """Return the weights as oneDNN wants them for inputs of this shape and layout."""
     geometry, weight = layer.geometry, layer.weight
@@ -138,12 +144,14 @@ def convolution(layer: Layer, activation: Activation, like: Tensor, *, fused: bo
         like: an input; the weights are packed for its shape, and calls timed on it.
         fused: whether to use fused calls.
     """
-    if not fused:
-        return lambda features: activation.apply_(_plain(layer, features))
-    calls = [_by_onednn(layer, activation, like)]
-    if ours_run(layer, like):
+    calls: list[Call] = []
+    if fused and onednn_runs(like.dtype):
+        calls.append(_by_onednn(layer, activation, like))
+    if fused and ours_run(layer, like):
         convolve = _Ours(layer, activation, like, None)
         calls.append(lambda features: convolve(features, None))
+    if not calls:
+        return lambda features: activation.apply_(_plain(layer, features))
     return fastest(calls, like)
 
 
@@ -154,14 +162,15 @@ def convolution_onto(
 
     The tensor has the convolution's width; it may be a view of the first of ``room`` channels.
     """
-    if not fused:
-        return lambda features, onto: activation.apply_(onto.add_(_plain(layer, features)))
     calls: list[AddCall] = []
-    if ours_run(layer, like):
+    if fused and ours_run(layer, like):
         calls.append(_Ours(layer, activation, like, room))
     whole = layer.weight.shape[0] == room
-    if not calls or whole or like.dtype == torch.float32:
+    fit = not calls or whole or like.dtype == torch.float32
+    if fused and onednn_runs(like.dtype) and fit:
         calls.append(_by_onednn_onto(layer, activation, like))
+    if not calls:
+        return lambda features, onto: activation.apply_(onto.add_(_plain(layer, features)))
     if len(calls) == 1:
         return calls[0]
     result = _plain(layer, like)

@@ -6,6 +6,9 @@
 // the cache. What a kernel would multiply by the padding's zeros is left out.
 //
 // Elements are float or bfloat16 (the latter in pairs, summed in float).
+#if !defined(__AVX2__) || !defined(__FMA__)
+#error "a processor with AVX2 and fused multiply-add is needed"
+#endif
 #include <immintrin.h>
 
 #include <algorithm>
@@ -19,6 +22,11 @@ namespace {
 using Long = int64_t;
 constexpr Long kBlock = 16;                 // outputs that lie together in packed weights
 constexpr Long kCached = 256 * 1024;        // bytes of input that a block of rows may take
+#ifdef __AVX512F__
+constexpr int kLanes = 16;  // floats in a register, of which there are 32
+#else
+constexpr int kLanes = 8;  // 16 registers
+#endif
 
 struct Geometry {
   Long hi, wi, ho, wo, kh, kw, stride_y, stride_x, pad_y, pad_x;
@@ -84,6 +92,11 @@ inline typename Vec<V>::F read_first(const E* from, Long count) {
   if constexpr (V == 16 && sizeof(E) == 4)
     return (typename Vec<V>::F)_mm512_maskz_loadu_ps((1u << count) - 1, from);
 #endif
+  if constexpr (V == 8 && sizeof(E) == 4) {
+    const __m256i place = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i wanted = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count), place);
+    return (typename Vec<V>::F)_mm256_maskload_ps((const float*)from, wanted);
+  }
   E part[V] = {};
   memcpy(part, from, count * sizeof(E));
   return read<V>(part);
@@ -105,7 +118,11 @@ inline void write_first(E* to, typename Vec<V>::F value, Long count) {
 #endif
   E part[V];
   write<V>(part, value);
-  memcpy(to, part, count * sizeof(E));
+  if (count >= 8) return (void)memcpy(to, part, count * sizeof(E));
+  const E* from = part;  // of lengths that are known, since a call would cost more than the copy
+  if (count & 4) memcpy(to, from, 4 * sizeof(E)), to += 4, from += 4;
+  if (count & 2) memcpy(to, from, 2 * sizeof(E)), to += 2, from += 2;
+  if (count & 1) *to = *from;
 }
 
 template <typename E>
@@ -120,7 +137,6 @@ struct Product<float> {
   }
 };
 
-#ifdef __AVX512BF16__
 template <>
 struct Product<bf16> {
   static constexpr Long kStep = 2;
@@ -128,6 +144,7 @@ struct Product<bf16> {
   static inline typename Vec<V>::F add(typename Vec<V>::F sum, const bf16* weight, const bf16* x) {
     int pair;
     memcpy(&pair, x, 4);
+#ifdef __AVX512BF16__
     if constexpr (V == 16) {
       auto w = (__m512bh)_mm512_loadu_si512(weight);
       return (typename Vec<V>::F)_mm512_dpbf16_ps((__m512)sum, w, (__m512bh)_mm512_set1_epi32(pair));
@@ -135,20 +152,20 @@ struct Product<bf16> {
       auto w = (__m256bh)_mm256_loadu_si256((const __m256i*)weight);
       return (typename Vec<V>::F)_mm256_dpbf16_ps((__m256)sum, w, (__m256bh)_mm256_set1_epi32(pair));
     }
+#else
+    typedef typename Vec<V>::U U;
+    typedef typename Vec<V>::F F;
+    const U w = *(const U*)weight, x2 = (uint32_t)pair + U{};
+    sum += (F)(w << 16) * (F)(x2 << 16);
+    return sum + (F)(w & 0xffff0000u) * (F)(x2 & 0xffff0000u);
+#endif
   }
 };
-#endif
 
 // Where vector n of a tile lies: V == 8 takes the halves of a block one after the other.
 template <int V>
 inline Long output_of(int n) {
   return n * V;
-}
-
-template <typename E, int V>
-inline Long weights_of(int n, Long block) {
-  Long output = n * V;
-  return output / kBlock * block + output % kBlock * Product<E>::kStep;
 }
 
 template <typename E>
@@ -161,9 +178,16 @@ struct Strip {
   const E* weight;
   const float* bias;
   Long tap, block;
+  Long half;  // elements from the weights of 8 outputs to those of the next 8, in a block or beyond
   E* out;
   Long co;  // outputs that are left
 };
+
+template <int V, typename E>
+inline Long weights_of(int n, const Strip<E>& s) {
+  if constexpr (V == kBlock) return n * s.block;
+  return n / 2 * s.block + n % 2 * s.half;
+}
 
 // Writes sums, added to what is there if the call adds, between its limits; the first `left` alone
 // where fewer are left.
@@ -201,7 +225,7 @@ inline __attribute__((always_inline)) void tap(typename Vec<V>::F (&sums)[N][P],
 #pragma GCC unroll 8
       for (int n = 0; n < N; n++)
         sums[n][p] =
-            Product<E>::template add<V>(sums[n][p], weight + weights_of<E, V>(n, s.block), x);
+            Product<E>::template add<V>(sums[n][p], weight + weights_of<V>(n, s), x);
     }
 #pragma GCC unroll 4
     for (int k = 0; k < kBases; k++) base[k] += kStep * sizeof(E);
@@ -252,8 +276,25 @@ void strip(const Call& call, const Strip<E>& s, Long ci, int pixels) {
   }
 }
 
-// Tiles: outputs at once, and pixels for which the compiler keeps their sums in 32 registers.
+// Tiles: outputs at once, and pixels for which the compiler keeps their sums in the registers.
+#ifdef __AVX512F__
 enum class Shape { narrow, half, wide, deep };  // 8 x 16, 16 x 16, 2 * 16 x 12, 3 * 16 x 8
+
+// The shape for some outputs of a row of pixels.
+inline Shape shape_of(Long outputs, Long row) {
+  const bool few = (row + 7) / 8 == (row + 11) / 12;  // as many deep tiles a row as wide ones
+  if (outputs > 32 && few) return Shape::deep;
+  return outputs > 24 ? Shape::wide : outputs > 8 ? Shape::half : Shape::narrow;
+}
+
+inline Long outputs_of(Shape shape) {
+  return shape == Shape::deep ? 48 : shape == Shape::wide ? 32 : 16;
+}
+
+template <typename E>
+inline Long pixels_of(Shape shape) {
+  return shape == Shape::deep ? 8 : shape == Shape::wide ? 12 : 16;
+}
 
 template <typename E>
 void run_strip(Shape shape, const Call& call, const Strip<E>& s, Long ci, int pixels) {
@@ -262,6 +303,31 @@ void run_strip(Shape shape, const Call& call, const Strip<E>& s, Long ci, int pi
   if (shape == Shape::wide) strip<E, 16, 2, 12>(call, s, ci, pixels);
   if (shape == Shape::deep) strip<E, 16, 3, 8>(call, s, ci, pixels);
 }
+#else
+enum class Shape { narrow, half, deep };  // 8 x 12, 2 * 8 x 6, 3 * 8 x 4
+
+inline Shape shape_of(Long outputs, Long row) {
+  const bool few = (row + 3) / 4 == (row + 5) / 6;  // as many deep tiles a row as half ones
+  if (outputs > 16 && few) return Shape::deep;
+  return outputs > 8 ? Shape::half : Shape::narrow;
+}
+
+inline Long outputs_of(Shape shape) { return shape == Shape::deep ? 24 : shape == Shape::half ? 16 : 8; }
+
+template <typename E>
+constexpr int pixels_of(Shape shape) {
+  constexpr bool wide = sizeof(E) == 4;  // else registers are needed to widen in
+  if (shape == Shape::deep) return wide ? 4 : 2;
+  return shape == Shape::half ? (wide ? 6 : 4) : wide ? 12 : 8;
+}
+
+template <typename E>
+void run_strip(Shape shape, const Call& call, const Strip<E>& s, Long ci, int pixels) {
+  if (shape == Shape::narrow) strip<E, 8, 1, pixels_of<E>(Shape::narrow)>(call, s, ci, pixels);
+  if (shape == Shape::half) strip<E, 8, 2, pixels_of<E>(Shape::half)>(call, s, ci, pixels);
+  if (shape == Shape::deep) strip<E, 8, 3, pixels_of<E>(Shape::deep)>(call, s, ci, pixels);
+}
+#endif
 
 // Copies the rows of an image that rows [first, last) of its result read, with a margin of zeros at
 // the sides, and as many channels as are multiplied.
@@ -309,16 +375,13 @@ void rows(const Call& call, const Width& width, const E* image, E* out, Long fir
   s.tap = width.tap;
   s.block = width.block;
   s.joined = s.pixel == ci && s.tap == ci * kBlock;
-  const bool few = (g.wo + 7) / 8 == (g.wo + 11) / 12;  // as many deep tiles a row as wide ones
   for (Long c = 0; c < width.co;) {
     s.co = width.co - c;
-    const Shape shape = s.co > 32 && few ? Shape::deep
-                        : s.co > 24      ? Shape::wide
-                        : s.co > 8       ? Shape::half
-                                         : Shape::narrow;
-    const Long most = shape == Shape::deep ? 8 : shape == Shape::wide ? 12 : 16;
-    const Long pieces = (g.wo + most - 1) / most;
-    s.weight = (const E*)width.weight + c / kBlock * width.block;
+    const Shape shape = shape_of(s.co, g.wo);
+    const Long most = pixels_of<E>(shape), pieces = (g.wo + most - 1) / most;
+    const Long inside = c % kBlock * kStep;
+    s.weight = (const E*)width.weight + c / kBlock * width.block + inside;
+    s.half = inside ? width.block - inside : 8 * kStep;
     s.bias = width.bias + c;
     for (Long y = first; y < last; y++) {
       const Long above = g.pad_y - y * g.stride_y;
@@ -335,7 +398,7 @@ void rows(const Call& call, const Width& width, const E* image, E* out, Long fir
         x += pixels;
       }
     }
-    c += shape == Shape::deep ? 48 : shape == Shape::wide ? 32 : 16;
+    c += outputs_of(shape);
   }
 }
 
@@ -373,23 +436,26 @@ void convolve(const Call& call, const Width* widths, const int32_t* width_of, co
 // Adds inputs of P images to the sums of N vectors of outputs, 32 floats an image.
 template <typename E, int N, int P>
 inline void linear_tile(const Strip<E>& s, const E* weight, const E* in, Long count, float* sums) {
-  Vec<16>::F own[N][P];
+  constexpr int V = kLanes;
+  typename Vec<V>::F own[N][P];
   for (int n = 0; n < N; n++)
-    for (int p = 0; p < P; p++) own[n][p] = read<16>(sums + p * 32 + n * 16);
-  tap<E, 16, N, P, 0, P>(own, s, weight, in, count);
+    for (int p = 0; p < P; p++) own[n][p] = read<V>(sums + p * 32 + n * V);
+  tap<E, V, N, P, 0, P>(own, s, weight, in, count);
   for (int n = 0; n < N; n++)
-    for (int p = 0; p < P; p++) write<16>(sums + p * 32 + n * 16, own[n][p]);
+    for (int p = 0; p < P; p++) write<V>(sums + p * 32 + n * V, own[n][p]);
 }
 
 template <typename E, int N>
 void linear_tiles(const Strip<E>& s, const E* weight, const E* in, Long count, Long images,
                   float* sums) {
-  for (; images >= 10; images -= 10, in += 10 * s.step, sums += 320)
-    linear_tile<E, N, 10>(s, weight, in, count, sums);
+  constexpr int kMost = kLanes == 16 ? 10 : 12 / N;
+  for (; images >= kMost; images -= kMost, in += kMost * s.step, sums += kMost * 32)
+    linear_tile<E, N, kMost>(s, weight, in, count, sums);
   switch (images) {
 #define CASE(P) \
   case P:       \
-    return linear_tile<E, N, P>(s, weight, in, count, sums);
+    if constexpr (P < kMost) linear_tile<E, N, P>(s, weight, in, count, sums); \
+    break;
     CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9)
 #undef CASE
   }
@@ -398,11 +464,13 @@ void linear_tiles(const Strip<E>& s, const E* weight, const E* in, Long count, L
 // A linear layer: weights are read once for 64 images, a few inputs of 32 outputs at a time.
 template <typename E>
 void linear(const Call& call, const Width& width, const E* in, E* out, Long batch, Long threads) {
+  constexpr int V = kLanes;
   constexpr Long kImages = 64, kInputs = 512;
   const Long tasks = (width.co + 31) / 32;
   Strip<E> s;
   s.step = call.ld_in;
   s.block = width.block;
+  s.half = 8 * Product<E>::kStep;
 #pragma omp parallel for num_threads(threads) if (threads > 1 && tasks > 1)
   for (Long task = 0; task < tasks; task++) {
     const Long o = task * 32, left = width.co - o;
@@ -416,28 +484,28 @@ void linear(const Call& call, const Width& width, const E* in, E* out, Long batc
         const Long count = std::min(width.ci - c, kInputs);
         const E* from = in + b * call.ld_in + c;
         if (left > 16)
-          linear_tiles<E, 2>(s, weight + c * kBlock, from, count, images, sums);
+          linear_tiles<E, 32 / V>(s, weight + c * kBlock, from, count, images, sums);
         else
-          linear_tiles<E, 1>(s, weight + c * kBlock, from, count, images, sums);
+          linear_tiles<E, 16 / V>(s, weight + c * kBlock, from, count, images, sums);
       }
-      const Vec<16>::F low = call.low + Vec<16>::F{}, high = call.high + Vec<16>::F{};
+      const typename Vec<V>::F low = call.low + typename Vec<V>::F{}, high = call.high + typename Vec<V>::F{};
       for (Long i = 0; i < images; i++) {
         E* to = out + (b + i) * call.ld_out + o;
-        for (Long n = 0; n < std::min<Long>(left, 32); n += 16)
-          finish<16>(call, to + n, read<16>(sums + i * 32 + n), left - n, low, high);
+        for (Long n = 0; n < std::min<Long>(left, 32); n += V)
+          finish<V>(call, to + n, read<V>(sums + i * 32 + n), left - n, low, high);
       }
     }
   }
 }
 
-// Pixels whose depthwise kernels reach the same taps, [top, bottom) x [left, right), for 16 channels
-// from `c` on, or the `count` that there are.
+// Pixels whose depthwise kernels reach the same taps, [top, bottom) x [left, right), for a register
+// of channels from `c` on, or the `count` that there are.
 template <typename E, int P>
 inline __attribute__((always_inline)) void depthwise_tile(const Call& call, const Width& width,
                                                           const E* in, E* out, Long c, Long count,
                                                           Long top, Long bottom, Long left,
                                                           Long right) {
-  constexpr int V = 16;
+  constexpr int V = kLanes;
   typedef Vec<V>::F F;
   F sums[P];
   for (int p = 0; p < P; p++) sums[p] = read<V>(width.bias + c);
@@ -459,7 +527,7 @@ inline __attribute__((always_inline)) void depthwise_tile(const Call& call, cons
 // Row y of one image's result: each channel by a kernel of its own.
 template <typename E>
 void depthwise_row(const Call& call, const Width& width, const E* image, E* out, Long y) {
-  constexpr int V = 16, P = 4;
+  constexpr int V = kLanes, P = 4;
   const Geometry& g = call.g;
   const Long above = g.pad_y - y * g.stride_y;
   const Long top = std::max<Long>(above, 0), bottom = std::min(g.hi + above, g.kh);
@@ -539,33 +607,35 @@ struct Decision {
   Long features, code, hidden, values, lstm;
 };
 
-// Adds products of B vectors with N * 16 columns of a matrix, the first `left` alone, to their sums.
+// Adds products of B vectors with N registers of columns of a matrix, the first `left` alone, to
+// their sums.
 template <int N, int B>
 inline __attribute__((always_inline)) void columns(const float* vectors, Long inputs,
                                                    const float* matrix, Long outputs, Long left,
                                                    float* sums) {
-  typedef Vec<16>::F F;
+  constexpr int V = kLanes;
+  typedef Vec<V>::F F;
   F own[B][N];
   for (int b = 0; b < B; b++)
     for (int n = 0; n < N; n++) {
-      const float* from = sums + b * outputs + n * 16;
-      own[b][n] = N == 1 ? read_first<16>(from, left) : read<16>(from);
+      const float* from = sums + b * outputs + n * V;
+      own[b][n] = left < V ? read_first<V>(from, left) : read<V>(from);
     }
   for (Long i = 0; i < inputs; i++) {
     const float* row = matrix + i * outputs;
 #pragma GCC unroll 8
     for (int n = 0; n < N; n++) {
-      const F weight = N == 1 ? read_first<16>(row, left) : read<16>(row + n * 16);
+      const F weight = left < V ? read_first<V>(row, left) : read<V>(row + n * V);
 #pragma GCC unroll 8
       for (int b = 0; b < B; b++) own[b][n] += weight * vectors[b * inputs + i];
     }
   }
   for (int b = 0; b < B; b++)
     for (int n = 0; n < N; n++) {
-      if (N == 1)
-        write_first<16>(sums + b * outputs, own[b][n], left);
+      if (left < V)
+        write_first<V>(sums + b * outputs, own[b][n], left);
       else
-        write<16>(sums + b * outputs + n * 16, own[b][n]);
+        write<V>(sums + b * outputs + n * V, own[b][n]);
     }
 }
 
@@ -573,12 +643,13 @@ inline __attribute__((always_inline)) void columns(const float* vectors, Long in
 template <int B>
 inline void product(const float* vectors, Long inputs, const float* matrix, Long outputs,
                     float* sums) {
-  constexpr int N = B == 1 ? 4 : 2;  // as many sums as hide how long each takes
+  // As many sums as hide how long each takes, and fit the registers.
+  constexpr int V = kLanes, N = B == 1 ? 64 / V : V / 8;
   Long o = 0;
-  for (; o + 16 * N <= outputs; o += 16 * N)
-    columns<N, B>(vectors, inputs, matrix + o, outputs, 16 * N, sums + o);
-  for (; o < outputs; o += 16)
-    columns<1, B>(vectors, inputs, matrix + o, outputs, std::min<Long>(outputs - o, 16), sums + o);
+  for (; o + V * N <= outputs; o += V * N)
+    columns<N, B>(vectors, inputs, matrix + o, outputs, V, sums + o);
+  for (; o + V <= outputs; o += V) columns<1, B>(vectors, inputs, matrix + o, outputs, V, sums + o);
+  if (o < outputs) columns<1, B>(vectors, inputs, matrix + o, outputs, outputs - o, sums + o);
 }
 
 // e^x of single floats, to about their precision: 2^n times a polynomial of what is left, |r| < 0.35.
@@ -699,9 +770,7 @@ void decide(const Decision* decision, const float* features, Long batch, Long* p
   }
 
 CALLS(float, float32)
-#ifdef __AVX512BF16__
 CALLS(bf16, bfloat16)
-#endif
 #undef CALLS
 
 // Sets channels [from, to) of each image to zero; `size` bytes an element.
