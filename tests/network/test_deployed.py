@@ -13,10 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from runtime_pruning import backbones
 from runtime_pruning.cost.macs import dense_macs, plan_macs
 from runtime_pruning.errors import ConfigError
-from runtime_pruning.network import PrunableNetwork, native, trace
+from runtime_pruning.network import PrunableNetwork, native, ragged, trace
 from runtime_pruning.network.batch_norm import is_conditioned
 from runtime_pruning.network.break_even import BreakEven, fastest_part
 from runtime_pruning.network.deployed import DEPLOYED_MODES, DeployedMode, DeployedNetwork, deploy
+from runtime_pruning.network.execution import Execution
 from runtime_pruning.network.policies import FixedPolicy
 from runtime_pruning.testing.network import shake
 
@@ -93,6 +94,12 @@ class MeanPolicy:
         return (ranks_B + site) % self.groups + 1
 
 
+def check_mixed(network: PrunableNetwork, found: Execution, sliced: Execution) -> None:
+    """Layers may have run whole: no image executed less than its plan, nor more than all."""
+    assert (found.executed_macs_B >= sliced.executed_macs_B).all()
+    assert (found.executed_macs_B <= dense_macs(network)).all()
+
+
 @pytest.mark.parametrize("mode", DEPLOYED_MODES)
 @pytest.mark.parametrize("batch", [1, 8])
 @torch.no_grad()
@@ -116,6 +123,8 @@ def test_every_mode_returns_what_the_network_returns(
         if mode == "dense":
             assert execution.mode == "dense"
             assert execution.executed_macs_B.tolist() == [dense_macs(network)] * batch
+        elif execution.mode == "mixed":
+            check_mixed(network, execution, expected)
         else:
             macs_B = plan_macs(network, network.channels(plans_BL))
             assert execution.executed_macs_B.tolist() == macs_B.tolist()
@@ -137,7 +146,9 @@ def test_a_policy_sees_the_same_features_in_every_mode(
         expected = network.run(images_BCHW, execution.groups_BL)
         close(execution.logits_BK, expected.logits_BK)
         assert execution.policy_macs_B.tolist() == [7] * batch
-        if mode != "dense":
+        if execution.mode == "mixed":
+            check_mixed(network, execution, expected)
+        elif mode != "dense":
             assert torch.equal(execution.executed_macs_B, expected.executed_macs_B)
         run = network.start(images_BCHW)
         for site in range(len(network.sites)):
@@ -344,7 +355,7 @@ def test_the_mode_is_chosen_by_what_was_measured() -> None:
     network = copy.deepcopy(traced("digits-cnn", (1, 8, 8)))
     deployed = deploy(network)
     images_BCHW, plans_BL = images(network, 8), plans(network, 8, seed=3)
-    unmeasured = "ragged" if "ragged" in deployed.modes else "prefix"
+    unmeasured = "mixed" if "mixed" in deployed.modes else "prefix"
     assert deployed.run(images_BCHW, plans_BL).mode == unmeasured
     table = deployed.measure_break_even((1, 8), (1.0, 0.5), rounds=1, least_seconds=0.0)
     assert set(table.ratios) == {(1, 1.0), (1, 0.5), (8, 1.0), (8, 0.5)}
@@ -356,10 +367,25 @@ def test_the_mode_is_chosen_by_what_was_measured() -> None:
         deployed.break_even = type(table)(torch.get_num_threads(), {(8, 0.5): rows})
         assert deployed.run(images_BCHW, plans_BL).mode == mode
         assert deployed.execute(images_BCHW, MeanPolicy(4)).mode == mode
+    rows = {"bucket": 0.5, "mixed": 0.51}
+    if "mixed" in deployed.modes:  # it knows the times of each layer
+        deployed.break_even = type(table)(torch.get_num_threads(), {(8, 0.5): rows})
+        assert deployed.run(images_BCHW, plans_BL).mode == "mixed"
     alike = FixedPolicy([2] * len(network.sites))
     assert deployed.execute(images_BCHW, alike).mode == "prefix"  # nothing to gather: sliced
     deployed.break_even = type(table)(torch.get_num_threads() + 1, {(8, 0.5): rows})
     assert deployed.run(images_BCHW, plans_BL).mode == unmeasured  # measured with other threads
+
+
+def test_between_what_was_measured_times_are_interpolated() -> None:
+    rows = {(8, 0.5): {"a": 0.5, "b": 0.6}, (8, 1.0): {"a": 1.5, "b": 1.0}, (1, 1.0): {"a": 9.0}}
+    table = BreakEven(1, rows)
+    assert table.at(8, 0.75) == pytest.approx({"a": 1.0, "b": 0.8})
+    assert table.at(6, 0.1) == pytest.approx({"a": 0.5, "b": 0.6})
+    assert [table.choose(8, fraction) for fraction in (0.5, 0.55, 0.6, 1.0)] == ["a", "a", "b", "b"]
+    assert table.choose(8, 0.5, steady="b") == "a"
+    assert table.choose(8, 0.57, steady="b") == "b"
+    assert table.choose(2, 0.5, steady="b") == "a"
 
 
 class SlowPolicy(MeanPolicy):
@@ -483,3 +509,26 @@ def test_images_of_any_type_may_follow_one_another() -> None:
     expected_BK = network.backbone(images_BCHW)
     for dtype in (torch.float64, torch.float32, torch.float64):
         close(deployed.dense(images_BCHW.to(dtype)), expected_BK)
+
+
+@pytest.mark.parametrize("name", ["digits-cnn", "resnet20-cifar", "mobilenet_v2"])
+@pytest.mark.parametrize("gain", [-1.0, 1.0])
+@torch.no_grad()
+def test_a_mixed_batch_runs_layers_whole_where_that_is_faster(
+    name: str, gain: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = traced(name, SHAPES[name])
+    images_BCHW, plans_BL = images(network, 8), plans(network, 8, seed=3)
+    expected = network.run(images_BCHW, plans_BL)
+    deployed = deploy(network, part=64)
+    timed = ragged._Layer._timed
+    monkeypatch.setattr(ragged._Layer, "_timed", lambda *args: timed(*args) * 0 + gain)
+    monkeypatch.setattr(ragged, "LEAST_GAIN", -native.INFINITY)  # each keeps its call
+    for _ in range(2):
+        found = deployed.run(images_BCHW, plans_BL, mode=known(deployed, "mixed"))
+        close(found.logits_BK, expected.logits_BK)
+        if gain < 0:
+            assert torch.equal(found.executed_macs_B, expected.executed_macs_B)
+        else:
+            assert (found.executed_macs_B > expected.executed_macs_B).all()
+            assert (found.executed_macs_B <= dense_macs(network)).all()

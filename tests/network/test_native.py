@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -55,10 +56,13 @@ def convolved(
     places_B = np.array(which_B, dtype=np.int32)
     batch = len(which_B)
     out = native.empty(batch, room, frame.out, features_BCHW).fill_(7.0) if onto is None else onto
+    macs_B = np.ones(batch, dtype=np.int64)
     own.convolve(
-        *(ctypes.addressof(call), rows.ctypes.data, places_B.ctypes.data),
-        *(features_BCHW.data_ptr(), out.data_ptr(), batch, threads),
+        *(ctypes.addressof(call), rows.ctypes.data, places_B.ctypes.data, None, 1),
+        *(macs_B.ctypes.data, features_BCHW.data_ptr(), out.data_ptr(), batch, threads),
     )
+    taps = side * side * kernel[0] * kernel[1]
+    assert macs_B.tolist() == [1 + taps * math.prod(widths[place]) for place in which_B]
     return out
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,11 +31,25 @@ class BreakEven:
     threads: int
     ratios: Mapping[tuple[int, float], Mapping[str, float]]
 
-    def choose(self, batch: int, fraction: float) -> str:
-        """Return the fastest mode at the nearest measured batch (in octaves) and fraction."""
-        near = min(self.ratios, key=lambda k: (abs(math.log2(k[0] / batch)), abs(k[1] - fraction)))
-        modes = self.ratios[near]
-        return min(modes, key=modes.__getitem__)
+    def choose(self, batch: int, fraction: float, steady: str | None = None) -> str:
+        """Return the fastest mode, or one that is to be taken where it is about as fast."""
+        modes = self.at(batch, fraction)
+        fastest = min(modes, key=modes.__getitem__)
+        as_good = steady in modes and modes[steady] <= AS_GOOD * modes[fastest]
+        return steady if steady is not None and as_good else fastest
+
+    def at(self, batch: int, fraction: float) -> dict[str, float]:
+        """Return each mode's ratio at the nearest measured batch, in octaves.
+
+        Between measured fractions it is interpolated; beyond them it is that of the last.
+        """
+        nearest = min({key[0] for key in self.ratios}, key=lambda b: abs(math.log2(b / batch)))
+        rows = sorted((known, row) for (b, known), row in self.ratios.items() if b == nearest)
+        fractions = [known for known, _ in rows]
+        return {
+            mode: float(np.interp(fraction, fractions, [row[mode] for _, row in rows]))
+            for mode in rows[0][1]
+        }
 
     def table(self) -> str:
         """Return the ratios as a Markdown table."""
@@ -141,11 +156,9 @@ def run_parts(run: Callable[[Tensor], object], parts: Sequence[Tensor]) -> None:
 
 
 def ratio_to(seconds: Mapping[str, Sequence[float]], base: str) -> dict[str, float]:
-    """Return the median over rounds of each call's time over the base's in the same round."""
-    return {
-        name: statistics.median(a / b for a, b in zip(own, seconds[base], strict=True))
-        for name, own in seconds.items()
-    }
+    """Return each call's least time over the base's: what runs beside only ever takes more."""
+    least = {name: min(own) for name, own in seconds.items()}
+    return {name: own / least[base] for name, own in least.items()}
 
 
 def plans_near(

@@ -46,7 +46,7 @@ class Execution:
         policy_macs: MACs per image of whatever chose the plan.
         bounds_LG: channels by group count, from none on, at each site, int64.
         mode: how it ran: ``"sliced"`` or ``"masked"``, or a mode of a deployed network. All but
-            ``"masked"`` and ``"dense"`` execute what the plan says.
+            ``"masked"``, ``"dense"`` and ``"mixed"`` execute what the plan says, and no more.
     """
 
     logits_BK: Tensor

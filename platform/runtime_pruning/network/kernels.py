@@ -256,8 +256,8 @@ class _Ours:
                 (batch, *self._shape), dtype=features.dtype, memory_format=torch.channels_last
             )
         self._convolve(
-            *(self._call, self._row, None, features.data_ptr(), onto.data_ptr(), batch),
-            torch.get_num_threads(),
+            *(self._call, self._row, *native.ALIKE, features.data_ptr(), onto.data_ptr()),
+            *(batch, torch.get_num_threads()),
         )
         return onto
 
@@ -285,8 +285,8 @@ class _OursLinear:
         features = features.contiguous()
         out = features.new_empty(features.shape[0], self._outputs)
         self._linear(
-            *(self._call, self._row, features.data_ptr(), out.data_ptr(), features.shape[0]),
-            torch.get_num_threads(),
+            *(self._call, self._row, None, features.data_ptr(), out.data_ptr()),
+            *(features.shape[0], torch.get_num_threads()),
         )
         return out
 
@@ -305,6 +305,16 @@ def fastest(
     """
     if len(calls) == 1:
         return calls[0]
+    best = best_seconds(calls, *inputs, wait=wait)
+    return calls[best.index(min(best))]
+
+
+def best_seconds(
+    calls: Sequence[Callable[..., object]],
+    *inputs: object,
+    wait: Callable[[], object] | None = None,
+) -> list[float]:
+    """Return the least time that each call took, of a few turns; see `fastest`."""
     best = [native.INFINITY] * len(calls)
     for turn in range(TURNS + 1):  # the first warms up
         for index, call in enumerate(calls):
@@ -314,7 +324,7 @@ def fastest(
                 wait()
             if turn:
                 best[index] = min(best[index], time.perf_counter() - start)
-    return calls[best.index(min(best))]
+    return best
 
 
 def _by_onednn(layer: Layer, activation: Activation, like: Tensor) -> Call:

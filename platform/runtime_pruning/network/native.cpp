@@ -1,7 +1,7 @@
 // Convolutions of channels-last feature maps, each image at widths of its own.
 //
 // One call runs a layer on a batch: image b reads the first `ci` channels of its pixels and writes
-// the first `co`, as its row of `widths` says. Nothing is gathered and nothing is masked. A tile
+// the first `co`, as its width says. Nothing is gathered and nothing is masked. A tile
 // keeps N vectors of V outputs for P pixels in registers; rows are taken in blocks that stay in
 // the cache. What a kernel would multiply by the padding's zeros is left out.
 //
@@ -45,6 +45,22 @@ struct Call {
   Long ld_in, ld_out;  // elements from pixel to pixel
   float low, high;     // results are clamped
   Long add;            // whether results are added to what is there
+};
+
+// The width of each image, and where what it multiplies is counted, if anywhere.
+struct Chosen {
+  const Width* widths;
+  const int32_t *read, *write;  // image b has width read[b] * writes + write[b]; null: all the first
+  Long writes;
+  Long* macs;
+
+  const Width& of(Long b) const {
+    return widths[read ? write ? read[b] * writes + write[b] : read[b] : 0];
+  }
+
+  void count(Long b, Long products) const {
+    if (macs) macs[b] += products;
+  }
 };
 
 struct bf16 {
@@ -403,11 +419,15 @@ void rows(const Call& call, const Width& width, const E* image, E* out, Long fir
 }
 
 template <typename E>
-void convolve(const Call& call, const Width* widths, const int32_t* width_of, const E* in, E* out,
-              Long batch, Long threads) {
+void convolve(const Call& call, const Chosen& chosen, const E* in, E* out, Long batch,
+              Long threads) {
   const Geometry& g = call.g;
   Long widest = 0;
-  for (Long b = 0; b < batch; b++) widest = std::max(widest, widths[width_of ? width_of[b] : 0].ci);
+  for (Long b = 0; b < batch; b++) {
+    const Width& width = chosen.of(b);
+    widest = std::max(widest, width.ci);
+    chosen.count(b, width.ci * width.co * g.ho * g.wo * g.kh * g.kw);
+  }
   const Long line = (g.wi + 2 * g.pad_x) * (widest + 1);
   Long fit = (kCached / (Long)sizeof(E) / line - g.kh) / g.stride_y + 1;
   if (batch < threads) fit = std::min(fit, (g.ho + threads - 1) / threads);
@@ -426,8 +446,7 @@ void convolve(const Call& call, const Width* widths, const int32_t* width_of, co
 #pragma omp for schedule(dynamic)
     for (Long task = 0; task < tasks; task++) {
       const Long b = task / blocks, first = task % blocks * step;
-      const Width& width = widths[width_of ? width_of[b] : 0];
-      rows(call, width, in + b * g.hi * g.wi * call.ld_in, out + b * g.ho * g.wo * call.ld_out,
+      rows(call, chosen.of(b), in + b * g.hi * g.wi * call.ld_in, out + b * g.ho * g.wo * call.ld_out,
            first, std::min(first + step, g.ho), scratch);
     }
   }
@@ -461,9 +480,11 @@ void linear_tiles(const Strip<E>& s, const E* weight, const E* in, Long count, L
   }
 }
 
-// A linear layer: weights are read once for 64 images, a few inputs of 32 outputs at a time.
+// A linear layer: weights are read once for 64 images, a few inputs of 32 outputs at a time. An
+// image reads the first `inputs`, none fewer than the next; null: all read those of the width.
 template <typename E>
-void linear(const Call& call, const Width& width, const E* in, E* out, Long batch, Long threads) {
+void linear(const Call& call, const Width& width, const Long* inputs, const E* in, E* out,
+            Long batch, Long threads) {
   constexpr int V = kLanes;
   constexpr Long kImages = 64, kInputs = 512;
   const Long tasks = (width.co + 31) / 32;
@@ -480,13 +501,16 @@ void linear(const Call& call, const Width& width, const E* in, E* out, Long batc
       const Long images = std::min(batch - b, kImages);
       for (Long i = 0; i < images; i++)
         for (Long n = 0; n < (left > 16 ? 32 : 16); n++) sums[i * 32 + n] = width.bias[o + n];
-      for (Long c = 0; c < width.ci; c += kInputs) {
-        const Long count = std::min(width.ci - c, kInputs);
+      for (Long c = 0, count, reading = images;; c += count) {
+        while (inputs && reading && inputs[b + reading - 1] <= c) reading--;
+        const Long end = !inputs ? width.ci : reading ? inputs[b + reading - 1] : 0;
+        count = std::min(end - c, kInputs);
+        if (count <= 0) break;
         const E* from = in + b * call.ld_in + c;
         if (left > 16)
-          linear_tiles<E, 32 / V>(s, weight + c * kBlock, from, count, images, sums);
+          linear_tiles<E, 32 / V>(s, weight + c * kBlock, from, count, reading, sums);
         else
-          linear_tiles<E, 16 / V>(s, weight + c * kBlock, from, count, images, sums);
+          linear_tiles<E, 16 / V>(s, weight + c * kBlock, from, count, reading, sums);
       }
       const typename Vec<V>::F low = call.low + typename Vec<V>::F{}, high = call.high + typename Vec<V>::F{};
       for (Long i = 0; i < images; i++) {
@@ -553,14 +577,15 @@ void depthwise_row(const Call& call, const Width& width, const E* image, E* out,
 }
 
 template <typename E>
-void depthwise(const Call& call, const Width* widths, const int32_t* width_of, const E* in, E* out,
-               Long batch, Long threads) {
+void depthwise(const Call& call, const Chosen& chosen, const E* in, E* out, Long batch,
+               Long threads) {
   const Geometry& g = call.g;
+  for (Long b = 0; b < batch; b++) chosen.count(b, chosen.of(b).co * g.ho * g.wo * g.kh * g.kw);
   const Long tasks = batch * g.ho;
 #pragma omp parallel for num_threads(threads) if (threads > 1 && tasks > 1)
   for (Long task = 0; task < tasks; task++) {
     const Long b = task / g.ho;
-    depthwise_row(call, widths[width_of ? width_of[b] : 0], in + b * g.hi * g.wi * call.ld_in,
+    depthwise_row(call, chosen.of(b), in + b * g.hi * g.wi * call.ld_in,
                   out + b * g.ho * g.wo * call.ld_out, task % g.ho);
   }
 }
@@ -727,6 +752,15 @@ void decide_on(const Decision& d, const E* in, Long channels, Long pixels, Long*
   decide_block<1>(d, features, previous, hidden, cell, room);
 }
 
+// A few bytes: a call of memset takes longer than this.
+inline void zero(char* to, Long bytes) {
+  const __m128i none = _mm_setzero_si128();
+  for (; bytes >= 16; bytes -= 16, to += 16) _mm_storeu_si128((__m128i*)to, none);
+  if (bytes & 8) memset(to, 0, 8), to += 8;
+  if (bytes & 4) memset(to, 0, 4), to += 4;
+  if (bytes & 2) memset(to, 0, 2);
+}
+
 }  // namespace
 
 extern "C" {
@@ -748,17 +782,19 @@ void decide(const Decision* decision, const float* features, Long batch, Long* p
 // The calls for one type of element. `decide_` is for one image, from the feature map that a site
 // reads.
 #define CALLS(E, type)                                                                            \
-  void convolve_##type(const Call* call, const Width* widths, const int32_t* width_of,            \
-                       const E* in, E* out, Long batch, Long threads) {                           \
-    convolve(*call, widths, width_of, in, out, batch, threads);                                   \
+  void convolve_##type(const Call* call, const Width* widths, const int32_t* read,                \
+                       const int32_t* write, Long writes, Long* macs, const E* in, E* out,        \
+                       Long batch, Long threads) {                                                \
+    convolve(*call, {widths, read, write, writes, macs}, in, out, batch, threads);                \
   }                                                                                               \
-  void depthwise_##type(const Call* call, const Width* widths, const int32_t* width_of,           \
-                        const E* in, E* out, Long batch, Long threads) {                          \
-    depthwise(*call, widths, width_of, in, out, batch, threads);                                  \
+  void depthwise_##type(const Call* call, const Width* widths, const int32_t* read,               \
+                        const int32_t* write, Long writes, Long* macs, const E* in, E* out,       \
+                        Long batch, Long threads) {                                               \
+    depthwise(*call, {widths, read, write, writes, macs}, in, out, batch, threads);               \
   }                                                                                               \
-  void linear_##type(const Call* call, const Width* width, const E* in, E* out, Long batch,       \
-                     Long threads) {                                                              \
-    linear(*call, *width, in, out, batch, threads);                                               \
+  void linear_##type(const Call* call, const Width* width, const Long* inputs, const E* in,       \
+                     E* out, Long batch, Long threads) {                                          \
+    linear(*call, *width, inputs, in, out, batch, threads);                                       \
   }                                                                                               \
   void pool_##type(const E* in, Long ld, Long pixels, const Long* channels, Long all, Long batch, \
                    float* out, Long most, Long threads) {                                         \
@@ -779,6 +815,6 @@ void clear(char* values, Long ld, Long pixels, const Long* from, const Long* to,
   for (Long b = 0; b < batch; b++)
     if (from[b] < to[b])
       for (Long p = 0; p < pixels; p++)
-        memset(values + ((b * pixels + p) * ld + from[b]) * size, 0, (to[b] - from[b]) * size);
+        zero(values + ((b * pixels + p) * ld + from[b]) * size, (to[b] - from[b]) * size);
 }
 }

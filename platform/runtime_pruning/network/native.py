@@ -115,6 +115,9 @@ def pool(own: Functions, features_BCHW: Tensor, channels_B: Numbers | None, most
     return mean_BF
 
 
+ALIKE = (None, None, 1, None)  # all images have the first width, and nothing is counted
+
+
 class Packed:
     """Weights of a convolution as the functions read them; any number of first outputs can run.
 
@@ -258,8 +261,10 @@ def _library() -> _Library | None:
             own: Any = Functions(
                 *(getattr(library, f"{kind}_{name}") for kind in Functions._fields)
             )
-            own.convolve.argtypes = own.depthwise.argtypes = [pointer] * 5 + [number] * 2
-            own.linear.argtypes = [pointer] * 4 + [number] * 2
+            chosen = [pointer, pointer, pointer, number, pointer]
+            own.convolve.argtypes = [pointer, *chosen, pointer, pointer, number, number]
+            own.depthwise.argtypes = own.convolve.argtypes
+            own.linear.argtypes = [pointer] * 5 + [number] * 2
             own.pool.argtypes = pool
             own.decide.argtypes = [pointer, pointer, number, number, *[pointer] * 4]
             by_type[dtype] = own

@@ -4,6 +4,11 @@ Values are stored at full width. What an image leaves out is never written and n
 nothing is gathered, nothing is masked, and executed MACs are those of the plans. Needs the calls of
 `native`, and a network without grouped convolutions and without statistics that cannot be folded.
 
+Near full width a layer is often faster whole, as the dense network runs it: three quarters of a
+register of channels take as long as all, and the calls for one width are the fastest of several.
+A mixed run does so, layer by layer, by times that it took of each width; then executed MACs are
+more than the plans'.
+
 Dimensions: B images, C channels, H W pixels, L sites, F features, K classes, N images of a part.
 """
 
@@ -23,7 +28,11 @@ from runtime_pruning.network.execution import add_channels
 from runtime_pruning.network.graph import Value
 from runtime_pruning.network.kernels import (
     NOTHING,
+    Activation,
     Call,
+    best_seconds,
+    convolution,
+    convolution_onto,
     linear,
     linear_runs,
     ours_fit,
@@ -35,8 +44,12 @@ from runtime_pruning.network.native import Numbers
 from runtime_pruning.network.programs import Programs
 
 SMALL = 1024 * 1024  # bytes of a linear layer's weights that stay in a cache
+LEAST_GAIN = 0.02  # of a layer's time at full width; less is not worth looking for
+FEW = 8  # images that a layer is timed on, or one where that takes long
+LONG = 0.01  # seconds
 
 Deciding: TypeAlias = frozenset[int] | int  # the sites, or where there are none, the channels
+WholeCall: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
 
 
 class Widths(NamedTuple):
@@ -81,6 +94,7 @@ class _Batch:
     state: State
     size: int
     macs_B: Numbers
+    mixed: bool  # whether a layer may run whole
     columns: list[Numbers] = field(default_factory=list)
     known: dict[Deciding, Widths] = field(default_factory=dict)
 
@@ -110,10 +124,17 @@ class Ragged:
         steps = iter([self._step(op, index) for index, op in enumerate(operations)])
         self._stages = [[next(steps) for _ in stage] for stage in lowered.stages]
 
-    def run(self, images_BCHW: Tensor, decide: Decider) -> Outcome:
-        """Run a batch; a site is decided for all its images when they have come to it."""
+    def run(self, images_BCHW: Tensor, decide: Decider, *, mixed: bool = False) -> Outcome:
+        """Run a batch; a site is decided for all its images when they have come to it.
+
+        Args:
+            images_BCHW: float.
+            decide: tells each image's groups.
+            mixed: run each layer whole that is faster so.
+        """
         size = images_BCHW.shape[0]
-        batch = _Batch(self._programs.new_state(images_BCHW), size, np.zeros(size, dtype=np.int64))
+        macs_B = np.zeros(size, dtype=np.int64)
+        batch = _Batch(self._programs.new_state(images_BCHW), size, macs_B, mixed)
         for stage, steps in enumerate(self._stages):
             if stage:
                 counts = decide(stage - 1, partial(self._features, batch, stage - 1))
@@ -173,19 +194,23 @@ class Ragged:
 
     def _convolution(self, op: Operation, index: int) -> Step:
         """Return the step of a convolution, and of the add that it does."""
-        layer = _Layer(self, op)
         source, to = self._slots[op.source.name], self._slots[op.output.name]
         onto = op.onto
         positive = onto is not None and onto.name in self._programs.lowered.nonnegative
         inside = onto is None or (op.activation.attr == "relu" and positive)
         activation = op.activation if inside or op.activation == NOTHING else NOTHING
+        layer = _Layer(self, op, activation)
+        stream_of = None if onto is None else self._stream(op, index)
 
         def run(batch: _Batch) -> None:
             features = native.channels_last(batch.state[source].to(self._dtype))
-            place_B = layer.places(batch)
-            stream = None if onto is None else self._stream(batch, op, index)
-            out = layer.call(features, stream, place_B, activation.limits)
-            batch.macs_B += layer.macs[place_B]
+            stream = None if stream_of is None else stream_of(batch)
+            if batch.mixed and layer.whole_pays(features, stream, batch):
+                batch.state[source] = features
+                self._clean(batch, op.source)
+                out = layer.run_whole(features, stream, batch)
+            else:
+                out = layer.run(features, stream, batch)
             if not inside:
                 op.activation.apply_(out)
             for follower in op.followers:
@@ -194,24 +219,36 @@ class Ragged:
 
         return run
 
-    def _stream(self, batch: _Batch, op: Operation, index: int) -> Tensor:
-        """Return what a convolution adds its result to, with zeros where only that has channels."""
+    def _stream(self, op: Operation, index: int) -> Callable[[_Batch], Tensor]:
+        """Return what finds the stream that a convolution adds its result to.
+
+        There are zeros where only the result has channels.
+        """
         onto, own = op.onto, op.conv_output
         assert onto is not None
         assert own is not None
-        stream: Tensor = native.channels_last(batch.state[self._slots[onto.name]])
-        lowered = self._programs.lowered
+        slot, lowered = self._slots[onto.name], self._programs.lowered
         dies = lowered.last_reader[onto.name] == index and onto.name != op.source.name
-        room = max(stream.shape[1], own.width.channels)
-        if not (dies and onto.name in lowered.owned) or stream.shape[1] < room:
-            copy = native.empty(batch.size, room, (stream.shape[2], stream.shape[3]), stream)
-            copy[:, : stream.shape[1]] = stream
-            stream = copy
-        theirs_B = self._widths(batch, onto).channels_B
-        mine_B = self._widths(batch, own).channels_B
-        if (mine_B > theirs_B).any():
-            native.clear(stream, theirs_B, mine_B)
-        return stream
+        owned = dies and onto.name in lowered.owned
+        # As wide as the widest of its sites, or always at full width.
+        covers = own.width.sites <= onto.width.sites if onto.width.sites else True
+        never = covers and own.width.channels <= onto.width.channels
+
+        def stream_of(batch: _Batch) -> Tensor:
+            stream: Tensor = native.channels_last(batch.state[slot])
+            room = max(stream.shape[1], own.width.channels)
+            if not owned or stream.shape[1] < room:
+                copy = native.empty(batch.size, room, (stream.shape[2], stream.shape[3]), stream)
+                copy[:, : stream.shape[1]] = stream
+                stream = copy
+            if not never:
+                theirs_B = self._widths(batch, onto).channels_B
+                mine_B = self._widths(batch, own).channels_B
+                if (mine_B > theirs_B).any():
+                    native.clear(stream, theirs_B, mine_B)
+            return stream
+
+        return stream_of
 
     def _add(self, op: Operation) -> Step:
         """Return the step of an add that no convolution does."""
@@ -256,16 +293,20 @@ class _Linear:
         reads = ragged._options_of(op.source).channels
         widths = [{op.source.name: read, op.output.name: outputs} for read in reads]
         self._layers = [binder.layer(op, width) for width in widths]
+        self._outputs = self._layers[0].weight.shape[0]
         inputs = [layer.weight.shape[1] for layer in self._layers]
-        self.macs = np.array(inputs, dtype=np.int64) * self._layers[0].weight.shape[0]
+        self.macs = np.array(inputs, dtype=np.int64) * self._outputs
         self._packed = [binder.packed(op, layer) for layer in self._layers]
         self._small = self._layers[-1].weight.nbytes <= SMALL
+        self._inputs = np.array(inputs, dtype=np.int64)
+        shared = all(packed is self._packed[0] for packed in self._packed)
+        self._even = shared and all(self._inputs * ragged._dtype.itemsize % 4 == 0)
         rows = [
-            packed.row(count, self._layers[0].weight.shape[0])
+            packed.row(count, self._outputs)
             for packed, count in zip(self._packed, inputs, strict=True)
         ]
         self._rows = np.array(rows, dtype=np.int64)
-        self._convolve = ragged._own.convolve
+        self._convolve, self._linear = ragged._own.convolve, ragged._own.linear
         self._calls: dict[int, Call] = {}
         self._rooms: dict[int, ctypes.Array[ctypes.c_char]] = {}
 
@@ -276,6 +317,8 @@ class _Linear:
             return self._alike(features, found[0])
         if self._small and features.ndim == 2:
             return self._each(features.contiguous(), place_B)
+        if self._even and linear_runs(features):
+            return self._together(features, place_B)
         rows = [torch.from_numpy(np.flatnonzero(place_B == place)) for place in found]
         parts = [self._alike(features[own], place) for own, place in zip(rows, found, strict=True)]
         out = parts[0].new_empty(features.shape[0], *parts[0].shape[1:])
@@ -294,29 +337,49 @@ class _Linear:
 
     def _each(self, features_BC: Tensor, place_B: Numbers) -> Tensor:
         """Return the result of images of unlike widths, one by one: the weights stay in cache."""
-        batch, room = features_BC.shape
-        outputs = self._layers[0].weight.shape[0]
-        if room not in self._rooms:
-            self._rooms[room] = native.ALONE.call(room, outputs, NOTHING.limits, add=False)
-        call = self._rooms[room]
-        out = features_BC.new_empty(batch, outputs)
+        out = features_BC.new_empty(features_BC.shape[0], self._outputs)
         self._convolve(
-            *(ctypes.addressof(call), self._rows.ctypes.data, place_B.ctypes.data),
-            *(features_BC.data_ptr(), out.data_ptr(), batch, torch.get_num_threads()),
+            *(self._room(features_BC), self._rows.ctypes.data, place_B.ctypes.data, None, 1, None),
+            *(features_BC.data_ptr(), out.data_ptr(), len(out), torch.get_num_threads()),
         )
         return out
+
+    def _together(self, features_BC: Tensor, place_B: Numbers) -> Tensor:
+        """Return the result of images of unlike widths; the weights are read once for all."""
+        order_B = np.argsort(-place_B, kind="stable")
+        inputs_B = self._inputs[place_B[order_B]]
+        rows_B = torch.from_numpy(order_B)
+        features_BC = features_BC[rows_B]
+        own = features_BC.new_empty(features_BC.shape[0], self._outputs)
+        self._linear(
+            *(self._room(features_BC), self._rows[-1:].ctypes.data, inputs_B.ctypes.data),
+            *(features_BC.data_ptr(), own.data_ptr(), len(own), torch.get_num_threads()),
+        )
+        out = torch.empty_like(own)
+        out[rows_B] = own
+        return out
+
+    def _room(self, features_BC: Tensor) -> int:
+        """Return the address of the call on vectors of this length."""
+        room = features_BC.shape[1]
+        if room not in self._rooms:
+            self._rooms[room] = native.ALONE.call(room, self._outputs, NOTHING.limits, add=False)
+        return ctypes.addressof(self._rooms[room])
 
 
 class _Layer:
     """A convolution at all its widths.
 
-    Attributes:
-        macs: per image, by place of the pair of widths; known after the first call.
+    Args:
+        ragged: whose it is.
+        op: the operation.
+        activation: what a call does to its result.
     """
 
-    def __init__(self, ragged: Ragged, op: Operation) -> None:
+    def __init__(self, ragged: Ragged, op: Operation, activation: Activation) -> None:
         self._ragged = ragged
         self._op = op
+        self._activation = activation
         self._own = op.output if op.conv_output is None else op.conv_output
         reads = ragged._options_of(op.source).channels
         writes = ragged._options_of(self._own).channels
@@ -327,53 +390,130 @@ class _Layer:
         self._packed = []
         for read in reads if op.conditional else reads[-1:]:
             full = {op.source.name: read, self._own.name: read if self._alone else writes[-1]}
-            layer = ragged._binder.layer(op, full)
-            self._packed.append(pack(layer.weight, layer.bias))
+            self._full = ragged._binder.layer(op, full)
+            self._packed.append(pack(self._full.weight, self._full.bias))
         rows = [
             self._packed[place if op.conditional else 0].row(read, write)
             for place, read in enumerate(reads)
             for write in ([read] if self._alone else writes)
         ]
         self._rows = np.array(rows, dtype=np.int64)
-        self._writes = len(writes)
+        self._writes = 1 if self._alone else len(writes)
         self._room = writes[-1]
         self._kernel = (int(op.weight.shape[2]), int(op.weight.shape[3]))
-        self._calls: dict[tuple[int, ...], tuple[native.Frame, ctypes.Array[ctypes.c_char]]] = {}
-        self.macs = np.zeros(len(rows), dtype=np.int64)
+        self._frame: native.Frame | None = None
+        self._whole: WholeCall | None = None
+        self._gain: Numbers | None = None  # share of the time at full width, by place
 
-    def places(self, batch: _Batch) -> Numbers:
-        """Return the place of each image's pair of widths."""
-        read_B: Numbers = self._ragged._widths(batch, self._op.source).place_B
-        if self._alone:
-            return read_B
-        write_B = self._ragged._widths(batch, self._own).place_B
-        place_B: Numbers = read_B * np.int32(self._writes) + write_B
-        return place_B
-
-    def call(
-        self, features: Tensor, out: Tensor | None, place_B: Numbers, limits: tuple[float, float]
-    ) -> Tensor:
+    def run(self, features: Tensor, out: Tensor | None, batch: _Batch) -> Tensor:
         """Return the convolution's result, added to ``out`` if there is one."""
-        room = self._room if out is None else out.shape[1]
-        key = (*features.shape[1:], room)
-        found = self._calls.get(key)
-        if found is None:
-            shape = self._op.geometry
-            assert shape is not None
-            frame = native.Frame.of(features, self._kernel, shape.stride, shape.padding)
-            call = frame.call(features.shape[1], room, limits, add=out is not None)
-            found = self._calls[key] = (frame, call)
-            pixels = frame.out[0] * frame.out[1] * self._kernel[0] * self._kernel[1]
-            inputs = 1 if self._alone else self._rows[:, 2]
-            self.macs = inputs * self._rows[:, 3] * pixels
-        frame, call = found
+        read_B = self._ragged._widths(batch, self._op.source).place_B
+        write_B = None if self._alone else self._ragged._widths(batch, self._own).place_B
+        return self._called(features, out, read_B, write_B, batch.macs_B)
+
+    def _called(
+        self,
+        features: Tensor,
+        out: Tensor | None,
+        read_B: Numbers,
+        write_B: Numbers | None,
+        macs_B: Numbers | None,
+    ) -> Tensor:
+        """Return the result of images at widths of their own; count its MACs."""
+        if self._frame is None:
+            self._bind(features, out)
         if out is None:
-            out = native.empty(features.shape[0], room, frame.out, features)
+            out = native.empty(features.shape[0], self._room, self._out, features)
         self._convolve(
-            *(ctypes.addressof(call), self._rows.ctypes.data, place_B.ctypes.data),
-            *(features.data_ptr(), out.data_ptr(), features.shape[0], torch.get_num_threads()),
+            *(self._call, self._widths, read_B.ctypes.data),
+            *(None if write_B is None else write_B.ctypes.data, self._writes),
+            *(None if macs_B is None else macs_B.ctypes.data, features.data_ptr()),
+            *(out.data_ptr(), features.shape[0], torch.get_num_threads()),
         )
         return out
+
+    def _bind(self, features: Tensor, out: Tensor | None) -> None:
+        """Make what is the same for all batches: images are of one size."""
+        shape = self._op.geometry
+        assert shape is not None
+        self._frame = native.Frame.of(features, self._kernel, shape.stride, shape.padding)
+        self._out = self._frame.out
+        room = self._room if out is None else out.shape[1]
+        limits = self._activation.limits
+        self._held = self._frame.call(features.shape[1], room, limits, add=out is not None)
+        self._call, self._widths = ctypes.addressof(self._held), self._rows.ctypes.data
+        inputs = 1 if self._alone else self._rows[-1, 2]
+        pixels = self._out[0] * self._out[1] * self._kernel[0] * self._kernel[1]
+        self._most_macs = int(inputs * self._rows[-1, 3]) * pixels
+
+    # At full width
+
+    def whole_pays(self, features: Tensor, out: Tensor | None, batch: _Batch) -> bool:
+        """Whether full width is faster for a batch, and changes no more than what is absent."""
+        if self._op.conditional:
+            return False
+        if self._gain is None:
+            self._gain = self._timed(features, out)
+        if self._whole is None:
+            return False
+        place_B = self._ragged._widths(batch, self._op.source).place_B
+        if not self._alone:
+            write_B = self._ragged._widths(batch, self._own).place_B
+            if out is not None and write_B.min() < self._writes - 1:
+                return False  # it would add to channels that are there
+            place_B = place_B * self._writes + write_B
+        return bool(self._gain[place_B].sum() > 0)
+
+    def run_whole(self, features: Tensor, out: Tensor | None, batch: _Batch) -> Tensor:
+        """Return the result at full width; absent channels of what is read must be zeros."""
+        assert self._whole is not None
+        batch.macs_B += self._most_macs
+        return self._whole(features, out)
+
+    def _timed(self, features: Tensor, out: Tensor | None) -> Numbers:
+        """Return what full width saves, in times of it, by place; keep its call if that is any.
+
+        What it takes to set absent channels to zero is counted.
+        """
+        like = native.channels_last(torch.rand(features.shape).to(features.dtype))
+        onto = None if out is None else torch.zeros_like(out)
+        whole = self._whole_call(like, out)
+        (alone,) = best_seconds([partial(whole, like[:1], None if onto is None else onto[:1])])
+        few = FEW if alone < LONG else 1
+        like, onto = like[:few], None if onto is None else onto[:few]
+        none_B = np.full(len(like), features.shape[1], dtype=np.int64)
+
+        def cleaned() -> None:
+            native.clear(like, none_B * 3 // 4, none_B)
+            whole(like, onto)
+
+        def at(place: int) -> Callable[[], object]:
+            read, write = divmod(place, self._writes)
+            read_B, write_B = (np.full(len(like), n, dtype=np.int32) for n in (read, write))
+            return partial(self._called, like, onto, read_B, write_B, None)
+
+        places = range(len(self._rows))
+        *own, full = best_seconds([*(at(place) for place in places), cleaned])
+        gain = np.array(own) / full - 1
+        if gain.max() > LEAST_GAIN:
+            self._whole = whole
+        return gain
+
+    def _whole_call(self, like: Tensor, out: Tensor | None) -> WholeCall:
+        """Return the fastest call at full width."""
+        layer, activation = self._full, self._activation
+        if out is None:
+            call = convolution(layer, activation, like, fused=True)
+            return lambda features, _: call(features)
+        room, rows = out.shape[1], layer.weight.shape[0]
+        add = convolution_onto(layer, activation, like, room=room, fused=True)
+
+        def run(features: Tensor, onto: Tensor | None) -> Tensor:
+            assert onto is not None
+            add(features, onto if rows == room else onto.narrow(1, 0, rows))
+            return onto
+
+        return run
 
 
 def runs_ragged(lowered: Lowered, dtype: torch.dtype) -> bool:
