@@ -13,6 +13,7 @@ Dimensions: B images, C channels, H W pixels, L sites, F features, K classes, N 
 """
 
 import ctypes
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -57,6 +58,17 @@ class Widths(NamedTuple):
 
     channels_B: Numbers  # int64
     place_B: Numbers  # int32
+    address: int  # of the places; it takes a microsecond to ask for
+
+    @classmethod
+    def of(cls, channels_B: Numbers, place_B: Numbers) -> "Widths":
+        """Return such widths."""
+        return cls(channels_B, place_B, place_B.ctypes.data)
+
+
+def _deciding(value: Value) -> Deciding:
+    """Return what decides how wide a value is."""
+    return value.width.sites or value.width.channels
 
 
 class Options:
@@ -79,12 +91,12 @@ class Options:
         """Return the widths of a batch, from the group counts of the sites so far."""
         if not self.sites:
             full_B = np.full(batch, self.channels[0], dtype=np.int64)
-            return Widths(full_B, np.zeros(batch, dtype=np.int32))
+            return Widths.of(full_B, np.zeros(batch, dtype=np.int32))
         chosen = [
             bounds[columns[site]] for site, bounds in zip(self.sites, self._bounds, strict=True)
         ]
         channels_B = chosen[0] if len(chosen) == 1 else np.maximum.reduce(chosen)
-        return Widths(channels_B, self._place[channels_B])
+        return Widths.of(channels_B, self._place[channels_B])
 
 
 @dataclass
@@ -95,6 +107,7 @@ class _Batch:
     size: int
     macs_B: Numbers
     mixed: bool  # whether a layer may run whole
+    macs: int  # the address of `macs_B`
     columns: list[Numbers] = field(default_factory=list)
     known: dict[Deciding, Widths] = field(default_factory=dict)
 
@@ -134,7 +147,9 @@ class Ragged:
         """
         size = images_BCHW.shape[0]
         macs_B = np.zeros(size, dtype=np.int64)
-        batch = _Batch(self._programs.new_state(images_BCHW), size, macs_B, mixed)
+        batch = _Batch(
+            self._programs.new_state(images_BCHW), size, macs_B, mixed, macs_B.ctypes.data
+        )
         for stage, steps in enumerate(self._stages):
             if stage:
                 counts = decide(stage - 1, partial(self._features, batch, stage - 1))
@@ -155,16 +170,18 @@ class Ragged:
 
     def _widths(self, batch: _Batch, value: Value) -> Widths:
         """Return a value's widths in a batch."""
-        key = value.width.sites or value.width.channels
-        found = batch.known.get(key)
-        if found is None:
-            options = self._options_of(value)
-            found = batch.known[key] = options.widths(batch.columns, batch.size)
+        found = batch.known.get(_deciding(value))
+        return self._new_widths(batch, value) if found is None else found
+
+    def _new_widths(self, batch: _Batch, value: Value) -> Widths:
+        """Return a value's widths in a batch that does not know them yet."""
+        options = self._options_of(value)
+        found = batch.known[_deciding(value)] = options.widths(batch.columns, batch.size)
         return found
 
     def _options_of(self, value: Value) -> Options:
         """Return the widths that a value can have."""
-        key = value.width.sites or value.width.channels
+        key = _deciding(value)
         if key not in self._options:
             self._options[key] = Options(self._programs.bounds, value)
         return self._options[key]
@@ -312,13 +329,13 @@ class _Linear:
 
     def call(self, features: Tensor, place_B: Numbers) -> Tensor:
         """Return what the layer makes of each image's first inputs."""
-        found = np.unique(place_B)
-        if len(found) == 1:
-            return self._alike(features, found[0])
+        if place_B.min() == place_B.max():
+            return self._alike(features, int(place_B[0]))
         if self._small and features.ndim == 2:
             return self._each(features.contiguous(), place_B)
         if self._even and linear_runs(features):
             return self._together(features, place_B)
+        found = np.unique(place_B)
         rows = [torch.from_numpy(np.flatnonzero(place_B == place)) for place in found]
         parts = [self._alike(features[own], place) for own, place in zip(rows, found, strict=True)]
         out = parts[0].new_empty(features.shape[0], *parts[0].shape[1:])
@@ -401,34 +418,32 @@ class _Layer:
         self._writes = 1 if self._alone else len(writes)
         self._room = writes[-1]
         self._kernel = (int(op.weight.shape[2]), int(op.weight.shape[3]))
+        self._read, self._write = _deciding(op.source), _deciding(self._own)
         self._frame: native.Frame | None = None
         self._whole: WholeCall | None = None
         self._gain: Numbers | None = None  # share of the time at full width, by place
 
     def run(self, features: Tensor, out: Tensor | None, batch: _Batch) -> Tensor:
         """Return the convolution's result, added to ``out`` if there is one."""
-        read_B = self._ragged._widths(batch, self._op.source).place_B
-        write_B = None if self._alone else self._ragged._widths(batch, self._own).place_B
-        return self._called(features, out, read_B, write_B, batch.macs_B)
+        known, ragged = batch.known, self._ragged
+        read = known.get(self._read) or ragged._new_widths(batch, self._op.source)
+        write = known.get(self._write) or ragged._new_widths(batch, self._own)
+        return self._called(features, out, read.address, write.address, batch.macs)
 
     def _called(
-        self,
-        features: Tensor,
-        out: Tensor | None,
-        read_B: Numbers,
-        write_B: Numbers | None,
-        macs_B: Numbers | None,
+        self, features: Tensor, out: Tensor | None, read: int, write: int, macs: int | None
     ) -> Tensor:
         """Return the result of images at widths of their own; count its MACs."""
         if self._frame is None:
             self._bind(features, out)
+        batch = features.shape[0]
         if out is None:
-            out = native.empty(features.shape[0], self._room, self._out, features)
+            out = torch.empty(
+                (batch, *self._out), dtype=features.dtype, memory_format=torch.channels_last
+            )
         self._convolve(
-            *(self._call, self._widths, read_B.ctypes.data),
-            *(None if write_B is None else write_B.ctypes.data, self._writes),
-            *(None if macs_B is None else macs_B.ctypes.data, features.data_ptr()),
-            *(out.data_ptr(), features.shape[0], torch.get_num_threads()),
+            *(self._call, self._widths, read, None if self._alone else write, self._writes, macs),
+            *(features.data_ptr(), out.data_ptr(), batch, torch.get_num_threads()),
         )
         return out
 
@@ -437,13 +452,13 @@ class _Layer:
         shape = self._op.geometry
         assert shape is not None
         self._frame = native.Frame.of(features, self._kernel, shape.stride, shape.padding)
-        self._out = self._frame.out
+        self._out = (self._room, *self._frame.out)
         room = self._room if out is None else out.shape[1]
         limits = self._activation.limits
         self._held = self._frame.call(features.shape[1], room, limits, add=out is not None)
         self._call, self._widths = ctypes.addressof(self._held), self._rows.ctypes.data
         inputs = 1 if self._alone else self._rows[-1, 2]
-        pixels = self._out[0] * self._out[1] * self._kernel[0] * self._kernel[1]
+        pixels = math.prod(self._frame.out) * math.prod(self._kernel)
         self._most_macs = int(inputs * self._rows[-1, 3]) * pixels
 
     # At full width
@@ -490,7 +505,11 @@ class _Layer:
         def at(place: int) -> Callable[[], object]:
             read, write = divmod(place, self._writes)
             read_B, write_B = (np.full(len(like), n, dtype=np.int32) for n in (read, write))
-            return partial(self._called, like, onto, read_B, write_B, None)
+
+            def call() -> None:
+                self._called(like, onto, read_B.ctypes.data, write_B.ctypes.data, None)
+
+            return call
 
         places = range(len(self._rows))
         *own, full = best_seconds([*(at(place) for place in places), cleaned])
