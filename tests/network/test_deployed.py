@@ -1,6 +1,9 @@
 """Deployed networks: each mode returns what the prunable network returns."""
 
 import copy
+import ctypes
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -532,3 +535,34 @@ def test_a_mixed_batch_runs_layers_whole_where_that_is_faster(
         else:
             assert (found.executed_macs_B > expected.executed_macs_B).all()
             assert (found.executed_macs_B <= dense_macs(network)).all()
+
+
+KEEPING = """
+import os, resource, sys, torch
+if sys.argv[1] == "told":
+    os.environ["MALLOC_TRIM_THRESHOLD_"] = "131072"
+from runtime_pruning.network import native
+native.keep_memory()
+torch.set_num_threads(1)
+
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+for turn in range(10):
+    before = faults()
+    held = [torch.zeros(512, 1024) for _ in range(16)]  # 2 MiB each
+    del held
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
+def test_freed_memory_is_kept_unless_the_user_says_otherwise() -> None:
+    def run(told: str) -> int:
+        command = [sys.executable, "-c", KEEPING, told]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    assert run("no") < 100
+    assert run("told") > 1000

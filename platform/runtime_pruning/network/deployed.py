@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from runtime_pruning.errors import ConfigError
+from runtime_pruning.network import native
 from runtime_pruning.network.break_even import (
     BreakEven,
     check_batch,
@@ -80,6 +81,8 @@ def deploy(
 ) -> "DeployedNetwork":
     """Return a copy of the network for inference only.
 
+    On a CPU, glibc is told to keep freed memory; see `native.keep_memory`.
+
     Args:
         network: its weights are copied, batch norm is folded into them.
         dtype: of weights and features; logits and pooled features are float32.
@@ -96,6 +99,8 @@ def deploy(
     possible = torch.device(device).type == "cpu" and fused_calls_exist()
     if fused and not possible:
         raise ConfigError(f"`fused=True` needs a CPU and PyTorch with oneDNN, but got {device!r}.")
+    if torch.device(device).type == "cpu":
+        native.keep_memory()
     own = copy.deepcopy(network).eval().to(device)
     use = possible if fused is None else fused
     return DeployedNetwork(own, dtype=dtype, channels_last=channels_last, fused=use, part=part)

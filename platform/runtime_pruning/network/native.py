@@ -28,6 +28,9 @@ from torch import Tensor
 BLOCK = 16  # outputs that lie together in packed weights
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC")
 COMPILE_SECONDS = 300
+KEPT = 1024 * 1024 * 1024  # bytes of freed memory that stay with the process
+KEPT_BLOCK = 32 * 1024 * 1024  # bytes of the largest block that may; glibc allows no more
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # numbers in glibc's malloc.h
 HUGE = 2 * 1024 * 1024  # bytes of a huge page
 _SOURCE = Path(__file__).with_suffix(".cpp")
 INFINITY = float("inf")
@@ -166,6 +169,23 @@ def on_huge_pages(tensor: Tensor) -> Tensor:
     first = -bytes_N.data_ptr() % HUGE
     placed = bytes_N[first : first + size].view(tensor.dtype).view(tensor.shape)
     return placed.copy_(tensor)
+
+
+@functools.cache
+def keep_memory() -> None:
+    """Have glibc keep what is freed, for the whole process, unless its settings say otherwise.
+
+    Feature maps come and go with each layer. Left alone it gives a few megabytes back to the system
+    after each pass and takes them, cleared page by page, in the next: 2 ms for 16 images in the
+    first layer of M-CifarNet, whose arithmetic takes 0.7.
+    """
+    told = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+    if any(name in os.environ for name in told):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, KEPT_BLOCK)
+        mallopt(_M_TRIM_THRESHOLD, KEPT)
 
 
 class PackedDepthwise:
