@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.fx.node import map_aggregate
@@ -367,13 +366,8 @@ def masking(slot: int, value: Value) -> Step:
 
     def run(state: State) -> None:
         features = state[slot]
-        channels, present_BC = state[-1][sites]
+        present_BC = state[-1][sites].present_BC
         if present_BC is None:
-            return
-        if features.ndim == 4 and native.clears(features):
-            first_B = np.broadcast_to(np.asarray(channels) * factor, (len(features),))
-            last_B = np.full(len(features), features.shape[1], dtype=np.int64)
-            native.clear(features, np.ascontiguousarray(first_B), last_B)
             return
         present_BC = present_BC.to(features.dtype)
         if factor > 1:

@@ -82,12 +82,6 @@ def decide() -> Callable[..., None] | None:
     return None if library is None else library.decide
 
 
-def clears(features: Tensor) -> bool:
-    """Whether `clear` can write to these features."""
-    able = features.device.type == "cpu" and _library() is not None
-    return able and features.is_contiguous(memory_format=torch.channels_last)
-
-
 def clear(features: Tensor, first_B: Numbers, last_B: Numbers) -> None:
     """Set channels ``[first, last)`` of each image to zero.
 
