@@ -752,13 +752,16 @@ void decide_on(const Decision& d, const E* in, Long channels, Long pixels, Long*
   decide_block<1>(d, features, previous, hidden, cell, room);
 }
 
-// A few bytes: a call of memset takes longer than this.
-inline void zero(char* to, Long bytes) {
+// Sets N vectors of 16 bytes to zero, and `rest` bytes, at each pixel: a call of memset for so little
+// takes longer than this.
+template <int N>
+inline void zero(char* to, Long apart, Long pixels, Long rest) {
   const __m128i none = _mm_setzero_si128();
-  for (; bytes >= 16; bytes -= 16, to += 16) _mm_storeu_si128((__m128i*)to, none);
-  if (bytes & 8) memset(to, 0, 8), to += 8;
-  if (bytes & 4) memset(to, 0, 4), to += 4;
-  if (bytes & 2) memset(to, 0, 2);
+  for (; pixels > 0; pixels--, to += apart) {
+#pragma GCC unroll 4
+    for (int n = 0; n < N; n++) _mm_storeu_si128((__m128i*)to + n, none);
+    if (rest) memset(to + N * 16, 0, rest);
+  }
 }
 
 }  // namespace
@@ -813,8 +816,19 @@ CALLS(bf16, bfloat16)
 void clear(char* values, Long ld, Long pixels, const Long* from, const Long* to, Long batch,
            Long size) {
   for (Long b = 0; b < batch; b++)
-    if (from[b] < to[b])
-      for (Long p = 0; p < pixels; p++)
-        zero(values + ((b * pixels + p) * ld + from[b]) * size, (to[b] - from[b]) * size);
+    if (from[b] < to[b]) {
+      char* first = values + (b * pixels * ld + from[b]) * size;
+      const Long bytes = (to[b] - from[b]) * size, vectors = bytes / 16, rest = bytes % 16;
+      if (vectors == 1)
+        zero<1>(first, ld * size, pixels, rest);
+      else if (vectors == 2)
+        zero<2>(first, ld * size, pixels, rest);
+      else if (vectors == 3)
+        zero<3>(first, ld * size, pixels, rest);
+      else if (vectors == 4)
+        zero<4>(first, ld * size, pixels, rest);
+      else
+        zero<0>(first, ld * size, pixels, bytes);
+    }
 }
 }
