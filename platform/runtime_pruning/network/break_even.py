@@ -7,7 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -30,13 +30,24 @@ class BreakEven:
 
     threads: int
     ratios: Mapping[tuple[int, float], Mapping[str, float]]
+    _chosen: dict[tuple[int, float, str | None], str] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def choose(self, batch: int, fraction: float, steady: str | None = None) -> str:
-        """Return the fastest mode, or one that is to be taken where it is about as fast."""
-        modes = self.at(batch, fraction)
-        fastest = min(modes, key=modes.__getitem__)
-        as_good = steady in modes and modes[steady] <= AS_GOOD * modes[fastest]
-        return steady if steady is not None and as_good else fastest
+        """Return the fastest mode, or one that is to be taken where it is about as fast.
+
+        The answer is kept, for fractions to a hundredth: it is asked for with each batch.
+        """
+        key = (batch, round(fraction, 2), steady)
+        found = self._chosen.get(key)
+        if found is None:
+            modes = self.at(batch, key[1])
+            found = min(modes, key=modes.__getitem__)
+            if steady is not None and modes.get(steady, math.inf) <= AS_GOOD * modes[found]:
+                found = steady
+            self._chosen[key] = found
+        return found
 
     def at(self, batch: int, fraction: float) -> dict[str, float]:
         """Return each mode's ratio at the nearest measured batch, in octaves.

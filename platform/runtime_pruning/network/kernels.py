@@ -23,7 +23,8 @@ from runtime_pruning.network import native
 Call: TypeAlias = Callable[[Tensor], Tensor]
 AddCall: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
-TURNS = 3  # timed turns of each kind of call
+TURNS = (3, 12)  # timed turns of each kind of call, at least and at most
+ENOUGH = 0.01  # seconds; no more turns after these than at least
 
 
 @dataclass(frozen=True)
@@ -316,7 +317,10 @@ def best_seconds(
 ) -> list[float]:
     """Return the least time that each call took, of a few turns; see `fastest`."""
     best = [native.INFINITY] * len(calls)
-    for turn in range(TURNS + 1):  # the first warms up
+    begun = time.perf_counter()
+    for turn in range(TURNS[1] + 1):  # the first warms up
+        if turn > TURNS[0] and time.perf_counter() - begun > ENOUGH * len(calls):
+            break
         for index, call in enumerate(calls):
             start = time.perf_counter()
             call(*inputs)
