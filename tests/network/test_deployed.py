@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+import os
 import subprocess
 import sys
 import time
@@ -495,7 +496,8 @@ def test_parts_of_a_batch_return_what_the_whole_returns(mode: DeployedMode) -> N
     ):
         close(other.logits_BK, one.logits_BK)
         assert torch.equal(other.groups_BL, one.groups_BL)
-        assert torch.equal(other.executed_macs_B, one.executed_macs_B)
+        if "mixed" not in (one.mode, other.mode):  # there layers run whole for a part, or do not
+            assert torch.equal(other.executed_macs_B, one.executed_macs_B)
     assert mode == "image" or len(policy.seen[-1]) == 1  # 3, 3, 1
     close(cut.dense(images_BCHW), network.backbone(images_BCHW))
 
@@ -538,9 +540,7 @@ def test_a_mixed_batch_runs_layers_whole_where_that_is_faster(
 
 
 KEEPING = """
-import os, resource, sys, torch
-if sys.argv[1] == "told":
-    os.environ["MALLOC_TRIM_THRESHOLD_"] = "131072"
+import resource, torch
 from runtime_pruning.network import native
 native.keep_memory()
 torch.set_num_threads(1)
@@ -550,19 +550,27 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
+least = 10**6
 for turn in range(10):
     before = faults()
     held = [torch.zeros(512, 1024) for _ in range(16)]  # 2 MiB each
     del held
-print(faults() - before)
+    least = min(least, faults() - before)
+print(least)
 """
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
 def test_freed_memory_is_kept_unless_the_user_says_otherwise() -> None:
-    def run(told: str) -> int:
-        command = [sys.executable, "-c", KEEPING, told]
-        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    def faults(**settings: str) -> int:
+        known = {name: value for name, value in os.environ.items() if "MALLOC" not in name}
+        ran = subprocess.run(
+            [sys.executable, "-c", KEEPING],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=known | settings,
+        )
+        return int(ran.stdout)
 
-    assert run("no") < 100
-    assert run("told") > 1000
+    assert faults() <= 2 < faults(MALLOC_MMAP_THRESHOLD_="131072")

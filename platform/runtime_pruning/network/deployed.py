@@ -7,7 +7,8 @@ mode means what `PrunableNetwork` means; they differ in how a part with unlike p
 * ``prefix``: the batch is split where plans part, and never joined again until the logits.
 * ``bucket``: stage by stage, the images that share widths are gathered, run and put back.
 * ``ragged``: layer by layer, one call in which each image has widths of its own (`native`).
-* ``mixed``: the same, but a layer that is faster at full width runs so: executed MACs may be more.
+* ``mixed``: the same, but a layer that is faster at full width for a part runs so, by times taken
+  of each width: executed MACs, which are what was run, may be more than the plan's.
 * ``dense``: everything is computed and absent channels are set to zero: executed MACs are dense.
 * ``auto``: the fastest of these for the batch and the MACs that are expected, by measurement.
 * ``full``, of policies alone: nobody is asked, all images run at full width. ``auto`` does so where
