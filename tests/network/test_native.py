@@ -145,6 +145,28 @@ def test_linear_layers(threads: int, outputs: int, batch: int, dtype: torch.dtyp
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_linear_layer_of_images_that_read_unlike_numbers(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    outputs, most = 40, 1200
+    weight, bias = drawn(outputs, most, dtype=dtype) / 30, drawn(outputs, dtype=dtype)
+    inputs_B = np.sort(np.random.default_rng(0).choice([1200, 1026, 512, 6], 70))[::-1].copy()
+    features = drawn(len(inputs_B), most, dtype=dtype)
+    features[torch.arange(most) >= torch.from_numpy(inputs_B)[:, None]] = native.INFINITY
+    packed = native.packed_linear(weight, bias)
+    row = np.array(packed.row(most, outputs), dtype=np.int64)
+    call = native.ALONE.call(most, outputs, NO_LIMITS, add=False)
+    out = torch.empty(len(inputs_B), outputs, dtype=dtype)
+    own: Any = native.functions(dtype)
+    own.linear(
+        *(ctypes.addressof(call), row.ctypes.data, inputs_B.ctypes.data),
+        *(features.data_ptr(), out.data_ptr(), len(out), 1),
+    )
+    for image, count in enumerate(inputs_B):
+        own_C = features[image, :count].float()
+        near(out[image], functional.linear(own_C, weight[:, :count].float(), bias.float()))
+
+
 def test_which_linear_layers_are_ours() -> None:
     assert linear_runs(torch.zeros(2, 5))
     assert not linear_runs(torch.zeros(2, 5, dtype=torch.float64))

@@ -50,7 +50,7 @@ struct Call {
 // The width of each image, and where what it multiplies is counted, if anywhere.
 struct Chosen {
   const Width* widths;
-  const int32_t *read, *write;  // image b has width read[b] * writes + write[b]; null: all the first
+  const int32_t *read, *write;  // image b has width read[b] * writes + write[b]; null: the first
   Long writes;
   Long* macs;
 
@@ -328,7 +328,9 @@ inline Shape shape_of(Long outputs, Long row) {
   return outputs > 8 ? Shape::half : Shape::narrow;
 }
 
-inline Long outputs_of(Shape shape) { return shape == Shape::deep ? 24 : shape == Shape::half ? 16 : 8; }
+inline Long outputs_of(Shape shape) {
+  return shape == Shape::deep ? 24 : shape == Shape::half ? 16 : 8;
+}
 
 template <typename E>
 constexpr int pixels_of(Shape shape) {
@@ -486,6 +488,7 @@ template <typename E>
 void linear(const Call& call, const Width& width, const Long* inputs, const E* in, E* out,
             Long batch, Long threads) {
   constexpr int V = kLanes;
+  typedef typename Vec<V>::F F;
   constexpr Long kImages = 64, kInputs = 512;
   const Long tasks = (width.co + 31) / 32;
   Strip<E> s;
@@ -512,7 +515,7 @@ void linear(const Call& call, const Width& width, const Long* inputs, const E* i
         else
           linear_tiles<E, 16 / V>(s, weight + c * kBlock, from, count, reading, sums);
       }
-      const typename Vec<V>::F low = call.low + typename Vec<V>::F{}, high = call.high + typename Vec<V>::F{};
+      const F low = call.low + F{}, high = call.high + F{};
       for (Long i = 0; i < images; i++) {
         E* to = out + (b + i) * call.ld_out + o;
         for (Long n = 0; n < std::min<Long>(left, 32); n += V)
@@ -752,8 +755,8 @@ void decide_on(const Decision& d, const E* in, Long channels, Long pixels, Long*
   decide_block<1>(d, features, previous, hidden, cell, room);
 }
 
-// Sets N vectors of 16 bytes to zero, and `rest` bytes, at each pixel: a call of memset for so little
-// takes longer than this.
+// Sets N vectors of 16 bytes to zero, and `rest` bytes, at each pixel: a call of memset for so
+// little takes longer than this.
 template <int N>
 inline void zero(char* to, Long apart, Long pixels, Long rest) {
   const __m128i none = _mm_setzero_si128();
