@@ -97,10 +97,11 @@ def deploy(
     """
     if part is not None and part < 1:
         raise ConfigError(f"`part >= 1` must hold, but got {part}.")
-    possible = torch.device(device).type == "cpu" and fused_calls_exist()
+    on_cpu = torch.device(device).type == "cpu"
+    possible = on_cpu and fused_calls_exist()
     if fused and not possible:
         raise ConfigError(f"`fused=True` needs a CPU and PyTorch with oneDNN, but got {device!r}.")
-    if torch.device(device).type == "cpu":
+    if on_cpu:
         native.keep_memory()
     own = copy.deepcopy(network).eval().to(device)
     use = possible if fused is None else fused

@@ -105,11 +105,13 @@ class _Batch:
 
     state: State
     size: int
-    macs_B: Numbers
     mixed: bool  # whether a layer may run whole
-    macs: int  # the address of `macs_B`
     columns: list[Numbers] = field(default_factory=list)
     known: dict[Deciding, Widths] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.macs_B: Numbers = np.zeros(self.size, dtype=np.int64)
+        self.macs: int = self.macs_B.ctypes.data
 
 
 Step: TypeAlias = Callable[[_Batch], None]
@@ -146,10 +148,7 @@ class Ragged:
             mixed: run each layer whole that is faster so.
         """
         size = images_BCHW.shape[0]
-        macs_B = np.zeros(size, dtype=np.int64)
-        batch = _Batch(
-            self._programs.new_state(images_BCHW), size, macs_B, mixed, macs_B.ctypes.data
-        )
+        batch = _Batch(self._programs.new_state(images_BCHW), size, mixed)
         for stage, steps in enumerate(self._stages):
             if stage:
                 counts = decide(stage - 1, partial(self._features, batch, stage - 1))
@@ -170,13 +169,11 @@ class Ragged:
 
     def _widths(self, batch: _Batch, value: Value) -> Widths:
         """Return a value's widths in a batch."""
-        found = batch.known.get(_deciding(value))
-        return self._new_widths(batch, value) if found is None else found
-
-    def _new_widths(self, batch: _Batch, value: Value) -> Widths:
-        """Return a value's widths in a batch that does not know them yet."""
-        options = self._options_of(value)
-        found = batch.known[_deciding(value)] = options.widths(batch.columns, batch.size)
+        key = _deciding(value)
+        found = batch.known.get(key)
+        if found is None:
+            options = self._options_of(value)
+            found = batch.known[key] = options.widths(batch.columns, batch.size)
         return found
 
     def _options_of(self, value: Value) -> Options:
@@ -418,16 +415,14 @@ class _Layer:
         self._writes = 1 if self._alone else len(writes)
         self._room = writes[-1]
         self._kernel = (int(op.weight.shape[2]), int(op.weight.shape[3]))
-        self._read, self._write = _deciding(op.source), _deciding(self._own)
         self._frame: native.Frame | None = None
         self._whole: WholeCall | None = None
         self._gain: Numbers | None = None  # share of the time at full width, by place
 
     def run(self, features: Tensor, out: Tensor | None, batch: _Batch) -> Tensor:
         """Return the convolution's result, added to ``out`` if there is one."""
-        known, ragged = batch.known, self._ragged
-        read = known.get(self._read) or ragged._new_widths(batch, self._op.source)
-        write = known.get(self._write) or ragged._new_widths(batch, self._own)
+        read = self._ragged._widths(batch, self._op.source)
+        write = self._ragged._widths(batch, self._own)
         return self._called(features, out, read.address, write.address, batch.macs)
 
     def _called(
@@ -435,31 +430,29 @@ class _Layer:
     ) -> Tensor:
         """Return the result of images at widths of their own; count its MACs."""
         if self._frame is None:
-            self._bind(features, out)
+            self._frame = self._bind(features, out)
         batch = features.shape[0]
         if out is None:
-            out = torch.empty(
-                (batch, *self._out), dtype=features.dtype, memory_format=torch.channels_last
-            )
+            out = native.empty(batch, self._room, self._frame.out, features)
         self._convolve(
             *(self._call, self._widths, read, None if self._alone else write, self._writes, macs),
             *(features.data_ptr(), out.data_ptr(), batch, torch.get_num_threads()),
         )
         return out
 
-    def _bind(self, features: Tensor, out: Tensor | None) -> None:
-        """Make what is the same for all batches: images are of one size."""
+    def _bind(self, features: Tensor, out: Tensor | None) -> native.Frame:
+        """Make what is the same for all batches, since images are of one size; return the frame."""
         shape = self._op.geometry
         assert shape is not None
-        self._frame = native.Frame.of(features, self._kernel, shape.stride, shape.padding)
-        self._out = (self._room, *self._frame.out)
+        frame = native.Frame.of(features, self._kernel, shape.stride, shape.padding)
         room = self._room if out is None else out.shape[1]
         limits = self._activation.limits
-        self._held = self._frame.call(features.shape[1], room, limits, add=out is not None)
+        self._held = frame.call(features.shape[1], room, limits, add=out is not None)
         self._call, self._widths = ctypes.addressof(self._held), self._rows.ctypes.data
         inputs = 1 if self._alone else self._rows[-1, 2]
-        pixels = math.prod(self._frame.out) * math.prod(self._kernel)
+        pixels = math.prod(frame.out) * math.prod(self._kernel)
         self._most_macs = int(inputs * self._rows[-1, 3]) * pixels
+        return frame
 
     # At full width
 
