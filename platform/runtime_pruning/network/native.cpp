@@ -148,8 +148,10 @@ template <>
 struct Product<float> {
   static constexpr Long kStep = 1;  // input channels at once
   template <int V>
-  static inline typename Vec<V>::F add(typename Vec<V>::F sum, const float* weight, const float* x) {
-    return sum + read<V>(weight) * *x;
+  using Weights = typename Vec<V>::F;
+  template <int V>
+  static inline typename Vec<V>::F add(typename Vec<V>::F sum, Weights<V> weights, const float* x) {
+    return sum + weights * *x;
   }
 };
 
@@ -157,23 +159,24 @@ template <>
 struct Product<bf16> {
   static constexpr Long kStep = 2;
   template <int V>
-  static inline typename Vec<V>::F add(typename Vec<V>::F sum, const bf16* weight, const bf16* x) {
+  using Weights = typename Vec<V>::U;
+  template <int V>
+  static inline typename Vec<V>::F add(typename Vec<V>::F sum, Weights<V> weights, const bf16* x) {
     int pair;
     memcpy(&pair, x, 4);
 #ifdef __AVX512BF16__
     if constexpr (V == 16) {
-      auto w = (__m512bh)_mm512_loadu_si512(weight);
+      const auto w = (__m512bh)weights;
       return (typename Vec<V>::F)_mm512_dpbf16_ps((__m512)sum, w, (__m512bh)_mm512_set1_epi32(pair));
     } else {
-      auto w = (__m256bh)_mm256_loadu_si256((const __m256i*)weight);
+      const auto w = (__m256bh)weights;
       return (typename Vec<V>::F)_mm256_dpbf16_ps((__m256)sum, w, (__m256bh)_mm256_set1_epi32(pair));
     }
 #else
-    typedef typename Vec<V>::U U;
     typedef typename Vec<V>::F F;
-    const U w = *(const U*)weight, x2 = (uint32_t)pair + U{};
-    sum += (F)(w << 16) * (F)(x2 << 16);
-    return sum + (F)(w & 0xffff0000u) * (F)(x2 & 0xffff0000u);
+    const Weights<V> x2 = (uint32_t)pair + Weights<V>{};
+    sum += (F)(weights << 16) * (F)(x2 << 16);
+    return sum + (F)(weights & 0xffff0000u) * (F)(x2 & 0xffff0000u);
 #endif
   }
 };
@@ -233,6 +236,14 @@ inline __attribute__((always_inline)) void tap(typename Vec<V>::F (&sums)[N][P],
   Long one = s.step * (Long)sizeof(E), three = 3 * one;
   asm("" : "+r"(one), "+r"(three));  // so that they stay offsets, and become no pointers
   for (const E* end = weight + count * kBlock; weight < end; weight += kStep * kBlock) {
+    typedef typename Product<E>::template Weights<V> Weights;
+    const auto weights = [&](int n) { return *(const Weights*)(weight + weights_of<V>(n, s)); };
+    auto first = weights(0), second = weights(N > 1 ? 1 : 0), third = weights(N > 2 ? 2 : 0);
+    if (kLanes == 8 && N <= 3) {  // held, where the compiler would read them again for each product
+      asm("" : "+x"(first));
+      if (N > 1) asm("" : "+x"(second));
+      if (N > 2) asm("" : "+x"(third));
+    }
 #pragma GCC unroll 16
     for (int p = FROM; p < TO; p++) {
       const int k = p % 5;
@@ -240,8 +251,8 @@ inline __attribute__((always_inline)) void tap(typename Vec<V>::F (&sums)[N][P],
       const E* x = (const E*)(base[p / 5] + offset);
 #pragma GCC unroll 8
       for (int n = 0; n < N; n++)
-        sums[n][p] =
-            Product<E>::template add<V>(sums[n][p], weight + weights_of<V>(n, s), x);
+        sums[n][p] = Product<E>::template add<V>(
+            sums[n][p], n == 0 ? first : n == 1 ? second : n == 2 ? third : weights(n), x);
     }
 #pragma GCC unroll 4
     for (int k = 0; k < kBases; k++) base[k] += kStep * sizeof(E);
@@ -393,21 +404,24 @@ void rows(const Call& call, const Width& width, const E* image, E* out, Long fir
   s.tap = width.tap;
   s.block = width.block;
   s.joined = s.pixel == ci && s.tap == ci * kBlock;
+  // Without neighbours to read, rows are one row.
+  const bool flat = g.kh * g.kw * g.stride_y * g.stride_x == 1 && g.pad_y + g.pad_x == 0;
+  const Long wide = flat ? (last - first) * g.wo : g.wo, end = flat ? first + 1 : last;
   for (Long c = 0; c < width.co;) {
     s.co = width.co - c;
-    const Shape shape = shape_of(s.co, g.wo);
-    const Long most = pixels_of<E>(shape), pieces = (g.wo + most - 1) / most;
+    const Shape shape = shape_of(s.co, wide);
+    const Long most = pixels_of<E>(shape), pieces = (wide + most - 1) / most;
     const Long inside = c % kBlock * kStep;
     s.weight = (const E*)width.weight + c / kBlock * width.block + inside;
     s.half = inside ? width.block - inside : 8 * kStep;
     s.bias = width.bias + c;
-    for (Long y = first; y < last; y++) {
+    for (Long y = first; y < end; y++) {
       const Long above = g.pad_y - y * g.stride_y;
       s.top = std::max<Long>(above, 0);
       s.bottom = std::min(g.hi + above, g.kh);
       Long x = 0;
       for (Long left = pieces; left > 0; left--) {
-        const int pixels = (int)((g.wo - x + left - 1) / left);
+        const int pixels = (int)((wide - x + left - 1) / left);
         s.left = margins || x ? 0 : g.pad_x;
         s.right = margins || left > 1 || !beyond ? g.kw : g.kw - 1;
         s.in = image + (origin + (y - first) * g.stride_y * s.row + x * s.step);
@@ -489,7 +503,7 @@ void linear(const Call& call, const Width& width, const Long* inputs, const E* i
             Long batch, Long threads) {
   constexpr int V = kLanes;
   typedef typename Vec<V>::F F;
-  constexpr Long kImages = 64, kInputs = 512;
+  constexpr Long kImages = 64, kInputs = 512, kFew = 4;
   const Long tasks = (width.co + 31) / 32;
   Strip<E> s;
   s.step = call.ld_in;
@@ -510,10 +524,12 @@ void linear(const Call& call, const Width& width, const Long* inputs, const E* i
         count = std::min(end - c, kInputs);
         if (count <= 0) break;
         const E* from = in + b * call.ld_in + c;
-        if (left > 16)
+        if (left > 16 && (V == 16 || reading < kFew))
           linear_tiles<E, 32 / V>(s, weight + c * kBlock, from, count, reading, sums);
-        else
-          linear_tiles<E, 16 / V>(s, weight + c * kBlock, from, count, reading, sums);
+        else  // registers hold sums of 16 outputs for more images
+          for (Long n = 0; n < std::min<Long>(left, 32); n += 16)
+            linear_tiles<E, 16 / V>(s, weight + n / kBlock * width.block + c * kBlock, from, count,
+                                    reading, sums + n);
       }
       const F low = call.low + F{}, high = call.high + F{};
       for (Long i = 0; i < images; i++) {
