@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from runtime_pruning.network import native
-from runtime_pruning.network.kernels import Layer, _OursLinear, linear, linear_runs
+from runtime_pruning.network.kernels import Layer, MaxPool, _OursLinear, linear, linear_runs
 
 DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if native.functions(dtype)]
 NEAR = {torch.float32: (1e-4, 1e-5), torch.bfloat16: (2e-2, 2e-2)}
@@ -205,3 +205,41 @@ def test_every_width_is_a_prefix_of_one_packing() -> None:
     packed = native.Packed(weight, None)
     addresses = {packed.row(*width)[0] for width in itertools.product((8, 24), (8, 40))}
     assert len(addresses) == 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(2, 2, 0), (3, 2, 1), ((3, 2), 1, (1, 0))]
+)
+@pytest.mark.parametrize("channels", [3, 8, 20, 68])
+def test_max_pooling_at_widths_of_their_own(
+    channels: int,
+    kernel: int | tuple[int, int],
+    stride: int,
+    padding: int | tuple[int, int],
+    dtype: torch.dtype,
+) -> None:
+    torch.manual_seed(channels)
+    module = nn.MaxPool2d(kernel, stride, padding)
+    features = native.channels_last(drawn(3, channels, 9, 12, dtype=dtype)) - 3  # below the padding
+    pool, expected = MaxPool(module), module(features)
+    assert pool.knows(module)
+    assert torch.equal(pool(features), expected)
+    own_B = np.array([channels, 1, channels // 2], dtype=np.int64)
+    found = pool(features, own_B)
+    for image, own in enumerate(own_B):
+        assert torch.equal(found[image, :own], expected[image, :own])
+
+
+@pytest.mark.parametrize(
+    "module", [nn.MaxPool2d(2, ceil_mode=True), nn.MaxPool2d(2, dilation=2), nn.AvgPool2d(2)]
+)
+def test_other_pooling_is_left_to_its_module(module: nn.Module) -> None:
+    assert not MaxPool.knows(module)
+
+
+def test_max_pooling_of_a_view_is_that_of_its_channels() -> None:
+    features = native.channels_last(drawn(2, 8, 6, 6, dtype=torch.float32))
+    module = nn.MaxPool2d(2)
+    first = features.narrow(1, 0, 3)
+    assert torch.equal(MaxPool(module)(first), module(first))

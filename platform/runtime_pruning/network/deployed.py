@@ -147,7 +147,7 @@ class DeployedNetwork:
         self.graphs = Graphs(CudaRecorder(self._device)) if self._device.type == "cuda" else None
         bounds = [site.bounds for site in plain.sites]
         with torch.inference_mode():
-            lowered = lower(plain)
+            lowered = lower(plain, fused=fused)
             # Calls are chosen on the first input: those for one image are others than for many.
             self._alone, self._many = (
                 Programs(lowered, bounds, dtype=dtype, fused=fused, graphs=self.graphs)

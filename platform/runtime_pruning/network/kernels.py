@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from runtime_pruning.network import native
@@ -216,6 +216,59 @@ def pooled(features_BCHW: Tensor, most: int, channels_B: native.Numbers | None =
     pixels_BPC = features_BCHW.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
     mean_BC = pixels_BPC.sum(1, dtype=torch.float32) * (1 / (height * width))
     return functional.pad(mean_BC, (0, most - channels)) if most > channels else mean_BC
+
+
+class MaxPool:
+    """Max pooling by our own call where it runs, else by the module's.
+
+    Args:
+        module: undilated, and fitting its input by leaving pixels out.
+    """
+
+    def __init__(self, module: nn.MaxPool2d) -> None:
+        self._module = module
+        self._kernel, self._padding = _pair(module.kernel_size), _pair(module.padding)
+        self._stride = _pair(module.stride)
+        self._calls: dict[torch.Size, tuple[native.Frame, ctypes.Array[ctypes.c_char]]] = {}
+
+    @staticmethod
+    def knows(module: nn.Module) -> bool:
+        """Whether a module is a max pooling of this kind."""
+        if not isinstance(module, nn.MaxPool2d) or type(module) is not nn.MaxPool2d:
+            return False
+        plain = not module.return_indices and not module.ceil_mode
+        return plain and _pair(module.dilation) == (1, 1)
+
+    def __call__(self, features_BCHW: Tensor, channels_B: native.Numbers | None = None) -> Tensor:
+        """Return the largest of each window.
+
+        Args:
+            features_BCHW: of any width.
+            channels_B: that each image has, int64; others need not be computed. None: all.
+        """
+        own = native.functions(features_BCHW.dtype) if features_BCHW.device.type == "cpu" else None
+        last = features_BCHW.is_contiguous(memory_format=torch.channels_last)
+        if own is None or features_BCHW.ndim < 4 or not last:
+            pooled: Tensor = self._module(features_BCHW)
+            return pooled
+        batch, channels = features_BCHW.shape[:2]
+        size = features_BCHW.shape[1:]
+        if size not in self._calls:
+            frame = native.Frame.of(features_BCHW, self._kernel, self._stride, self._padding)
+            self._calls[size] = frame, frame.call(channels, channels, NOTHING.limits, add=False)
+        frame, call = self._calls[size]
+        out = native.empty(batch, channels, frame.out, features_BCHW)
+        given = None if channels_B is None else channels_B.ctypes.data
+        own.max_pool(
+            *(ctypes.addressof(call), given, channels, features_BCHW.data_ptr(), out.data_ptr()),
+            *(batch, torch.get_num_threads()),
+        )
+        return out
+
+
+def _pair(size: int | tuple[int, ...]) -> tuple[int, int]:
+    """Return a size for rows and columns."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 # Kinds of calls

@@ -25,7 +25,7 @@ from runtime_pruning.network.batch_norm import (
     statistics,
 )
 from runtime_pruning.network.graph import Kind, Ref, Step, Unit, Value
-from runtime_pruning.network.kernels import NOTHING, Activation, Geometry
+from runtime_pruning.network.kernels import NOTHING, Activation, Geometry, MaxPool
 from runtime_pruning.network.prunable import PrunableNetwork
 from runtime_pruning.network.rules import rule_for
 
@@ -136,27 +136,34 @@ class Lowered:
     nonnegative: frozenset[str] = frozenset()
 
 
-def lower(network: PrunableNetwork) -> Lowered:
-    """Return the operations of a network in evaluation mode; its weights are read, not changed."""
+def lower(network: PrunableNetwork, *, fused: bool) -> Lowered:
+    """Return the operations of a network in evaluation mode; its weights are read, not changed.
+
+    Args:
+        network: without a second look.
+        fused: whether what follows a layer may use our own calls.
+    """
     alias: dict[str, str] = {}
     stages = []
     for units in network.graph.stages:
-        operations = [_operation(network, unit, alias) for unit in units]
+        operations = [_operation(network, unit, alias, fused=fused) for unit in units]
         stages.append([operation for operation in operations if operation is not None])
     logits = alias.get(network.graph.logits, network.graph.logits)
     readers = _count_readers(stages, logits)
-    fused = tuple(_fuse_adds(stage, readers) for stage in stages)
-    lowered = Lowered(fused, _site_sources(fused), network.graph.images, logits)
-    lowered.last_reader = _last_readers(fused, logits)
-    lowered.owned = frozenset(_owned(fused))
-    lowered.nonnegative = frozenset(_nonnegative(fused))
+    joined = tuple(_fuse_adds(stage, readers) for stage in stages)
+    lowered = Lowered(joined, _site_sources(joined), network.graph.images, logits)
+    lowered.last_reader = _last_readers(joined, logits)
+    lowered.owned = frozenset(_owned(joined))
+    lowered.nonnegative = frozenset(_nonnegative(joined))
     return lowered
 
 
 # Units, one by one
 
 
-def _operation(network: PrunableNetwork, unit: Unit, alias: dict[str, str]) -> Operation | None:
+def _operation(
+    network: PrunableNetwork, unit: Unit, alias: dict[str, str], *, fused: bool
+) -> Operation | None:
     """Return a unit as an operation; None where it does nothing, and its output is its input."""
     inputs = tuple(replace(v, name=alias.get(v.name, v.name)) for v in unit.inputs)
     steps = [step for step in unit.followers if not _does_nothing(network, step)]
@@ -179,7 +186,8 @@ def _operation(network: PrunableNetwork, unit: Unit, alias: dict[str, str]) -> O
         activation = _activation(network, steps[0])
         if activation is not None and unit.kind != "linear":
             operation, steps = replace(operation, activation=activation), steps[1:]
-    return replace(operation, followers=tuple(_follower(network, step) for step in steps))
+    followers = tuple(_follower(network, step, fused=fused) for step in steps)
+    return replace(operation, followers=followers)
 
 
 def _does_nothing(network: PrunableNetwork, step: Step) -> bool:
@@ -260,12 +268,14 @@ def _activation(network: PrunableNetwork, step: Step) -> Activation | None:
     return None
 
 
-def _follower(network: PrunableNetwork, step: Step) -> Follower:
+def _follower(network: PrunableNetwork, step: Step, *, fused: bool) -> Follower:
     """Return a per-channel step as a function of the features."""
     if step.op == "module":
         module = network.module(step.target)
         if isinstance(module, NORMS):
             return LateNorm(module)
+        if fused and MaxPool.knows(module):
+            return MaxPool(module)
         rule = rule_for(module)
         assert rule is not None
         return lambda features: rule(module, features, None)

@@ -208,13 +208,13 @@ inline Long weights_of(int n, const Strip<E>& s) {
   return n / 2 * s.block + n % 2 * s.half;
 }
 
-// Writes sums, added to what is there if the call adds, between its limits; the first `left` alone
-// where fewer are left.
+// Writes sums, added to what is there if `add`, between limits; the first `left` alone where fewer
+// are left.
 template <int V, typename E>
-inline __attribute__((always_inline)) void finish(const Call& call, E* out, typename Vec<V>::F sum,
+inline __attribute__((always_inline)) void finish(bool add, E* out, typename Vec<V>::F sum,
                                                   Long left, typename Vec<V>::F low,
                                                   typename Vec<V>::F high) {
-  if (call.add) sum += left < V ? read_first<V>(out, left) : read<V>(out);
+  if (add) sum += left < V ? read_first<V>(out, left) : read<V>(out);
   sum = sum > low ? sum : low;
   sum = sum < high ? sum : high;
   if (left < V)
@@ -279,13 +279,20 @@ inline __attribute__((always_inline)) void tile(const Call& call, const Strip<E>
       tap<E, V, N, P, 0, P - 1>(sums, s, weight + s.right * s.tap, in + s.right * s.pixel, ci);
   }
   const F low = call.low + F{}, high = call.high + F{};
+  const Long apart = call.ld_out, outputs = s.co;  // which a write might change, for the compiler
+  const bool add = call.add;
+  E* const out = s.out;
+  const bool plain = !add && outputs >= N * V;  // layers of few inputs notice what is asked below
 #pragma GCC unroll 8
   for (int n = 0; n < N; n++) {
-    const Long left = s.co - output_of<V>(n);
+    const Long left = outputs - output_of<V>(n);
 #pragma GCC unroll 16
     for (int p = 0; p < P; p++) {
-      E* out = s.out + p * call.ld_out + output_of<V>(n);
-      if (left > 0) finish<V>(call, out, sums[n][p], left, low, high);
+      E* to = out + p * apart + output_of<V>(n);
+      if (plain)
+        finish<V>(false, to, sums[n][p], V, low, high);
+      else if (left > 0)
+        finish<V>(add, to, sums[n][p], left, low, high);
     }
   }
 }
@@ -535,7 +542,7 @@ void linear(const Call& call, const Width& width, const Long* inputs, const E* i
       for (Long i = 0; i < images; i++) {
         E* to = out + (b + i) * call.ld_out + o;
         for (Long n = 0; n < std::min<Long>(left, 32); n += V)
-          finish<V>(call, to + n, read<V>(sums + i * 32 + n), left - n, low, high);
+          finish<V>(call.add, to + n, read<V>(sums + i * 32 + n), left - n, low, high);
       }
     }
   }
@@ -563,7 +570,7 @@ inline __attribute__((always_inline)) void depthwise_tile(const Call& call, cons
     }
   const F low = call.low + F{}, high = call.high + F{};
   for (int p = 0; p < P; p++) {
-    finish<V>(call, out + p * call.ld_out + c, sums[p], count, low, high);
+    finish<V>(call.add, out + p * call.ld_out + c, sums[p], count, low, high);
   }
 }
 
@@ -606,6 +613,56 @@ void depthwise(const Call& call, const Chosen& chosen, const E* in, E* out, Long
     const Long b = task / g.ho;
     depthwise_row(call, chosen.of(b), in + b * g.hi * g.wi * call.ld_in,
                   out + b * g.ho * g.wo * call.ld_out, task % g.ho);
+  }
+}
+
+// The largest of the taps [top, bottom) x [left, right) of a pixel, for N vectors of channels.
+template <int N, typename E>
+inline void most_of(const Geometry& g, Long ld, const E* in, E* out, Long top, Long bottom,
+                    Long left, Long right) {
+  constexpr int V = kLanes;
+  typename Vec<V>::F most[N];
+  for (int n = 0; n < N; n++) most[n] = read<V>(in + (top * g.wi + left) * ld + n * V);
+  for (Long y = top; y < bottom; y++)
+    for (Long x = left; x < right; x++)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; n++) {
+        const auto value = read<V>(in + (y * g.wi + x) * ld + n * V);
+        most[n] = most[n] > value ? most[n] : value;
+      }
+  for (int n = 0; n < N; n++) write<V>(out + n * V, most[n]);
+}
+
+// Max pooling of each image's first channels: `channels` of an image, or `all` of each.
+template <typename E>
+void max_pool(const Call& call, const Long* channels, Long all, const E* in, E* out, Long batch,
+              Long threads) {
+  constexpr int V = kLanes;
+  const Geometry& g = call.g;
+  const Long tasks = batch * g.ho;
+#pragma omp parallel for num_threads(threads) if (threads > 1 && tasks > 1)
+  for (Long task = 0; task < tasks; task++) {
+    const Long b = task / g.ho, y = task % g.ho, above = g.pad_y - y * g.stride_y;
+    const Long top = std::max<Long>(above, 0), bottom = std::min(g.hi + above, g.kh);
+    const Long count = channels ? channels[b] : all;
+    for (Long x = 0; x < g.wo; x++) {
+      const Long before = g.pad_x - x * g.stride_x;
+      const Long left = std::max<Long>(before, 0), right = std::min(g.wi + before, g.kw);
+      const E* from = in + (b * g.hi * g.wi - above * g.wi - before) * call.ld_in;
+      E* to = out + (task * g.wo + x) * call.ld_out;
+      Long c = 0;
+      for (; c + 4 * V <= count; c += 4 * V)
+        most_of<4>(g, call.ld_in, from + c, to + c, top, bottom, left, right);
+      for (; c + V <= count; c += V)
+        most_of<1>(g, call.ld_in, from + c, to + c, top, bottom, left, right);
+      for (; c < count; c++) {
+        float most = -INFINITY;
+        for (Long i = top; i < bottom; i++)
+          for (Long j = left; j < right; j++)
+            most = std::max(most, read<1>(from + (i * g.wi + j) * call.ld_in + c)[0]);
+        write<1>(to + c, Vec<1>::F{most});
+      }
+    }
   }
 }
 
@@ -821,6 +878,10 @@ void decide(const Decision* decision, const float* features, Long batch, Long* p
   void pool_##type(const E* in, Long ld, Long pixels, const Long* channels, Long all, Long batch, \
                    float* out, Long most, Long threads) {                                         \
     pool(in, ld, pixels, channels, all, batch, out, most, threads);                               \
+  }                                                                                               \
+  void max_pool_##type(const Call* call, const Long* channels, Long all, const E* in, E* out,      \
+                       Long batch, Long threads) {                                                \
+    max_pool(*call, channels, all, in, out, batch, threads);                                      \
   }                                                                                               \
   void decide_##type(const Decision* decision, const E* in, Long channels, Long pixels,           \
                      Long* previous, float* hidden, float* cell, float* room) {                   \

@@ -46,6 +46,7 @@ class Functions(NamedTuple):
         depthwise: likewise, of the same arguments.
         linear: see ``linear_float32`` in the source.
         pool: see ``pool`` in the source.
+        max_pool: see ``max_pool`` in the source.
         decide: see ``decide_float32`` in the source.
     """
 
@@ -53,6 +54,7 @@ class Functions(NamedTuple):
     depthwise: Callable[..., None]
     linear: Callable[..., None]
     pool: Callable[..., None]
+    max_pool: Callable[..., None]
     decide: Callable[..., None]
 
 
@@ -286,6 +288,7 @@ def _library() -> _Library | None:
             own.depthwise.argtypes = own.convolve.argtypes
             own.linear.argtypes = [pointer] * 5 + [number] * 2
             own.pool.argtypes = pool
+            own.max_pool.argtypes = [*[pointer] * 2, number, *[pointer] * 2, *[number] * 2]
             own.decide.argtypes = [pointer, pointer, number, number, *[pointer] * 4]
             by_type[dtype] = own
     library.decide.argtypes = [pointer, pointer, number, *[pointer] * 4]

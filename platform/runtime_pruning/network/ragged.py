@@ -31,6 +31,7 @@ from runtime_pruning.network.kernels import (
     NOTHING,
     Activation,
     Call,
+    MaxPool,
     best_seconds,
     convolution,
     convolution_onto,
@@ -228,7 +229,10 @@ class Ragged:
             if not inside:
                 op.activation.apply_(out)
             for follower in op.followers:
-                out = follower(out)
+                if isinstance(follower, MaxPool):
+                    out = follower(out, self._widths(batch, op.output).channels_B)
+                else:
+                    out = follower(out)
             batch.state[to] = out
 
         return run
