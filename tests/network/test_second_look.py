@@ -141,7 +141,8 @@ def test_a_first_pass_that_nobody_decides_is_run_as_one(
     passed = len(network.plain.sites)
     with torch.no_grad():
         once = network.execute(images(), FixedPolicy(network.uniform(1)))
-    threshold = float(once.logits_BK.softmax(1).amax(1).median())
+    shown_B = once.logits_BK.softmax(1).amax(1).sort().values
+    threshold = float(shown_B[BATCH // 2 - 1 : BATCH // 2 + 1].mean())  # between two images
     torch.manual_seed(6)
     widths = network.feature_widths
     config = DecisionConfig(feature_widths=widths, groups=GROUPS, decides_from=passed)
