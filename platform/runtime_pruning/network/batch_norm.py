@@ -191,6 +191,8 @@ def _over_present(
     """Normalise by the mean and variance over present images, in float32 or better."""
     batch, width = features.shape[:2]
     pixels = features[0, 0].numel()
+    if present_BC is None and batch * pixels > 1:
+        return _over_all(norm, features, own)
     if present_BC is None:
         present_BC = torch.ones(batch, width, dtype=torch.bool, device=features.device)
     count_C = present_BC.sum(0) * pixels
@@ -202,7 +204,8 @@ def _over_present(
     centred = values - mean_C.view(whole[1:])
     var_C = (centred.square() * present).sum(over) / count_C.clamp(min=1)
     if norm.training:
-        _update(norm, own, mean_C.detach(), var_C.detach(), count_C)
+        unbiased_C = var_C * count_C / (count_C - 1).clamp(min=1)
+        _update(norm, own, mean_C.detach(), unbiased_C.detach(), count_C)
     scale_C = torch.rsqrt(var_C + norm.eps)
     if norm.affine:
         scale_C = scale_C * norm.weight[:width]
@@ -212,8 +215,31 @@ def _over_present(
     return normalised.to(features.dtype)
 
 
+def _over_all(norm: Norm, features: Tensor, own: Statistics) -> Tensor:
+    """Do the same, faster, where all images compute all channels: by torch's own kernel."""
+    width = features.shape[1]
+    precise = torch.promote_types(features.dtype, torch.float32)
+    mean_C, unbiased_C = torch.zeros(2, width, dtype=precise, device=features.device)
+    result = functional.batch_norm(
+        features,
+        mean_C,
+        unbiased_C,
+        None if norm.weight is None else norm.weight[:width],
+        None if norm.bias is None else norm.bias[:width],
+        training=True,
+        momentum=1.0,  # what it writes to the running statistics are those of this batch
+        eps=norm.eps,
+    )
+    if norm.training:
+        count_C = torch.full_like(mean_C, features.numel() // width, dtype=torch.int64)
+        _update(norm, own, mean_C, unbiased_C, count_C)
+    return result
+
+
 @torch.no_grad()
-def _update(norm: Norm, own: Statistics, mean_C: Tensor, var_C: Tensor, count_C: Tensor) -> None:
+def _update(
+    norm: Norm, own: Statistics, mean_C: Tensor, unbiased_C: Tensor, count_C: Tensor
+) -> None:
     """Move the running statistics of the channels that were computed at all."""
     if own.mean_C is None or own.var_C is None:
         return
@@ -221,7 +247,6 @@ def _update(norm: Norm, own: Statistics, mean_C: Tensor, var_C: Tensor, count_C:
         norm.num_batches_tracked.add_(1)
     width, like = mean_C.shape[0], own.mean_C
     share_C = _share(norm, own.seen_C, count_C).to(like)
-    unbiased_C = var_C * count_C / (count_C - 1).clamp(min=1)
     own.mean_C[:width].lerp_(mean_C.to(like), share_C)
     own.var_C[:width].lerp_(unbiased_C.to(like), share_C)
 
