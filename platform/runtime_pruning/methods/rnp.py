@@ -248,7 +248,11 @@ def build_algorithm(task: Task, config: RNPConfig) -> PruningDQN:
             split="policy",
             penalty=config.penalty,
             alpha=reward_scale(
-                task.network, task.data.policy, seed=task.seed, loss=config.reward_loss
+                task.network,
+                # No more images than a turn decides on.
+                task.data.policy.head(config.episodes_per_round),
+                seed=task.seed,
+                loss=config.reward_loss,
             ),
             loss=config.reward_loss,
             settings=settings,
