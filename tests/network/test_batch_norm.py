@@ -68,6 +68,23 @@ def test_counting_averages_each_width_on_its_own() -> None:
     assert statistics(norm, 2).mean_C.tolist() == [20, 40]
 
 
+@pytest.mark.parametrize("shape", [(6, 3, 2, 2), (6, 3, 1, 1), (1, 3, 1, 1)])
+def test_images_that_compute_all_channels_need_not_say_so(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4).double()
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    start_counting(norm)
+    other = copy.deepcopy(norm)
+    for scale in (1.0, 5.0):
+        features = scale * torch.randn(shape, dtype=torch.float64)
+        unsaid = batch_norm(norm, features, None)
+        said = batch_norm(other, features, torch.ones(shape[:2], dtype=torch.bool))
+        torch.testing.assert_close(unsaid, said)
+    for name, buffer in norm.named_buffers():
+        torch.testing.assert_close(buffer, other.get_buffer(name))
+
+
 def small() -> PrunableNetwork:
     torch.manual_seed(0)
     layers = [nn.Conv2d(1, 4, 3), nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.ReLU()]
