@@ -1,5 +1,7 @@
 """torchvision's families: same weights under the same names, traceable, strictly loaded."""
 
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -110,3 +112,9 @@ def test_weights_of_another_head_are_refused(tmp_path: Path) -> None:
     save_file(other.state_dict(), tmp_path / "mobilenet_v2.safetensors")
     with pytest.raises(DataError, match=r"do not fit: .*size mismatch for classifier\.1\.weight"):
         create("mobilenet_v2", weights_dir=tmp_path, pretrained=True)
+
+
+def test_who_builds_none_of_them_does_not_wait_for_torchvision() -> None:
+    told = "import sys, runtime_pruning.backbones; print('torchvision' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
