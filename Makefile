@@ -12,7 +12,7 @@ frontier: $(READY)  ## The main job: sweep, train, measure, draw (PRESET=digits 
 	$(BIN)/python sweeps/frontier.py --preset $(PRESET)
 
 test: $(READY) check  ## Everything CI runs.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)  ## Formatting, lint and types.
 	$(BIN)/ruff format --check .

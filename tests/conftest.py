@@ -1,4 +1,4 @@
-"""The longest tests start first, so that two workers end at about the same time.
+"""Whole sweeps start first, then what else is long, so that two workers end at about the same time.
 
 And photographs for tests of datasets and of whole sweeps.
 """
@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    items.sort(key=lambda item: [item.get_closest_marker(mark) is None for mark in ("ray", "slow")])
 
 
 @pytest.fixture(scope="session")
