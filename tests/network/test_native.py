@@ -4,6 +4,11 @@ import ctypes
 import gc
 import itertools
 import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -243,3 +248,25 @@ def test_max_pooling_of_a_view_is_that_of_its_channels() -> None:
     module = nn.MaxPool2d(2)
     first = features.narrow(1, 0, 3)
     assert torch.equal(MaxPool(module)(first), module(first))
+
+
+def test_one_process_compiles_for_all(tmp_path: Path) -> None:
+    compiler = tmp_path / "slow-compiler"
+    real = shutil.which("g++") or shutil.which("clang++")
+    assert real is not None
+    runs = tmp_path / "runs"
+    compiler.write_text(f'#!/bin/sh\necho "$*" >> {runs}\nsleep 2\nexec {real} "$@"\n')
+    compiler.chmod(0o755)
+    told = (
+        "from pathlib import Path; from runtime_pruning.network import native; "
+        f"print(native._compiled(Path({str(tmp_path / 'one.cpp')!r}), {str(compiler)!r}))"
+    )
+    (tmp_path / "one.cpp").write_text('extern "C" int one() { return 1; }\n')
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", told], env=environment, stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    (one, _), (other, _) = (process.communicate(timeout=300) for process in processes)
+    assert one == other != b""
+    assert sum(" -c " in line for line in runs.read_text().splitlines()) == 1

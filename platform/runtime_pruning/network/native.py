@@ -25,6 +25,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from runtime_pruning.locking import locked
+
 BLOCK = 16  # outputs that lie together in packed weights
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC")
 COMPILE_SECONDS = 300
@@ -305,16 +307,20 @@ def _compiled(source: Path, compiler: str) -> Path:
     told = source.read_bytes() + version + " ".join(FLAGS).encode() + _processor().encode()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "runtime-pruning"
     found = cache / f"native-{hashlib.sha256(told).hexdigest()[:16]}.so"
-    if not found.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            compiled, linked = Path(folder, "native.o"), Path(folder, "native.so")
-            for command in (
-                [compiler, *FLAGS, "-c", str(source), "-o", str(compiled)],
-                [compiler, "-shared", str(compiled), "-o", str(linked)],
-            ):
-                subprocess.run(command, capture_output=True, check=True, timeout=COMPILE_SECONDS)
-            linked.replace(found)
+    if found.is_file():
+        return found
+    with locked(found.with_suffix(".lock")):  # one process compiles, others wait for it
+        if not found.is_file():
+            with tempfile.TemporaryDirectory(dir=cache) as folder:
+                compiled, linked = Path(folder, "native.o"), Path(folder, "native.so")
+                for command in (
+                    [compiler, *FLAGS, "-c", str(source), "-o", str(compiled)],
+                    [compiler, "-shared", str(compiled), "-o", str(linked)],
+                ):
+                    subprocess.run(
+                        command, capture_output=True, check=True, timeout=COMPILE_SECONDS
+                    )
+                linked.replace(found)
     return found
 
 

@@ -20,10 +20,11 @@ from runtime_pruning.frontier.dominance import Reference
 from runtime_pruning.frontier.points import OperatingPoint, figures_of
 from runtime_pruning.frontier.proof import Controls, prove
 from runtime_pruning.frontier.records import HeldOut, read_record
+from runtime_pruning.locking import locked
 from runtime_pruning.tracking import glossary, view
 from runtime_pruning.tracking.rebuild import dynamics_folder
 from runtime_pruning.tracking.spool import Event, Kind, Spool
-from runtime_pruning.tracking.storage import check_alive, locked
+from runtime_pruning.tracking.storage import check_alive
 from runtime_pruning.tracking.writer import EventWriter, point_key
 
 log = logging.getLogger(__name__)

@@ -4,13 +4,10 @@ MLflow migrates a fresh database on first use; processes that do so together des
 SQLite store is created under a lock file beside it, before anything else opens it.
 """
 
-import contextlib
-import fcntl
 import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -18,6 +15,7 @@ from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
 from runtime_pruning.errors import ConfigError, UserError
+from runtime_pruning.locking import locked
 
 _SQLITE = "sqlite:///"
 
@@ -50,15 +48,6 @@ def resolve_uri(uri: str | None, folder: Path) -> str:
 def database_path(uri: str) -> Path | None:
     """Return the file of a SQLite store, None for others."""
     return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file; the kernel drops it when the process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def open_store(uri: str) -> MlflowClient:
