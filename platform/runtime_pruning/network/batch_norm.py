@@ -161,28 +161,42 @@ def _class_by_class(
 
 def _fused(norm: Norm, features: Tensor, own: Statistics, learning: bool) -> Tensor:
     """Normalise by torch's own kernel."""
-    width = features.shape[1]
-    momentum = norm.momentum
+    width, momentum = features.shape[1], norm.momentum
     if norm.training and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
         momentum = 1 / float(norm.num_batches_tracked) if momentum is None else momentum
     # The kernel writes to contiguous vectors only.
     mean_C, var_C = (None if v is None else v[:width].contiguous() for v in own[:2])
-    result = functional.batch_norm(
+    momentum = 0.0 if momentum is None else momentum
+    result = _by_torch(norm, features, mean_C, var_C, learning=learning, momentum=momentum)
+    if norm.training:
+        for vector_C, moved_C in zip(own[:2], (mean_C, var_C), strict=True):
+            if vector_C is not None and moved_C is not None and not vector_C.is_contiguous():
+                vector_C[:width].copy_(moved_C)
+    return result
+
+
+def _by_torch(
+    norm: Norm,
+    features: Tensor,
+    mean_C: Tensor | None,
+    var_C: Tensor | None,
+    *,
+    learning: bool,
+    momentum: float,
+) -> Tensor:
+    """Call torch's kernel on the first channels; it writes to the statistics where it learns."""
+    width = features.shape[1]
+    return functional.batch_norm(
         features,
         mean_C,
         var_C,
         None if norm.weight is None else norm.weight[:width],
         None if norm.bias is None else norm.bias[:width],
         training=learning,
-        momentum=0.0 if momentum is None else momentum,
+        momentum=momentum,
         eps=norm.eps,
     )
-    if norm.training:
-        for vector_C, moved_C in zip(own[:2], (mean_C, var_C), strict=True):
-            if vector_C is not None and moved_C is not None and not vector_C.is_contiguous():
-                vector_C[:width].copy_(moved_C)
-    return result
 
 
 def _over_present(
@@ -220,16 +234,8 @@ def _over_all(norm: Norm, features: Tensor, own: Statistics) -> Tensor:
     width = features.shape[1]
     precise = torch.promote_types(features.dtype, torch.float32)
     mean_C, unbiased_C = torch.zeros(2, width, dtype=precise, device=features.device)
-    result = functional.batch_norm(
-        features,
-        mean_C,
-        unbiased_C,
-        None if norm.weight is None else norm.weight[:width],
-        None if norm.bias is None else norm.bias[:width],
-        training=True,
-        momentum=1.0,  # what it writes to the running statistics are those of this batch
-        eps=norm.eps,
-    )
+    # By this momentum, what it writes to the running statistics are those of this batch.
+    result = _by_torch(norm, features, mean_C, unbiased_C, learning=True, momentum=1.0)
     if norm.training:
         count_C = torch.full_like(mean_C, features.numel() // width, dtype=torch.int64)
         _update(norm, own, mean_C, unbiased_C, count_C)

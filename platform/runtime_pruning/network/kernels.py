@@ -123,6 +123,11 @@ def pack(layer: Layer, like: Tensor) -> Tensor:
     return packed
 
 
+def _own(like: Tensor) -> native.Functions | None:
+    """Return our own calls for values like this one, where there are any."""
+    return native.functions(like.dtype) if like.device.type == "cpu" else None
+
+
 def ours_fit(geometry: Geometry | None, weight: Tensor, groups: int) -> bool:
     """Whether our own calls know such a convolution: a plain one, or one kernel per channel."""
     plain = groups == 1 or groups == weight.shape[0]
@@ -131,9 +136,9 @@ def ours_fit(geometry: Geometry | None, weight: Tensor, groups: int) -> bool:
 
 def ours_run(layer: Layer, like: Tensor) -> bool:
     """Whether our own calls can run a layer on inputs like this one."""
-    fits = ours_fit(layer.geometry, layer.weight, layer.groups) and like.device.type == "cpu"
+    fits = ours_fit(layer.geometry, layer.weight, layer.groups)
     last = like.is_contiguous(memory_format=torch.channels_last)
-    return fits and last and native.functions(like.dtype) is not None
+    return fits and last and _own(like) is not None
 
 
 def convolution(layer: Layer, activation: Activation, like: Tensor, *, fused: bool) -> Call:
@@ -197,8 +202,9 @@ def linear(layer: Layer, packed: native.Packed | None, like: Tensor) -> Call:
 
 def linear_runs(like: Tensor) -> bool:
     """Whether our own calls can run a linear layer on inputs like this one."""
-    own = native.functions(like.dtype) if like.device.type == "cpu" else None
-    return own is not None and like.ndim == 2 and like.shape[1] * like.element_size() % 4 == 0
+    return (
+        _own(like) is not None and like.ndim == 2 and like.shape[1] * like.element_size() % 4 == 0
+    )
 
 
 def pooled(features_BCHW: Tensor, most: int, channels_B: native.Numbers | None = None) -> Tensor:
@@ -210,7 +216,7 @@ def pooled(features_BCHW: Tensor, most: int, channels_B: native.Numbers | None =
         channels_B: that each image has, int64; None: all that are there.
     """
     batch, channels, height, width = features_BCHW.shape
-    own = native.functions(features_BCHW.dtype) if features_BCHW.device.type == "cpu" else None
+    own = _own(features_BCHW)
     if own is not None:
         return native.pool(own, native.channels_last(features_BCHW), channels_B, most)
     pixels_BPC = features_BCHW.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
@@ -234,7 +240,7 @@ class MaxPool:
     @staticmethod
     def knows(module: nn.Module) -> bool:
         """Whether a module is a max pooling of this kind."""
-        if not isinstance(module, nn.MaxPool2d) or type(module) is not nn.MaxPool2d:
+        if type(module) is not nn.MaxPool2d:
             return False
         plain = not module.return_indices and not module.ceil_mode
         return plain and _pair(module.dilation) == (1, 1)
@@ -246,7 +252,7 @@ class MaxPool:
             features_BCHW: of any width.
             channels_B: that each image has, int64; others need not be computed. None: all.
         """
-        own = native.functions(features_BCHW.dtype) if features_BCHW.device.type == "cpu" else None
+        own = _own(features_BCHW)
         last = features_BCHW.is_contiguous(memory_format=torch.channels_last)
         if own is None or features_BCHW.ndim < 4 or not last:
             pooled: Tensor = self._module(features_BCHW)

@@ -310,17 +310,16 @@ def _compiled(source: Path, compiler: str) -> Path:
     if found.is_file():
         return found
     with locked(found.with_suffix(".lock")):  # one process compiles, others wait for it
-        if not found.is_file():
-            with tempfile.TemporaryDirectory(dir=cache) as folder:
-                compiled, linked = Path(folder, "native.o"), Path(folder, "native.so")
-                for command in (
-                    [compiler, *FLAGS, "-c", str(source), "-o", str(compiled)],
-                    [compiler, "-shared", str(compiled), "-o", str(linked)],
-                ):
-                    subprocess.run(
-                        command, capture_output=True, check=True, timeout=COMPILE_SECONDS
-                    )
-                linked.replace(found)
+        if found.is_file():
+            return found
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            compiled, linked = Path(folder, "native.o"), Path(folder, "native.so")
+            for command in (
+                [compiler, *FLAGS, "-c", str(source), "-o", str(compiled)],
+                [compiler, "-shared", str(compiled), "-o", str(linked)],
+            ):
+                subprocess.run(command, capture_output=True, check=True, timeout=COMPILE_SECONDS)
+            linked.replace(found)
     return found
 
 
