@@ -18,7 +18,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from runtime_pruning.network import native
-from runtime_pruning.network.kernels import Layer, MaxPool, _OursLinear, linear, linear_runs
+from runtime_pruning.network.kernels import (
+    NOTHING,
+    Geometry,
+    Layer,
+    MaxPool,
+    Ours,
+    OursLinear,
+    cleared,
+    copied,
+    linear,
+    linear_runs,
+)
+from runtime_pruning.network.tape import Forgetting, Kind, Record, Recorded, Tape, joined
 
 DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if native.functions(dtype)]
 NEAR = {torch.float32: (1e-4, 1e-5), torch.bfloat16: (2e-2, 2e-2)}
@@ -69,6 +81,20 @@ def convolved(
     taps = side * side * kernel[0] * kernel[1]
     assert macs_B.tolist() == [1 + taps * math.prod(widths[place]) for place in which_B]
     return out
+
+
+def played(
+    records: list[Record], values: list[Tensor | None], places: list[np.ndarray[Any, Any]]
+) -> list[Any]:
+    """Return the values after some calls, images at widths of their own."""
+    like, state = values[0], list[Any](values)
+    assert like is not None
+    tape = Tape(records, range(len(state)), like.dtype)
+    addresses = np.array([places_B.ctypes.data for places_B in places], dtype=np.int64)
+    playing = tape.open(state)
+    tape.play(playing, 0, len(tape.steps), addresses.ctypes.data, None)
+    tape.close(playing, state)
+    return state
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -144,7 +170,7 @@ def test_linear_layers(threads: int, outputs: int, batch: int, dtype: torch.dtyp
             features = drawn(batch, inputs, dtype=dtype)
             layer = Layer(weight[:, :inputs], bias, None, 1)
             expected = functional.linear(features.float(), weight[:, :inputs].float(), bias.float())
-            near(_OursLinear(layer, packed, features)(features), expected)
+            near(OursLinear(layer, packed, features)(features), expected)
             near(linear(layer, packed, features)(features), expected)
     finally:
         torch.set_num_threads(before)
@@ -230,10 +256,12 @@ def test_max_pooling_at_widths_of_their_own(
     pool, expected = MaxPool(module), module(features)
     assert pool.knows(module)
     assert torch.equal(pool(features), expected)
-    own_B = np.array([channels, 1, channels // 2], dtype=np.int64)
-    found = pool(features, own_B)
-    for image, own in enumerate(own_B):
-        assert torch.equal(found[image, :own], expected[image, :own])
+    own = [channels, 1, channels // 2]
+    (found,) = played(
+        [pool.record((9, 12, channels), 0, own, read=0)], [features], [np.arange(3, dtype=np.int32)]
+    )
+    for image, count in enumerate(own):
+        assert torch.equal(found[image, :count], expected[image, :count])
 
 
 @pytest.mark.parametrize(
@@ -270,3 +298,96 @@ def test_one_process_compiles_for_all(tmp_path: Path) -> None:
     (one, _), (other, _) = (process.communicate(timeout=300) for process in processes)
     assert one == other != b""
     assert sum(" -c " in line for line in runs.read_text().splitlines()) == 1
+
+
+# Tapes
+
+
+def layer_of(outputs: int, inputs: int, dtype: torch.dtype) -> Layer:
+    weight = drawn(outputs, inputs, 3, 3, dtype=dtype) / 10
+    return Layer(weight, drawn(outputs, dtype=dtype), Geometry((1, 1), (1, 1), (1, 1)), 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_tape_returns_what_its_calls_return_one_by_one(batch: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(batch)
+    features = native.channels_last(drawn(batch, 8, 9, 7, dtype=dtype))
+    first, second = (
+        Ours(layer_of(out, into, dtype), NOTHING, native.channels_last(like), None)
+        for out, into, like in ((12, 8, features), (20, 12, features[:, :1].repeat(1, 12, 1, 1)))
+    )
+    wide = native.channels_last(features[:, :1].repeat(1, 20, 1, 1))
+    onto = Ours(layer_of(8, 20, dtype), NOTHING, wide, 8)  # the stream is the input itself
+    module = nn.MaxPool2d(2)
+    middle, end = second(first(features)), features.clone(memory_format=torch.channels_last)
+    expected = module(onto(middle, end).float()).to(dtype)
+    assert expected.abs().sum() > 0
+    before = features.clone()
+    steps = [
+        Recorded((first.record(0, 1),), dtype),
+        Recorded((second.record(1, 2),), dtype),
+        Recorded((copied((9, 7, 8), 8, 0, 3), onto.record(2, 3)), dtype),
+        Recorded((MaxPool(module).record((9, 7, 8), 3, [8]),), dtype),
+        Forgetting((1, 0)),
+    ]
+    tape, forget = joined(steps)
+    assert isinstance(tape, Tape)
+    assert forget == Forgetting((0,))  # what the tape itself made is not even known
+    state: list[Any] = [features, None, None, None]
+    tape(state)
+    assert torch.equal(state[3], expected)
+    assert torch.equal(state[2], middle)  # nobody forgot it
+    assert state[1] is None
+    assert torch.equal(features, before)
+
+
+def test_a_step_that_is_no_call_of_ours_parts_a_tape() -> None:
+    like = native.channels_last(drawn(1, 8, 4, 4, dtype=torch.float32))
+    call = Ours(layer_of(8, 8, torch.float32), NOTHING, like, None)
+    steps = [Recorded((call.record(i, i + 1),), torch.float32) for i in range(4)]
+
+    def other(state: list[Any]) -> None:
+        state[2] = state[2] * 2
+
+    assert list(map(type, joined([*steps[:2], other, *steps[2:]]))) == [Tape, type(other), Tape]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_stream_is_widened_and_cleared_where_only_the_result_has_channels(
+    dtype: torch.dtype,
+) -> None:
+    features = native.channels_last(drawn(3, 8, 5, 6, dtype=dtype))
+    rows = [(4, 4), (4, 24), (8, 11), (11, 8)]
+    places = [np.array([1, 2, 3], dtype=np.int32)]
+    records = [
+        copied((5, 6, 8), 24, 0, 1),
+        cleared((5, 6, 24), 1, rows, read=0),
+        Record(Kind.MOVE, 1, 2),
+    ]
+    _, _, found = played(records, [features, None, None], places)
+    assert found.shape == (3, 24, 5, 6)
+    assert torch.equal(found[0, :4], features[0, :4])
+    assert (found[0, 4:] == 0).all()
+    assert torch.equal(found[1, :8], features[1])
+    assert (found[1, 8:11] == 0).all()
+    assert torch.equal(found[2, :8], features[2])  # nothing is absent
+
+
+@pytest.mark.parametrize("side", [3, 6])
+def test_what_a_tape_still_needs_is_not_written_over(side: int) -> None:
+    """A chain of twelve values, each added to one from five steps before."""
+    torch.manual_seed(side)
+    like = native.channels_last(drawn(2, 4, side, side, dtype=torch.float32))
+    calls = [Ours(layer_of(4, 4, torch.float32), NOTHING, like, None) for _ in range(12)]
+    adds = [Ours(layer_of(4, 4, torch.float32), NOTHING, like, 4) for _ in range(12)]
+    records, values = [], [like]
+    for i, (call, add) in enumerate(zip(calls, adds, strict=True)):
+        records.append(call.record(i, i + 1))
+        values.append(call(values[i]))
+        if i >= 5:
+            records.append(add.record(i - 5, i + 1))
+            values[-1] = add(values[i - 5], values[-1])
+    state: list[Any] = [like, *[None] * 12]
+    Tape(records, {12}, torch.float32)(state)
+    torch.testing.assert_close(state[12], values[-1])

@@ -21,16 +21,18 @@ from runtime_pruning.network.kernels import (
     NOTHING,
     Call,
     Layer,
+    Ours,
+    OursLinear,
     convolution,
     convolution_onto,
+    copied,
     linear,
     linear_runs,
     ours_run,
+    pooling_first,
 )
-from runtime_pruning.network.lowering import LateNorm, Lowered, Operation, folded
-
-State: TypeAlias = list[Any]  # a tensor per slot, or None; the last slot holds the masks
-Step: TypeAlias = Callable[[State], None]
+from runtime_pruning.network.lowering import Follower, LateNorm, Lowered, Operation, folded
+from runtime_pruning.network.tape import Kind, Record, Recorded, State, Step
 
 Masks: TypeAlias = dict[frozenset[int], "Mask"]  # by the sites that decide
 Widths: TypeAlias = Mapping[str, int]  # channels, by the name of a value
@@ -95,12 +97,16 @@ class Binder:
             macs = self._count(op, layer, state[source])
             if masked and op.conditional:
                 steps.append(_conditional(op, layer, self._slots))
+                steps[-1](state)
             else:
                 op = _at_width(op, _read(op, widths))
-                steps.append(self._layer_step(op, layer, index, widths, state))
+                own = self._layer_steps(op, layer, index, widths, state)
+                for step in own:
+                    step(state)
+                steps += own
         else:
             steps.append(self.unweighted(op))
-        steps[-1](state)
+            steps[-1](state)
         return Bound(steps, macs)
 
     def unweighted(self, op: Operation) -> Step:
@@ -158,33 +164,51 @@ class Binder:
             elements = convolve(op.module, sample, weight, None).numel()
         return elements * (layer.weight.numel() // layer.weight.shape[0])
 
-    def _layer_step(
+    def _layer_steps(
         self, op: Operation, layer: Layer, index: int, widths: Widths, state: State
-    ) -> Step:
-        """Return the step of a convolution or linear layer."""
+    ) -> list[Step]:
+        """Return the steps of a convolution or linear layer."""
         like = state[self._slots[op.source.name]]
         if op.kind == "linear":
             ours = self._fused and linear_runs(like)
             packed = self.packed(op, layer) if ours else None
-            return _calling(linear(layer, packed, like), op, self._slots)
+            return self._called(linear(layer, packed, like), op)
         if layer.geometry is None:
-            return _calling(_odd(op, layer), op, self._slots)
+            return self._called(_odd(op, layer), op)
         if op.onto is None:
-            call = convolution(layer, op.activation, like, fused=self._fused)
-            return _calling(call, op, self._slots)
+            return self._called(convolution(layer, op.activation, like, fused=self._fused), op)
         return self._residual(op, layer, index, widths, state)
+
+    def _called(self, call: Call, op: Operation) -> list[Step]:
+        """Return a call on the first input, and what follows it."""
+        if not isinstance(call, Ours | OursLinear):
+            return [_calling(call, op, self._slots)]
+        to = self._slots[op.output.name]
+        return self._recorded([call.record(self._slots[op.source.name], to)], op.followers)
+
+    def _recorded(self, records: list[Record], followers: Sequence[Follower]) -> list[Step]:
+        """Return calls for a tape, and what follows them."""
+        pools, rest = pooling_first(followers)
+        for pool in pools:
+            size = records[-1].out
+            assert size is not None
+            records = [*records, pool.record(size, records[-1].target, size[-1:])]
+        steps: list[Step] = [Recorded(tuple(records), self._dtype)]
+        if rest:
+            steps.append(_following(records[-1].target, rest))
+        return steps
 
     def _residual(
         self, op: Operation, layer: Layer, index: int, widths: Widths, state: State
-    ) -> Step:
-        """Return the step of a convolution whose result is added to a stream."""
+    ) -> list[Step]:
+        """Return the steps of a convolution whose result is added to a stream."""
         assert op.onto is not None
         assert op.conv_output is not None
         like = state[self._slots[op.source.name]]
         mine, theirs = widths[op.conv_output.name], widths[op.onto.name]
         if mine > theirs:
             call = convolution(layer, NOTHING, like, fused=self._fused)
-            return _added(call, op, self._slots)
+            return [_added(call, op, self._slots)]
         name = op.onto.name
         dies = self._lowered.last_reader[name] == index and name != op.source.name
         copies = not (dies and name in self._lowered.owned)
@@ -197,6 +221,11 @@ class Binder:
         source, onto, to = (self._slots[v.name] for v in (op.source, op.onto, op.output))
         rows, after, followers = layer.weight.shape[0], op.activation, op.followers
         later = inside is NOTHING and after != NOTHING
+        if isinstance(call_onto, Ours) and not later:
+            channels, high, wide = state[onto].shape[1:]
+            copy = copied((high, wide, channels), channels, onto, to)
+            first = copy if copies else Record(Kind.MOVE, onto, to)
+            return self._recorded([first, call_onto.record(source, to)], followers)
 
         def run(state: State) -> None:
             stream = state[onto].clone() if copies else state[onto]
@@ -208,7 +237,7 @@ class Binder:
                 stream = follower(stream)
             state[to] = stream
 
-        return run
+        return [run]
 
 
 def _read(op: Operation, widths: Widths) -> int | None:
@@ -265,6 +294,16 @@ def _calling(call: Call, op: Operation, slots: Mapping[str, int]) -> Step:
         for follower in followers:
             features = follower(features)
         state[to] = features
+
+    return run
+
+
+def _following(slot: int, followers: Sequence[Follower]) -> Step:
+    """Return what is done to a value in place of it."""
+
+    def run(state: State) -> None:
+        for follower in followers:
+            state[slot] = follower(state[slot])
 
     return run
 
@@ -373,15 +412,5 @@ def masking(slot: int, value: Value) -> Step:
         if factor > 1:
             present_BC = present_BC.repeat_interleave(factor, dim=1)
         state[slot] = features * present_BC.view(*present_BC.shape, *[1] * (features.ndim - 2))
-
-    return run
-
-
-def forgetting(slots: Sequence[int]) -> Step:
-    """Return a step that drops the values that nobody reads any more."""
-
-    def run(state: State) -> None:
-        for slot in slots:
-            state[slot] = None
 
     return run

@@ -18,8 +18,8 @@ from weakref import WeakSet, WeakValueDictionary
 import torch
 from torch import Tensor
 
-from runtime_pruning.network.binding import State, Step
 from runtime_pruning.network.kernels import fastest
+from runtime_pruning.network.tape import State, Step
 
 T = TypeVar("T")
 P = ParamSpec("P")

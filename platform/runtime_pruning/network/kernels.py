@@ -11,7 +11,8 @@ import ctypes
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from itertools import takewhile
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from runtime_pruning.network import native
+from runtime_pruning.network.tape import Kind, Record, Tape
 
 Call: TypeAlias = Callable[[Tensor], Tensor]
 AddCall: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -154,8 +156,7 @@ def convolution(layer: Layer, activation: Activation, like: Tensor, *, fused: bo
     if fused and onednn_runs(like.dtype):
         calls.append(_by_onednn(layer, activation, like))
     if fused and ours_run(layer, like):
-        convolve = _Ours(layer, activation, like, None)
-        calls.append(lambda features: convolve(features, None))
+        calls.append(Ours(layer, activation, like, None))
     if not calls:
         return lambda features: activation.apply_(_plain(layer, features))
     return fastest(calls, like)
@@ -170,7 +171,7 @@ def convolution_onto(
     """
     calls: list[AddCall] = []
     if fused and ours_run(layer, like):
-        calls.append(_Ours(layer, activation, like, room))
+        calls.append(Ours(layer, activation, like, room))
     whole = layer.weight.shape[0] == room
     fit = not calls or whole or like.dtype == torch.float32
     if fused and onednn_runs(like.dtype) and fit:
@@ -196,7 +197,7 @@ def linear(layer: Layer, packed: native.Packed | None, like: Tensor) -> Call:
     weight, bias = layer.weight, layer.bias
     calls: list[Call] = [lambda features: functional.linear(features, weight, bias)]
     if packed is not None:
-        calls.append(_OursLinear(layer, packed, like))
+        calls.append(OursLinear(layer, packed, like))
     return fastest(calls, like)
 
 
@@ -235,7 +236,7 @@ class MaxPool:
         self._module = module
         self._kernel, self._padding = _pair(module.kernel_size), _pair(module.padding)
         self._stride = _pair(module.stride)
-        self._calls: dict[torch.Size, tuple[native.Frame, ctypes.Array[ctypes.c_char]]] = {}
+        self._tapes: dict[tuple[torch.Size, torch.dtype], Tape] = {}
 
     @staticmethod
     def knows(module: nn.Module) -> bool:
@@ -245,31 +246,80 @@ class MaxPool:
         plain = not module.return_indices and not module.ceil_mode
         return plain and _pair(module.dilation) == (1, 1)
 
-    def __call__(self, features_BCHW: Tensor, channels_B: native.Numbers | None = None) -> Tensor:
-        """Return the largest of each window.
-
-        Args:
-            features_BCHW: of any width.
-            channels_B: that each image has, int64; others need not be computed. None: all.
-        """
-        own = _own(features_BCHW)
+    def __call__(self, features_BCHW: Tensor) -> Tensor:
+        """Return the largest of each window."""
         last = features_BCHW.is_contiguous(memory_format=torch.channels_last)
-        if own is None or features_BCHW.ndim < 4 or not last:
+        if _own(features_BCHW) is None or features_BCHW.ndim < 4 or not last:
             pooled: Tensor = self._module(features_BCHW)
             return pooled
-        batch, channels = features_BCHW.shape[:2]
-        size = features_BCHW.shape[1:]
-        if size not in self._calls:
-            frame = native.Frame.of(features_BCHW, self._kernel, self._stride, self._padding)
-            self._calls[size] = frame, frame.call(channels, channels, NOTHING.limits, add=False)
-        frame, call = self._calls[size]
-        out = native.empty(batch, channels, frame.out, features_BCHW)
-        given = None if channels_B is None else channels_B.ctypes.data
-        own.max_pool(
-            *(ctypes.addressof(call), given, channels, features_BCHW.data_ptr(), out.data_ptr()),
-            *(batch, torch.get_num_threads()),
-        )
-        return out
+        key = (features_BCHW.shape[1:], features_BCHW.dtype)
+        if key not in self._tapes:
+            channels, high, wide = features_BCHW.shape[1:]
+            record = self.record((high, wide, channels), 0, [channels])
+            self._tapes[key] = Tape([record], {0}, features_BCHW.dtype)
+        state = [features_BCHW]
+        self._tapes[key](state)
+        return state[0]
+
+    def record(
+        self, size: tuple[int, ...], slot: int, channels: Sequence[int], read: int = -1
+    ) -> Record:
+        """Return the call for a tape, from a slot to itself.
+
+        Args:
+            size: (H, W, C) of what is read.
+            slot: that holds it, and gets the result.
+            channels: that it can have.
+            read: see `Record`.
+        """
+        high, wide, room = size
+        frame = native.Frame.over((high, wide), self._kernel, self._stride, self._padding)
+        call = frame.call(room, room, NOTHING.limits, add=False)
+        rows = np.array([(0, 0, count, count, 0, 0) for count in channels], dtype=np.int64)
+        addresses = ctypes.addressof(call), rows.ctypes.data
+        out = (*frame.out, room)
+        return Record(Kind.MAX_POOL, slot, slot, out, *addresses, read, held=(call, rows))
+
+
+def pooling_first(
+    followers: Sequence[Callable[[Tensor], Tensor]],
+) -> tuple[list[MaxPool], list[Callable[[Tensor], Tensor]]]:
+    """Return the max poolings that come first of what follows a layer, and the rest."""
+    pools = list(takewhile(lambda follower: isinstance(follower, MaxPool), followers))
+    return cast(list[MaxPool], pools), list(followers[len(pools) :])
+
+
+def copied(size: tuple[int, ...], room: int, source: int, target: int) -> Record:
+    """Return a call for a tape that copies features, perhaps to a place of more channels.
+
+    Args:
+        size: (H, W, C) of the source.
+        room: channels of the target.
+        source: slot.
+        target: likewise.
+    """
+    high, wide, channels = size
+    call = native.Frame.over((high, wide)).call(channels, room, NOTHING.limits, add=False)
+    out, address = (high, wide, room), ctypes.addressof(call)
+    return Record(Kind.COPY, source, target, out, address, held=call)
+
+
+def cleared(
+    size: tuple[int, ...], slot: int, rows: Sequence[tuple[int, int]], **widths: int
+) -> Record:
+    """Return a call for a tape that sets some channels of each image to zero, in place.
+
+    Args:
+        size: (H, W, C) of the features.
+        slot: that holds them.
+        rows: from which channel to which, by width.
+        widths: see `Record`.
+    """
+    high, wide, channels = size
+    call = native.Frame.over((high, wide)).call(channels, channels, NOTHING.limits, add=False)
+    table = np.array([(0, 0, *row, 0, 0) for row in rows], dtype=np.int64)
+    addresses = ctypes.addressof(call), table.ctypes.data
+    return Record(Kind.CLEAR, slot, slot, None, *addresses, **widths, held=(call, table))
 
 
 def _pair(size: int | tuple[int, ...]) -> tuple[int, int]:
@@ -280,7 +330,7 @@ def _pair(size: int | tuple[int, ...]) -> tuple[int, int]:
 # Kinds of calls
 
 
-class _Ours:
+class Ours:
     """A convolution by our own calls, at one width.
 
     Args:
@@ -305,24 +355,30 @@ class _Ours:
         row = np.array(packed.row(inputs, outputs), dtype=np.int64)
         self._held = (packed, call, row)  # what the addresses below point to
         self._convolve = own.depthwise if alone else own.convolve
+        self._kind = Kind.DEPTHWISE if alone else Kind.CONVOLVE
         self._call, self._row = ctypes.addressof(call), row.ctypes.data
-        self._shape = (outputs, *frame.out)
+        self._out = (*frame.out, outputs)
+        self._adds = room is not None
 
-    def __call__(self, features: Tensor, onto: Tensor | None) -> Tensor:
+    def __call__(self, features: Tensor, onto: Tensor | None = None) -> Tensor:
+        """Return the result, added to a tensor if one is given."""
         features = features.contiguous(memory_format=torch.channels_last)
         batch = features.shape[0]
         if onto is None:
-            onto = torch.empty(
-                (batch, *self._shape), dtype=features.dtype, memory_format=torch.channels_last
-            )
+            onto = features.new_empty((batch, *self._out)).permute(0, 3, 1, 2)
         self._convolve(
             *(self._call, self._row, *native.ALIKE, features.data_ptr(), onto.data_ptr()),
             *(batch, torch.get_num_threads()),
         )
         return onto
 
+    def record(self, source: int, target: int) -> Record:
+        """Return the call for a tape, between two slots."""
+        out = None if self._adds else self._out
+        return Record(self._kind, source, target, out, self._call, self._row, held=self._held)
 
-class _OursLinear:
+
+class OursLinear:
     """A linear layer by our own call.
 
     Args:
@@ -342,6 +398,7 @@ class _OursLinear:
         self._call, self._row = ctypes.addressof(call), row.ctypes.data
 
     def __call__(self, features: Tensor) -> Tensor:
+        """Return the result."""
         features = features.contiguous()
         out = features.new_empty(features.shape[0], self._outputs)
         self._linear(
@@ -349,6 +406,11 @@ class _OursLinear:
             *(features.shape[0], torch.get_num_threads()),
         )
         return out
+
+    def record(self, source: int, target: int) -> Record:
+        """Return the call for a tape, between two slots."""
+        out = (self._outputs,)
+        return Record(Kind.LINEAR, source, target, out, self._call, self._row, held=self._held)
 
 
 def fastest(

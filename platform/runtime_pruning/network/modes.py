@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from runtime_pruning.errors import ConfigError
-from runtime_pruning.network.binding import Mask, Masks, State
+from runtime_pruning.network.binding import Mask, Masks
 from runtime_pruning.network.graphs import Piece
 from runtime_pruning.network.kernels import pooled
 from runtime_pruning.network.policies import Chooser
 from runtime_pruning.network.programs import FULL, MASKED, Programs
+from runtime_pruning.network.tape import State
 
 Plan = tuple[int, ...]
 

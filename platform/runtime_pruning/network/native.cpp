@@ -50,12 +50,12 @@ struct Call {
 // The width of each image, and where what it multiplies is counted, if anywhere.
 struct Chosen {
   const Width* widths;
-  const int32_t *read, *write;  // image b has width read[b] * writes + write[b]; null: the first
+  const int32_t *read, *write;  // image b has width read[b] * writes + write[b]; null: all zeros
   Long writes;
   Long* macs;
 
   const Width& of(Long b) const {
-    return widths[read ? write ? read[b] * writes + write[b] : read[b] : 0];
+    return widths[(read ? read[b] * writes : 0) + (write ? write[b] : 0)];
   }
 
   void count(Long b, Long products) const {
@@ -633,9 +633,9 @@ inline void most_of(const Geometry& g, Long ld, const E* in, E* out, Long top, L
   for (int n = 0; n < N; n++) write<V>(out + n * V, most[n]);
 }
 
-// Max pooling of each image's first channels: `channels` of an image, or `all` of each.
+// Max pooling of each image's first channels, as many as its width has outputs.
 template <typename E>
-void max_pool(const Call& call, const Long* channels, Long all, const E* in, E* out, Long batch,
+void max_pool(const Call& call, const Chosen& chosen, const E* in, E* out, Long batch,
               Long threads) {
   constexpr int V = kLanes;
   const Geometry& g = call.g;
@@ -644,7 +644,7 @@ void max_pool(const Call& call, const Long* channels, Long all, const E* in, E* 
   for (Long task = 0; task < tasks; task++) {
     const Long b = task / g.ho, y = task % g.ho, above = g.pad_y - y * g.stride_y;
     const Long top = std::max<Long>(above, 0), bottom = std::min(g.hi + above, g.kh);
-    const Long count = channels ? channels[b] : all;
+    const Long count = chosen.of(b).co;
     for (Long x = 0; x < g.wo; x++) {
       const Long before = g.pad_x - x * g.stride_x;
       const Long left = std::max<Long>(before, 0), right = std::min(g.wi + before, g.kw);
@@ -840,6 +840,90 @@ inline void zero(char* to, Long apart, Long pixels, Long rest) {
   }
 }
 
+// Sets channels [from, to) of an image to zero; `size` bytes an element.
+void clear_image(char* image, Long ld, Long pixels, Long from, Long to, Long size) {
+  if (from >= to) return;
+  char* first = image + from * size;
+  const Long bytes = (to - from) * size, vectors = bytes / 16, rest = bytes % 16;
+  if (vectors == 1)
+    zero<1>(first, ld * size, pixels, rest);
+  else if (vectors == 2)
+    zero<2>(first, ld * size, pixels, rest);
+  else if (vectors == 3)
+    zero<3>(first, ld * size, pixels, rest);
+  else if (vectors == 4)
+    zero<4>(first, ld * size, pixels, rest);
+  else
+    zero<0>(first, ld * size, pixels, bytes);
+}
+
+// Copies each pixel's channels, as many as both have room for.
+template <typename E>
+void copy(const Call& call, const E* in, E* out, Long batch) {
+  const Long pixels = batch * call.g.hi * call.g.wi, room = std::min(call.ld_in, call.ld_out);
+  if (call.ld_in == call.ld_out) {
+    memcpy(out, in, pixels * room * sizeof(E));
+    return;
+  }
+  for (Long p = 0; p < pixels; p++)
+    memcpy(out + p * call.ld_out, in + p * call.ld_in, room * sizeof(E));
+}
+
+enum Kind { kConvolve, kDepthwise, kLinear, kMaxPool, kCopy, kClear };
+
+// One of several calls that follow each other. Images of all have their widths in the same table.
+struct Step {
+  Long kind;
+  const Call* call;
+  const Width* widths;
+  Long in, out;      // places in the table of values
+  Long read, write;  // places in the table of widths by image; below zero: all have the first
+  Long writes;
+};
+
+template <typename E>
+void play(const Step* steps, Long count, void* const* values, const int32_t* const* places,
+          Long* macs, Long batch, Long threads) {
+  for (const Step* s = steps; s < steps + count; s++) {
+    const Call& call = *s->call;
+    const Chosen chosen{s->widths, s->read < 0 ? nullptr : places[s->read],
+                        s->write < 0 ? nullptr : places[s->write], s->writes, macs};
+    const E* in = (const E*)values[s->in];
+    E* out = (E*)values[s->out];
+    switch (s->kind) {
+      case kConvolve:
+        convolve(call, chosen, in, out, batch, threads);
+        break;
+      case kDepthwise:
+        depthwise(call, chosen, in, out, batch, threads);
+        break;
+      case kLinear:
+        linear(call, *s->widths, nullptr, in, out, batch, threads);
+        break;
+      case kMaxPool:
+        max_pool(call, chosen, in, out, batch, threads);
+        break;
+      case kCopy:
+        copy(call, in, out, batch);
+        break;
+      case kClear: {
+        const Long pixels = call.g.hi * call.g.wi;
+        for (Long b = 0; b < batch; b++)
+          clear_image((char*)(out + b * pixels * call.ld_out), call.ld_out, pixels,
+                      chosen.of(b).ci, chosen.of(b).co, sizeof(E));
+        break;
+      }
+    }
+  }
+}
+
+// How wide a value is: the widest that the decisions of some sites ask for.
+struct Key {
+  Long sites, counts;    // how many sites; group counts of each, none included
+  const Long* site;
+  const int32_t* place;  // [sites][counts]: of the width that a site asks for
+};
+
 }  // namespace
 
 extern "C" {
@@ -879,9 +963,9 @@ void decide(const Decision* decision, const float* features, Long batch, Long* p
                    float* out, Long most, Long threads) {                                         \
     pool(in, ld, pixels, channels, all, batch, out, most, threads);                               \
   }                                                                                               \
-  void max_pool_##type(const Call* call, const Long* channels, Long all, const E* in, E* out,      \
-                       Long batch, Long threads) {                                                \
-    max_pool(*call, channels, all, in, out, batch, threads);                                      \
+  void play_##type(const Step* steps, Long count, void* const* values,                            \
+                   const int32_t* const* places, Long* macs, Long batch, Long threads) {          \
+    play<E>(steps, count, values, places, macs, batch, threads);                                  \
   }                                                                                               \
   void decide_##type(const Decision* decision, const E* in, Long channels, Long pixels,           \
                      Long* previous, float* hidden, float* cell, float* room) {                   \
@@ -896,19 +980,17 @@ CALLS(bf16, bfloat16)
 void clear(char* values, Long ld, Long pixels, const Long* from, const Long* to, Long batch,
            Long size) {
   for (Long b = 0; b < batch; b++)
-    if (from[b] < to[b]) {
-      char* first = values + (b * pixels * ld + from[b]) * size;
-      const Long bytes = (to[b] - from[b]) * size, vectors = bytes / 16, rest = bytes % 16;
-      if (vectors == 1)
-        zero<1>(first, ld * size, pixels, rest);
-      else if (vectors == 2)
-        zero<2>(first, ld * size, pixels, rest);
-      else if (vectors == 3)
-        zero<3>(first, ld * size, pixels, rest);
-      else if (vectors == 4)
-        zero<4>(first, ld * size, pixels, rest);
-      else
-        zero<0>(first, ld * size, pixels, bytes);
+    clear_image(values + b * pixels * ld * size, ld, pixels, from[b], to[b], size);
+}
+
+// The places of widths, image by image, of some keys, from group counts [site][image].
+void settle(const Key* keys, Long count, const Long* groups, Long batch, int32_t* places) {
+  for (const Key* key = keys; key < keys + count; key++, places += batch)
+    for (Long b = 0; b < batch; b++) {
+      int32_t most = 0;
+      for (Long s = 0; s < key->sites; s++)
+        most = std::max(most, key->place[s * key->counts + groups[key->site[s] * batch + b]]);
+      places[b] = most;
     }
 }
 }

@@ -48,7 +48,7 @@ class Functions(NamedTuple):
         depthwise: likewise, of the same arguments.
         linear: see ``linear_float32`` in the source.
         pool: see ``pool`` in the source.
-        max_pool: see ``max_pool`` in the source.
+        play: see ``play`` in the source.
         decide: see ``decide_float32`` in the source.
     """
 
@@ -56,7 +56,7 @@ class Functions(NamedTuple):
     depthwise: Callable[..., None]
     linear: Callable[..., None]
     pool: Callable[..., None]
-    max_pool: Callable[..., None]
+    play: Callable[..., None]
     decide: Callable[..., None]
 
 
@@ -72,6 +72,7 @@ class _Library(NamedTuple):
     by_type: dict[torch.dtype, Functions]
     decide: Callable[..., None]
     clear: Callable[..., None]
+    settle: Callable[..., None]
 
 
 def functions(dtype: torch.dtype) -> Functions | None:
@@ -84,6 +85,13 @@ def decide() -> Callable[..., None] | None:
     """Return ``decide`` of the source, or None where this machine has no compiled calls."""
     library = _library()
     return None if library is None else library.decide
+
+
+def settle() -> Callable[..., None]:
+    """Return ``settle`` of the source; there are compiled calls."""
+    library = _library()
+    assert library is not None
+    return library.settle
 
 
 def clear(features: Tensor, first_B: Numbers, last_B: Numbers) -> None:
@@ -216,7 +224,7 @@ class PackedDepthwise:
 
 
 class Frame(NamedTuple):
-    """How a convolution moves over the pixels of one size of image."""
+    """How a convolution, or a pooling, moves over the pixels of one size of image."""
 
     size: tuple[int, int]  # of what it reads
     out: tuple[int, int]  # of what it returns
@@ -233,7 +241,17 @@ class Frame(NamedTuple):
         padding: tuple[int, ...],
     ) -> "Frame":
         """Return the frame on images like these; undilated."""
-        size = (like.shape[2], like.shape[3])
+        return cls.over((like.shape[2], like.shape[3]), kernel, stride, padding)
+
+    @classmethod
+    def over(
+        cls,
+        size: tuple[int, int],
+        kernel: Sequence[int] = (1, 1),
+        stride: tuple[int, ...] = (1, 1),
+        padding: tuple[int, ...] = (0, 0),
+    ) -> "Frame":
+        """Return the frame on images of so many rows and columns."""
         high, wide = ((size[i] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in range(2))
         return cls(size, (high, wide), (kernel[0], kernel[1]), stride, padding)
 
@@ -253,7 +271,7 @@ class Frame(NamedTuple):
         return ctypes.create_string_buffer(packed, len(packed))
 
 
-ALONE = Frame((1, 1), (1, 1), (1, 1), (1, 1), (0, 0))  # one pixel, as a linear layer sees it
+ALONE = Frame.over((1, 1))  # one pixel, as a linear layer sees it
 
 
 def empty(batch: int, channels: int, out: tuple[int, int], like: Tensor) -> Tensor:
@@ -290,12 +308,13 @@ def _library() -> _Library | None:
             own.depthwise.argtypes = own.convolve.argtypes
             own.linear.argtypes = [pointer] * 5 + [number] * 2
             own.pool.argtypes = pool
-            own.max_pool.argtypes = [*[pointer] * 2, number, *[pointer] * 2, *[number] * 2]
+            own.play.argtypes = [pointer, number, *[pointer] * 3, number, number]
             own.decide.argtypes = [pointer, pointer, number, number, *[pointer] * 4]
             by_type[dtype] = own
     library.decide.argtypes = [pointer, pointer, number, *[pointer] * 4]
     library.clear.argtypes = [pointer, number, number, pointer, pointer, number, number]
-    return _Library(by_type, library.decide, library.clear)
+    library.settle.argtypes = [pointer, number, pointer, number, pointer]
+    return _Library(by_type, library.decide, library.clear, library.settle)
 
 
 def _compiled(source: Path, compiler: str) -> Path:

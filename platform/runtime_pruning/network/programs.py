@@ -16,14 +16,12 @@ from torch import Tensor
 from runtime_pruning.network.binding import (
     Binder,
     Masks,
-    State,
-    Step,
-    forgetting,
     masking,
 )
 from runtime_pruning.network.graph import Value
 from runtime_pruning.network.graphs import Graphs, Piece
 from runtime_pruning.network.lowering import Lowered, Operation, separate
+from runtime_pruning.network.tape import Forgetting, State, Step, joined
 
 Key: TypeAlias = tuple[int, ...]
 
@@ -39,10 +37,12 @@ class Program:
     Attributes:
         steps: calls, in order.
         macs: multiply-accumulates per image, counted at the calls.
+        bound: the calls one by one; ``steps`` plays some of them together.
     """
 
     steps: tuple[Step, ...]
     macs: int
+    bound: tuple[Step, ...]
 
 
 class Programs:
@@ -134,8 +134,8 @@ class Programs:
             known = [stage for stage in stages if stage is not None]
             if len(known) < len(stages):
                 return None
-            steps = tuple(step for stage in known for step in stage.steps)
-            found = Program(steps, sum(stage.macs for stage in known))
+            bound = tuple(step for stage in known for step in stage.bound)
+            found = Program(joined(bound), sum(stage.macs for stage in known), bound)
             if len(self._chains) >= MOST_CHAINS:
                 self._chains.clear()
             self._chains[plan] = found
@@ -179,9 +179,9 @@ class Programs:
                 if masked and part.output.width.pruned:
                     steps.append(masking(self.slots[part.output.name], part.output))
                     steps[-1](state)
-        steps.append(forgetting(self.dead[stage]))
+        steps.append(Forgetting(tuple(self.dead[stage])))
         steps[-1](state)
-        return Program(tuple(steps), macs)
+        return Program(joined(steps), macs, tuple(steps))
 
     def _dead(self, stage: int) -> list[int]:
         """Return the slots that a stage reads and no later one."""

@@ -9,67 +9,52 @@ register of channels take as long as all, and the calls for one width are the fa
 A mixed run does so, layer by layer, by times that it took of each width; then executed MACs are
 more than the plans'.
 
+Calls that follow each other are played together (`tape`), across decisions that are known before.
+
 Dimensions: B images, C channels, H W pixels, L sites, F features, K classes, N images of a part.
 """
 
 import ctypes
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import struct
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from runtime_pruning.network import native
-from runtime_pruning.network.binding import State
 from runtime_pruning.network.execution import add_channels
 from runtime_pruning.network.graph import Value
 from runtime_pruning.network.kernels import (
     NOTHING,
     Activation,
     Call,
-    MaxPool,
     best_seconds,
+    cleared,
     convolution,
     convolution_onto,
+    copied,
     linear,
     linear_runs,
     ours_fit,
     pooled,
+    pooling_first,
 )
 from runtime_pruning.network.lowering import LateNorm, Lowered, Operation
-from runtime_pruning.network.modes import Decider, Outcome
+from runtime_pruning.network.modes import Decider, Outcome, Planned
 from runtime_pruning.network.native import Numbers
 from runtime_pruning.network.programs import Programs
+from runtime_pruning.network.tape import Forgetting, Kind, Record, Recorded, State, Tape, joined
 
 SMALL = 1024 * 1024  # bytes of a linear layer's weights that stay in a cache
 LEAST_GAIN = 0.02  # of a layer's time at full width; less is not worth looking for
 FEW = 8  # images that a layer is timed on, or one where that takes long
 LONG = 0.01  # seconds
 
-Deciding: TypeAlias = frozenset[int] | int  # the sites, or where there are none, the channels
 WholeCall: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
-
-
-class Widths(NamedTuple):
-    """How wide a value is, image by image: channels, and their places among the options."""
-
-    channels_B: Numbers  # int64
-    place_B: Numbers  # int32
-    address: int  # of the places; it takes a microsecond to ask for
-
-    @classmethod
-    def of(cls, channels_B: Numbers, place_B: Numbers) -> "Widths":
-        """Return such widths."""
-        return cls(channels_B, place_B, place_B.ctypes.data)
-
-
-def _deciding(value: Value) -> Deciding:
-    """Return what decides how wide a value is."""
-    return value.width.sites or value.width.channels
 
 
 class Options:
@@ -78,44 +63,105 @@ class Options:
     Args:
         bounds: channels by group count, per site.
         value: what is read or written.
+
+    Attributes:
+        sites: that decide; none where the width is always the same.
+        channels: of each width, in order; a *place* is an index into it.
     """
 
     def __init__(self, bounds: Sequence[tuple[int, ...]], value: Value) -> None:
         self.sites = sorted(value.width.sites)
         every = {count for site in self.sites for count in bounds[site][1:]}
-        self.channels = sorted(every or {value.width.channels})
-        self._bounds = [np.array(bounds[site], dtype=np.int64) for site in self.sites]
-        self._place = np.zeros(self.channels[-1] + 1, dtype=np.int32)
-        self._place[self.channels] = np.arange(len(self.channels))
-
-    def widths(self, columns: Sequence[Numbers], batch: int) -> Widths:
-        """Return the widths of a batch, from the group counts of the sites so far."""
-        if not self.sites:
-            full_B = np.full(batch, self.channels[0], dtype=np.int64)
-            return Widths.of(full_B, np.zeros(batch, dtype=np.int32))
-        chosen = [
-            bounds[columns[site]] for site, bounds in zip(self.sites, self._bounds, strict=True)
+        self.channels = np.array(sorted(every or {value.width.channels}), dtype=np.int64)
+        own = [bounds[site] for site in self.sites]
+        self._counts = max(map(len, own), default=0)
+        places = [
+            np.searchsorted(self.channels, [*b, *b[-1:] * (self._counts - len(b))]) for b in own
         ]
-        channels_B = chosen[0] if len(chosen) == 1 else np.maximum.reduce(chosen)
-        return Widths.of(channels_B, self._place[channels_B])
+        # What the addresses of a key point to; a width's place grows with it.
+        self._table = np.array(places, dtype=np.int32)
+        self._sites = np.array(self.sites, dtype=np.int64)
+
+    def key(self) -> bytes:
+        """Return a ``Key`` of the source."""
+        addresses = self._sites.ctypes.data, self._table.ctypes.data
+        return struct.pack("4q", len(self.sites), self._counts, *addresses)
 
 
-@dataclass
+class Keys:
+    """Which sites decide how wide the values are, in the order in which that is known.
+
+    Args:
+        bounds: channels by group count, per site.
+        values: of the network.
+    """
+
+    def __init__(self, bounds: Sequence[tuple[int, ...]], values: Iterable[Value]) -> None:
+        by_sites = {v.width.sites: Options(bounds, v) for v in values if v.width.sites}
+        ordered = sorted(by_sites, key=lambda sites: (max(sites), sorted(sites)))
+        self._bounds = bounds
+        self._options = {sites: by_sites[sites] for sites in ordered}
+        self._index = {sites: i for i, sites in enumerate(ordered)}
+        last = [max(sites) for sites in ordered]
+        self._known = [sum(site < end for site in last) for end in range(len(bounds) + 1)]
+        table = b"".join(options.key() for options in self._options.values())
+        self._table = ctypes.create_string_buffer(table, len(table))
+        self._settle = native.settle()
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def index(self, value: Value) -> int:
+        """Return which of the keys a value has; below zero: its width is always the same."""
+        return self._index.get(value.width.sites, -1)
+
+    def options(self, value: Value) -> Options:
+        """Return the widths that a value can have."""
+        return self._options.get(value.width.sites) or Options(self._bounds, value)
+
+    def settle(self, first: int, last: int, groups_LB: Numbers, places_KB: Numbers) -> None:
+        """Find the places of widths that the decisions of sites ``[first, last)`` settle.
+
+        Args:
+            first: site.
+            last: likewise.
+            groups_LB: int64; those of sites before ``last`` are read.
+            places_KB: int32, by key.
+        """
+        begin, end = self._known[first], self._known[last]
+        if begin == end:
+            return
+        size = struct.calcsize("4q")
+        self._settle(
+            *(ctypes.addressof(self._table) + begin * size, end - begin, groups_LB.ctypes.data),
+            *(places_KB.shape[1], places_KB[begin:].ctypes.data),
+        )
+
+
 class _Batch:
-    """A batch on its way."""
+    """A batch on its way.
 
-    state: State
-    size: int
-    mixed: bool  # whether a layer may run whole
-    columns: list[Numbers] = field(default_factory=list)
-    known: dict[Deciding, Widths] = field(default_factory=dict)
+    Args:
+        state: its values.
+        size: images.
+        sites: of the network.
+        keys: likewise.
+        mixed: whether a layer may run whole.
+    """
 
-    def __post_init__(self) -> None:
-        self.macs_B: Numbers = np.zeros(self.size, dtype=np.int64)
-        self.macs: int = self.macs_B.ctypes.data
+    def __init__(self, state: State, size: int, sites: int, keys: int, *, mixed: bool) -> None:
+        self.state, self.size, self.mixed = state, size, mixed
+        self.groups_LB: Numbers = np.zeros((sites, size), dtype=np.int64)
+        self.places_KB: Numbers = np.zeros((keys, size), dtype=np.int32)
+        self.macs_B: Numbers = np.zeros(size, dtype=np.int64)
+        self.macs = self.macs_B.ctypes.data
+        rows = np.arange(keys, dtype=np.int64)
+        self._rows = rows * self.places_KB.strides[0] + self.places_KB.ctypes.data
+        self.places = self._rows.ctypes.data  # address of the keys' addresses
 
 
 Step: TypeAlias = Callable[[_Batch], None]
+Bound: TypeAlias = Step | Recorded | Forgetting
 
 
 class Ragged:
@@ -131,14 +177,14 @@ class Ragged:
         self._binder = programs.binder
         self._dtype = dtype
         self._slots = programs.slots
-        self._options: dict[Deciding, Options] = {}
+        self._sites = len(programs.bounds)
         own = native.functions(dtype)
         assert own is not None
         self._own = own
-        lowered = programs.lowered
-        operations = [op for stage in lowered.stages for op in stage]
-        steps = iter([self._step(op, index) for index, op in enumerate(operations)])
-        self._stages = [[next(steps) for _ in stage] for stage in lowered.stages]
+        values = [v for stage in programs.lowered.stages for op in stage for v in op.widths]
+        self._keys = Keys(programs.bounds, values)
+        self._stages: list[list[Step]] | None = None
+        self._all: list[Step] = []
 
     def run(self, images_BCHW: Tensor, decide: Decider, *, mixed: bool = False) -> Outcome:
         """Run a batch; a site is decided for all its images when they have come to it.
@@ -148,125 +194,192 @@ class Ragged:
             decide: tells each image's groups.
             mixed: run each layer whole that is faster so.
         """
-        size = images_BCHW.shape[0]
-        batch = _Batch(self._programs.new_state(images_BCHW), size, mixed)
-        for stage, steps in enumerate(self._stages):
-            if stage:
-                counts = decide(stage - 1, partial(self._features, batch, stage - 1))
-                batch.columns.append(np.array(counts))
-            for step in steps:
+        if self._stages is None:
+            self._stages = self._bind(images_BCHW[:1])
+        batch = self._new(images_BCHW, mixed=mixed)
+        if isinstance(decide, Planned):
+            plans = decide.plans
+            batch.groups_LB[:] = np.array(plans).T
+            self._keys.settle(0, self._sites, batch.groups_LB, batch.places_KB)
+            for step in self._all:
                 step(batch)
-            for slot in self._programs.dead[stage]:
-                batch.state[slot] = None
-        plans = np.stack(batch.columns, 1).tolist() if batch.columns else [[]] * size
-        logits_BK = batch.state[self._programs.logits_slot]
-        return Outcome(logits_BK, list(map(tuple, plans)), batch.macs_B.tolist())
+        else:
+            for stage, steps in enumerate(self._stages):
+                if stage:
+                    self._ask(batch, stage - 1, decide)
+                for step in steps:
+                    step(batch)
+            plans = list(map(tuple, batch.groups_LB.T.tolist()))
+        return Outcome(batch.state[self._programs.logits_slot], plans, batch.macs_B.tolist())
+
+    def _new(self, images_BCHW: Tensor, *, mixed: bool) -> _Batch:
+        """Return a batch that has entered."""
+        state, size = self._programs.new_state(images_BCHW), images_BCHW.shape[0]
+        return _Batch(state, size, self._sites, len(self._keys), mixed=mixed)
+
+    def _ask(self, batch: _Batch, site: int, decide: Decider) -> None:
+        """Have a site decided."""
+        batch.groups_LB[site] = decide(site, partial(self._features, batch, site))
+        self._keys.settle(site, site + 1, batch.groups_LB, batch.places_KB)
 
     def _features(self, batch: _Batch, site: int) -> Tensor:
         """Return ``features_BF``, float32: the pooled input of a site; absent channels are 0."""
         value = self._programs.lowered.sources[site]
         found = batch.state[self._programs.site_slots[site]]
-        return pooled(found, value.width.channels, self._widths(batch, value).channels_B)
+        return pooled(found, value.width.channels, self._channels(batch, value))
 
-    def _widths(self, batch: _Batch, value: Value) -> Widths:
-        """Return a value's widths in a batch."""
-        key = _deciding(value)
-        found = batch.known.get(key)
-        if found is None:
-            options = self._options_of(value)
-            found = batch.known[key] = options.widths(batch.columns, batch.size)
-        return found
+    def _places(self, batch: _Batch, value: Value) -> Numbers:
+        """Return ``places_B``, int32: which of its widths a value has."""
+        key = self._keys.index(value)
+        return np.zeros(batch.size, dtype=np.int32) if key < 0 else batch.places_KB[key]
 
-    def _options_of(self, value: Value) -> Options:
-        """Return the widths that a value can have."""
-        key = _deciding(value)
-        if key not in self._options:
-            self._options[key] = Options(self._programs.bounds, value)
-        return self._options[key]
+    def _channels(self, batch: _Batch, value: Value) -> Numbers:
+        """Return ``channels_B``, int64, of a value."""
+        channels: Numbers = self._keys.options(value).channels[self._places(batch, value)]
+        return channels
 
-    def _clean(self, batch: _Batch, value: Value) -> Tensor:
+    def _clean(self, batch: _Batch, value: Value, features: Tensor) -> Tensor:
         """Return a feature map or vectors whose absent channels are zeros, written in place."""
-        features: Tensor = batch.state[self._slots[value.name]]
         if not value.width.pruned:
             return features
         features = features.contiguous() if features.ndim == 2 else native.channels_last(features)
-        own_B = self._widths(batch, value).channels_B * value.factor
+        own_B = self._channels(batch, value) * value.factor
         native.clear(features, own_B, np.full_like(own_B, features.shape[1]))
         return features
 
-    # Steps
+    # Binding
 
-    def _step(self, op: Operation, index: int) -> Step:
-        """Return what an operation does to a batch."""
-        if op.kind == "linear":
-            return self._linear(op)
+    def _bind(self, images_1CHW: Tensor) -> list[list[Step]]:
+        """Return the steps of each stage, bound by one image at full width."""
+        batch = self._new(images_1CHW, mixed=False)
+        batch.groups_LB[:, 0] = [len(bound) - 1 for bound in self._programs.bounds]
+        self._keys.settle(0, self._sites, batch.groups_LB, batch.places_KB)
+        index, stages = 0, []
+        for stage, operations in enumerate(self._programs.lowered.stages):
+            bound: list[Bound] = []
+            for op in operations:
+                bound += self._steps(op, index, batch)
+                index += 1
+            bound.append(Forgetting(tuple(self._programs.dead[stage])))
+            stages.append(bound)
+        self._all = self._joined([step for stage in stages for step in stage])
+        return [self._joined(stage) for stage in stages]
+
+    def _joined(self, bound: Sequence[Bound]) -> list[Step]:
+        """Return steps that do the same, those that can be played together in one tape each."""
+        steps: list[Step] = []
+        for step in joined(bound):
+            if isinstance(step, Tape):
+                steps.append(partial(self._play, step, _layers(step)))
+            elif isinstance(step, Forgetting):
+                steps.append(lambda batch, forget=step: forget(batch.state))  # type: ignore[misc]
+            else:
+                steps.append(step)
+        return steps
+
+    def _play(self, tape: Tape, layers: list[tuple[int, "_Layer"]], batch: _Batch) -> None:
+        """Play a tape; in a mixed batch, without the layers that are faster whole."""
+        playing = tape.open(batch.state)
+        done = 0
+        for step, layer in layers if batch.mixed else ():
+            source, target = tape.ends[step]
+            if layer.untimed:
+                onto = tape.value(playing, target) if layer.adds else None
+                layer.time(tape.value(playing, source), onto)
+            if not layer.whole_pays(batch):
+                continue
+            tape.play(playing, done, step, batch.places, batch.macs)
+            features = self._clean(batch, layer.op.source, tape.value(playing, source))
+            onto = tape.value(playing, target) if layer.adds else None
+            out = layer.run_whole(features, onto, batch)
+            if onto is None:
+                tape.put(playing, target, out)
+            done = step + 1
+        tape.play(playing, done, len(tape.steps), batch.places, batch.macs)
+        tape.close(playing, batch.state)
+
+    def _steps(self, op: Operation, index: int, batch: _Batch) -> list[Bound]:
+        """Return what an operation does to a batch; it has been done to this one."""
+        steps: list[Bound] = []
         if op.weight is not None:
-            return self._convolution(op, index)
-        if op.kind == "add":
-            return self._add(op)
-        run = self._binder.unweighted(op)
-        return lambda batch: run(batch.state)
+            source = self._slots[op.source.name]
+            if batch.state[source].dtype != self._dtype:
+                steps.append(self._cast(source))
+        if op.kind == "linear":
+            steps.append(self._linear(op))
+        elif op.weight is None:
+            steps.append(self._add(op) if op.kind == "add" else self._unweighted(op))
+        for step in self._joined(steps):
+            step(batch)
+        if op.weight is not None and op.kind != "linear":
+            own = self._convolution(op, index, batch)
+            for step in self._joined(own):
+                step(batch)
+            steps += own
+        return steps
 
-    def _convolution(self, op: Operation, index: int) -> Step:
-        """Return the step of a convolution, and of the add that it does."""
-        source, to = self._slots[op.source.name], self._slots[op.output.name]
-        onto = op.onto
-        positive = onto is not None and onto.name in self._programs.lowered.nonnegative
-        inside = onto is None or (op.activation.attr == "relu" and positive)
-        activation = op.activation if inside or op.activation == NOTHING else NOTHING
-        layer = _Layer(self, op, activation)
-        stream_of = None if onto is None else self._stream(op, index)
+    def _cast(self, slot: int) -> Step:
+        """Return a step that changes a value's type to the network's."""
 
         def run(batch: _Batch) -> None:
-            features = native.channels_last(batch.state[source].to(self._dtype))
-            stream = None if stream_of is None else stream_of(batch)
-            if batch.mixed and layer.whole_pays(features, stream, batch):
-                batch.state[source] = features
-                self._clean(batch, op.source)
-                out = layer.run_whole(features, stream, batch)
-            else:
-                out = layer.run(features, stream, batch)
-            if not inside:
-                op.activation.apply_(out)
-            for follower in op.followers:
-                if isinstance(follower, MaxPool):
-                    out = follower(out, self._widths(batch, op.output).channels_B)
-                else:
-                    out = follower(out)
-            batch.state[to] = out
+            batch.state[slot] = batch.state[slot].to(self._dtype)
 
         return run
 
-    def _stream(self, op: Operation, index: int) -> Callable[[_Batch], Tensor]:
-        """Return what finds the stream that a convolution adds its result to.
+    def _unweighted(self, op: Operation) -> Step:
+        """Return the step of an operation without weights, at full width."""
+        run = self._binder.unweighted(op)
+        return lambda batch: run(batch.state)
+
+    def _convolution(self, op: Operation, index: int, batch: _Batch) -> list[Bound]:
+        """Return the steps of a convolution, of the add that it does, and of what follows."""
+        to, onto, keys = self._slots[op.output.name], op.onto, self._keys
+        features = native.channels_last(batch.state[self._slots[op.source.name]])
+        positive = onto is not None and onto.name in self._programs.lowered.nonnegative
+        inside = onto is None or (op.activation.attr == "relu" and positive)
+        activation = op.activation if inside else NOTHING
+        records, room = ([], None) if onto is None else self._stream(op, index, batch)
+        layer = _Layer(self, op, activation, features, room)
+        records = [*records, layer.record(self._slots[op.source.name], to)]
+        pools, rest = pooling_first(op.followers) if inside else ([], list(op.followers))
+        size: tuple[int, ...] = layer.out
+        for pool in pools:
+            channels, read = keys.options(op.output).channels, keys.index(op.output)
+            records.append(pool.record(size, to, channels.tolist(), read))
+            size = records[-1].out or size
+        steps: list[Bound] = [Recorded(tuple(records), self._dtype)]
+        if rest or not inside:
+            after = NOTHING if inside else op.activation
+            steps.append(_following(to, [after.apply_, *rest]))
+        return steps
+
+    def _stream(self, op: Operation, index: int, batch: _Batch) -> tuple[list[Record], int]:
+        """Return what makes the stream ready that a convolution adds to, and its channels.
 
         There are zeros where only the result has channels.
         """
-        onto, own = op.onto, op.conv_output
+        onto, own, keys = op.onto, op.conv_output, self._keys
         assert onto is not None
         assert own is not None
-        slot, lowered = self._slots[onto.name], self._programs.lowered
+        slot, to, lowered = (
+            self._slots[onto.name],
+            self._slots[op.output.name],
+            self._programs.lowered,
+        )
+        channels, high, wide = batch.state[slot].shape[1:]
         dies = lowered.last_reader[onto.name] == index and onto.name != op.source.name
-        owned = dies and onto.name in lowered.owned
+        room = max(channels, own.width.channels)
+        first = Record(Kind.MOVE, slot, to)
+        if not (dies and onto.name in lowered.owned) or channels < room:
+            first = copied((high, wide, channels), room, slot, to)
         # As wide as the widest of its sites, or always at full width.
         covers = own.width.sites <= onto.width.sites if onto.width.sites else True
-        never = covers and own.width.channels <= onto.width.channels
-
-        def stream_of(batch: _Batch) -> Tensor:
-            stream: Tensor = native.channels_last(batch.state[slot])
-            room = max(stream.shape[1], own.width.channels)
-            if not owned or stream.shape[1] < room:
-                copy = native.empty(batch.size, room, (stream.shape[2], stream.shape[3]), stream)
-                copy[:, : stream.shape[1]] = stream
-                stream = copy
-            if not never:
-                theirs_B = self._widths(batch, onto).channels_B
-                mine_B = self._widths(batch, own).channels_B
-                if (mine_B > theirs_B).any():
-                    native.clear(stream, theirs_B, mine_B)
-            return stream
-
-        return stream_of
+        if covers and own.width.channels <= onto.width.channels:
+            return [first], room
+        theirs, mine = keys.options(onto).channels, keys.options(own).channels
+        rows = [(begin, end) for begin in theirs for end in mine]
+        widths = {"read": keys.index(onto), "write": keys.index(own), "writes": len(mine)}
+        return [first, cleared((high, wide, room), to, rows, **widths)], room
 
     def _add(self, op: Operation) -> Step:
         """Return the step of an add that no convolution does."""
@@ -274,8 +387,11 @@ class Ragged:
         to = self._slots[op.output.name]
 
         def run(batch: _Batch) -> None:
-            total = add_channels(self._clean(batch, one), self._clean(batch, other))
-            total = op.activation.apply_(total)
+            parts = [
+                self._clean(batch, value, batch.state[self._slots[value.name]])
+                for value in (one, other)
+            ]
+            total = op.activation.apply_(add_channels(*parts))
             for follower in op.followers:
                 total = follower(total)
             batch.state[to] = total
@@ -288,15 +404,31 @@ class Ragged:
         layer = _Linear(self, op)
 
         def run(batch: _Batch) -> None:
-            features = batch.state[source].to(self._dtype)
-            place_B = self._widths(batch, op.source).place_B
-            out = layer.call(features, place_B)
+            place_B = self._places(batch, op.source)
+            out = layer.call(batch.state[source], place_B)
             batch.macs_B += layer.macs[place_B] * (out[0].numel() // out.shape[-1])
             for follower in op.followers:
                 out = follower(out)
             batch.state[to] = out
 
         return run
+
+
+def _layers(tape: Tape) -> list[tuple[int, "_Layer"]]:
+    """Return the steps of a tape that are layers which may run whole."""
+    steps = enumerate(tape.steps)
+    found = [(step, record.held) for step, record in steps if isinstance(record.held, _Layer)]
+    return [(step, layer) for step, layer in found if not layer.op.conditional]
+
+
+def _following(slot: int, followers: Sequence[Callable[[Tensor], Tensor]]) -> Step:
+    """Return what is done to a value in place of it."""
+
+    def run(batch: _Batch) -> None:
+        for follower in followers:
+            batch.state[slot] = follower(batch.state[slot])
+
+    return run
 
 
 class _Linear:
@@ -308,7 +440,7 @@ class _Linear:
 
     def __init__(self, ragged: Ragged, op: Operation) -> None:
         binder, outputs = ragged._binder, op.output.width.channels
-        reads = ragged._options_of(op.source).channels
+        reads = ragged._keys.options(op.source).channels.tolist()
         widths = [{op.source.name: read, op.output.name: outputs} for read in reads]
         self._layers = [binder.layer(op, width) for width in widths]
         self._outputs = self._layers[0].weight.shape[0]
@@ -392,23 +524,39 @@ class _Layer:
         ragged: whose it is.
         op: the operation.
         activation: what a call does to its result.
+        features: that it reads, at full width.
+        room: channels of the stream that it is added to; None: it is not added.
+
+    Attributes:
+        op: see above.
+        adds: whether it is added to a stream.
+        out: (H, W, C) of the result.
+        untimed: whether it is not known yet what running whole saves.
     """
 
-    def __init__(self, ragged: Ragged, op: Operation, activation: Activation) -> None:
+    def __init__(
+        self,
+        ragged: Ragged,
+        op: Operation,
+        activation: Activation,
+        features: Tensor,
+        room: int | None,
+    ) -> None:
         self._ragged = ragged
-        self._op = op
+        self.op = op
         self._activation = activation
-        self._own = op.output if op.conv_output is None else op.conv_output
-        reads = ragged._options_of(op.source).channels
-        writes = ragged._options_of(self._own).channels
+        self._target = op.output if op.conv_output is None else op.conv_output
+        keys, binder = ragged._keys, ragged._binder
+        reads = keys.options(op.source).channels.tolist()
+        writes = keys.options(self._target).channels.tolist()
         assert op.weight is not None
+        assert op.geometry is not None
         self._alone = op.kind == "depthwise"
         pack = native.PackedDepthwise if self._alone else native.Packed
-        self._convolve = ragged._own.depthwise if self._alone else ragged._own.convolve
         self._packed = []
         for read in reads if op.conditional else reads[-1:]:
-            full = {op.source.name: read, self._own.name: read if self._alone else writes[-1]}
-            self._full = ragged._binder.layer(op, full)
+            full = {op.source.name: read, self._target.name: read if self._alone else writes[-1]}
+            self._full = binder.layer(op, full)
             self._packed.append(pack(self._full.weight, self._full.bias))
         rows = [
             self._packed[place if op.conditional else 0].row(read, write)
@@ -417,61 +565,48 @@ class _Layer:
         ]
         self._rows = np.array(rows, dtype=np.int64)
         self._writes = 1 if self._alone else len(writes)
-        self._room = writes[-1]
-        self._kernel = (int(op.weight.shape[2]), int(op.weight.shape[3]))
-        self._frame: native.Frame | None = None
+        kernel = op.weight.shape[2:]
+        frame = native.Frame.of(features, kernel, op.geometry.stride, op.geometry.padding)
+        self.adds = room is not None
+        self.out = (*frame.out, writes[-1] if room is None else room)
+        limits = activation.limits
+        self._held = frame.call(features.shape[1], self.out[-1], limits, add=self.adds)
+        inputs = 1 if self._alone else self._rows[-1, 2]
+        self._most_macs = int(inputs * self._rows[-1, 3]) * math.prod(frame.out + frame.kernel)
         self._whole: WholeCall | None = None
         self._gain: Numbers | None = None  # share of the time at full width, by place
 
-    def run(self, features: Tensor, out: Tensor | None, batch: _Batch) -> Tensor:
-        """Return the convolution's result, added to ``out`` if there is one."""
-        read = self._ragged._widths(batch, self._op.source)
-        write = self._ragged._widths(batch, self._own)
-        return self._called(features, out, read.address, write.address, batch.macs)
-
-    def _called(
-        self, features: Tensor, out: Tensor | None, read: int, write: int, macs: int | None
-    ) -> Tensor:
-        """Return the result of images at widths of their own; count its MACs."""
-        if self._frame is None:
-            self._frame = self._bind(features, out)
-        batch = features.shape[0]
-        if out is None:
-            out = native.empty(batch, self._room, self._frame.out, features)
-        self._convolve(
-            *(self._call, self._widths, read, None if self._alone else write, self._writes, macs),
-            *(features.data_ptr(), out.data_ptr(), batch, torch.get_num_threads()),
+    def record(self, source: int, target: int) -> Record:
+        """Return the call for a tape, between two slots."""
+        keys = self._ragged._keys
+        return Record(
+            Kind.DEPTHWISE if self._alone else Kind.CONVOLVE,
+            source,
+            target,
+            None if self.adds else self.out,
+            call=ctypes.addressof(self._held),
+            widths=self._rows.ctypes.data,
+            read=keys.index(self.op.source),
+            write=-1 if self._alone else keys.index(self._target),
+            writes=self._writes,
+            held=self,
         )
-        return out
-
-    def _bind(self, features: Tensor, out: Tensor | None) -> native.Frame:
-        """Make what is the same for all batches, since images are of one size; return the frame."""
-        shape = self._op.geometry
-        assert shape is not None
-        frame = native.Frame.of(features, self._kernel, shape.stride, shape.padding)
-        room = self._room if out is None else out.shape[1]
-        limits = self._activation.limits
-        self._held = frame.call(features.shape[1], room, limits, add=out is not None)
-        self._call, self._widths = ctypes.addressof(self._held), self._rows.ctypes.data
-        inputs = 1 if self._alone else self._rows[-1, 2]
-        pixels = math.prod(frame.out) * math.prod(self._kernel)
-        self._most_macs = int(inputs * self._rows[-1, 3]) * pixels
-        return frame
 
     # At full width
 
-    def whole_pays(self, features: Tensor, out: Tensor | None, batch: _Batch) -> bool:
+    @property
+    def untimed(self) -> bool:
+        """Whether it is unknown what full width saves."""
+        return self._gain is None
+
+    def whole_pays(self, batch: _Batch) -> bool:
         """Whether full width is faster for a batch, and changes no more than what is absent."""
-        if self._op.conditional:
+        if self._whole is None or self._gain is None:
             return False
-        if self._gain is None:
-            self._gain = self._timed(features, out)
-        if self._whole is None:
-            return False
-        place_B = self._ragged._widths(batch, self._op.source).place_B
+        place_B = self._ragged._places(batch, self.op.source)
         if not self._alone:
-            write_B = self._ragged._widths(batch, self._own).place_B
-            if out is not None and write_B.min() < self._writes - 1:
+            write_B = self._ragged._places(batch, self._target)
+            if self.adds and write_B.min() < self._writes - 1:
                 return False  # it would add to channels that are there
             place_B = place_B * self._writes + write_B
         return bool(self._gain[place_B].sum() > 0)
@@ -482,14 +617,20 @@ class _Layer:
         batch.macs_B += self._most_macs
         return self._whole(features, out)
 
-    def _timed(self, features: Tensor, out: Tensor | None) -> Numbers:
-        """Return what full width saves, in times of it, by place; keep its call if that is any.
+    def time(self, features: Tensor, out: Tensor | None) -> None:
+        """Find what full width saves for batches like this one; keep its call if that is any."""
+        whole = self._whole_call(features, out)
+        self._gain = self._timed(whole, features, out)
+        if self._gain.max() > LEAST_GAIN:
+            self._whole = whole
+
+    def _timed(self, whole: WholeCall, features: Tensor, out: Tensor | None) -> Numbers:
+        """Return what a call at full width saves, in times of it, by place.
 
         What it takes to set absent channels to zero is counted.
         """
         like = native.channels_last(torch.rand(features.shape).to(features.dtype))
         onto = None if out is None else torch.zeros_like(out)
-        whole = self._whole_call(like, out)
         (alone,) = best_seconds([partial(whole, like[:1], None if onto is None else onto[:1])])
         few = FEW if alone < LONG else 1
         like, onto = like[:few], None if onto is None else onto[:few]
@@ -500,20 +641,13 @@ class _Layer:
             whole(like, onto)
 
         def at(place: int) -> Callable[[], object]:
-            read, write = divmod(place, self._writes)
-            read_B, write_B = (np.full(len(like), n, dtype=np.int32) for n in (read, write))
+            row = self._rows.ctypes.data + place * self._rows.strides[0]
+            record = self.record(0, 1)._replace(widths=row, read=-1, write=-1)
+            tape = Tape([record], {1}, like.dtype)
+            return lambda: tape([like, onto])
 
-            def call() -> None:
-                self._called(like, onto, read_B.ctypes.data, write_B.ctypes.data, None)
-
-            return call
-
-        places = range(len(self._rows))
-        *own, full = best_seconds([*(at(place) for place in places), cleaned])
-        gain = np.array(own) / full - 1
-        if gain.max() > LEAST_GAIN:
-            self._whole = whole
-        return gain
+        *own, full = best_seconds([*map(at, range(len(self._rows))), cleaned])
+        return np.array(own) / full - 1
 
     def _whole_call(self, like: Tensor, out: Tensor | None) -> WholeCall:
         """Return the fastest call at full width."""
