@@ -17,12 +17,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from runtime_pruning import backbones
 from runtime_pruning.cost.macs import dense_macs, plan_macs
 from runtime_pruning.errors import ConfigError
-from runtime_pruning.network import PrunableNetwork, native, ragged, trace
+from runtime_pruning.network import PrunableNetwork, kernels, native, ragged, trace
 from runtime_pruning.network.batch_norm import is_conditioned
 from runtime_pruning.network.break_even import BreakEven, fastest_part
 from runtime_pruning.network.deployed import DEPLOYED_MODES, DeployedMode, DeployedNetwork, deploy
 from runtime_pruning.network.execution import Execution
 from runtime_pruning.network.policies import FixedPolicy
+from runtime_pruning.network.tape import Forgetting, Kind, Tape
 from runtime_pruning.testing.network import shake
 
 SHAPES = {
@@ -514,6 +515,30 @@ def test_images_of_any_type_may_follow_one_another() -> None:
     expected_BK = network.backbone(images_BCHW)
     for dtype in (torch.float64, torch.float32, torch.float64):
         close(deployed.dense(images_BCHW.to(dtype)), expected_BK)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["digits-cnn", "resnet20-cifar"])
+@torch.no_grad()
+def test_a_whole_network_is_one_compiled_call(
+    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if native.functions(dtype) is None:
+        pytest.skip("needs a compiler and an x86 CPU")
+    monkeypatch.setattr(kernels, "ON_TAPE", 1.0)  # seconds: whatever oneDNN takes, ours is taken
+    network = traced(name, SHAPES[name])
+    deployed = deploy(network, dtype=dtype)
+    for batch in (1, 3):
+        images_BCHW = images(network, batch)
+        for plan in ([4] * len(network.sites), [2] * len(network.sites)):
+            for _ in range(2):
+                found = deployed.static(plan)(images_BCHW)
+            expected = network.run(images_BCHW, torch.tensor([plan] * batch)).logits_BK
+            close(found, expected, 1e-4 if dtype == torch.float32 else 0.1)
+            chain = deployed.programs(batch).chain(tuple(plan))
+            assert chain is not None
+            assert list(map(type, chain.steps)) == [Tape, Forgetting]
+            assert sum(record.kind == Kind.LINEAR for record in chain.steps[0].steps) == 1
 
 
 @pytest.mark.parametrize("name", ["digits-cnn", "resnet20-cifar", "mobilenet_v2"])

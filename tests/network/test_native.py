@@ -4,6 +4,7 @@ import ctypes
 import gc
 import itertools
 import math
+import operator
 import os
 import shutil
 import subprocess
@@ -18,18 +19,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from runtime_pruning.network import native
+from runtime_pruning.network.graph import Ref, Step
 from runtime_pruning.network.kernels import (
     NOTHING,
     Geometry,
     Layer,
-    MaxPool,
     Ours,
     OursLinear,
-    cleared,
-    copied,
     linear,
     linear_runs,
 )
+from runtime_pruning.network.moves import GlobalPool, MaxPool, Scaling, cleared, copied, of_step
 from runtime_pruning.network.tape import Forgetting, Kind, Record, Recorded, Tape, joined
 
 DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if native.functions(dtype)]
@@ -298,6 +298,108 @@ def test_one_process_compiles_for_all(tmp_path: Path) -> None:
     (one, _), (other, _) = (process.communicate(timeout=300) for process in processes)
     assert one == other != b""
     assert sum(" -c " in line for line in runs.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [3, 8, 20, 68])
+def test_means_over_pixels_at_widths_of_their_own(channels: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(channels)
+    features = native.channels_last(drawn(3, channels, 5, 7, dtype=dtype))
+    pool, expected = GlobalPool(), features.float().mean((2, 3))
+    near(pool(features), expected)
+    near(pool.plain(features), expected)
+    own = [channels, 1, channels // 2]
+    (found,) = played(
+        [pool.record((5, 7, channels), 0, own, read=0)], [features], [np.arange(3, dtype=np.int32)]
+    )
+    for image, count in enumerate(own):
+        near(found[image, :count], expected[image, :count])
+
+
+MODULES: dict[str, nn.Module] = {
+    "one": nn.AdaptiveAvgPool2d(1),
+    "seven": nn.AdaptiveAvgPool2d(7),
+    "flat": nn.Flatten(),
+    "rows": nn.Flatten(2),
+}
+
+
+@pytest.mark.parametrize(
+    ("pool", "flatten", "known"),
+    [
+        (("module", "one"), ("module", "flat"), True),
+        (("module", "one"), ("method", "flatten", (1,)), True),
+        (("function", functional.adaptive_avg_pool2d, ((1, 1),)), ("module", "flat"), True),
+        (("module", "seven"), ("module", "flat"), False),
+        (("module", "one"), ("module", "rows"), False),
+        (("module", "one"), ("method", "flatten", (2,)), False),
+        (("function", functional.adaptive_max_pool2d, (1,)), ("module", "flat"), False),
+    ],
+)
+def test_which_steps_are_a_mean_over_pixels(pool: Any, flatten: Any, known: bool) -> None:
+    steps = [Step("pool", *pool), Step("flatten", *flatten)]
+    assert GlobalPool.knows(steps, MODULES.__getitem__) is known
+    assert not GlobalPool.knows(steps[:1], MODULES.__getitem__)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (3, 7, 5), (4, 1, 1)])
+def test_images_are_scaled_exactly(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    images_BCHW = native.channels_last(torch.rand(2, *shape))
+    mean, std = torch.rand(2, shape[0], 1, 1)
+    scaling = Scaling(mean, std + 0.1)
+    record = scaling.record(images_BCHW, 0, 1)
+    assert record is not None
+    state = [images_BCHW, None]
+    Tape([record], {1}, dtype)(state)
+    assert state[1] is not None
+    assert torch.equal(state[1], scaling(images_BCHW).to(dtype))
+    assert scaling.record(images_BCHW.double(), 0, 1) is None
+
+
+HALF = slice(None, None, 2)
+ALL = slice(None)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "step",
+    [
+        Step("taken", "function", operator.getitem, (Ref("x"), (ALL, ALL, HALF, HALF))),
+        Step("taken", "function", operator.getitem, (Ref("x"), (ALL, ALL, ALL, slice(0, None, 3)))),
+        Step("padded", "function", functional.pad, (Ref("x"), (0, 0, 0, 0, 3, 5))),
+        Step("padded", "function", functional.pad, (Ref("x"), (0,) * 5 + (8,)), {"value": None}),
+    ],
+)
+def test_what_moves_features_does_what_pytorch_does(step: Step, dtype: torch.dtype) -> None:
+    features = native.channels_last(drawn(2, 12, 7, 9, dtype=dtype))
+    record = of_step(step, features, 0, 1)
+    started = step.target is operator.getitem and step.args[1][3].start is not None
+    assert (record is None) is started
+    if record is not None:
+        state = [features, None]
+        Tape([record], {1}, dtype)(state)
+        assert state[1] is not None
+        assert torch.equal(state[1], step.target(features, *step.args[1:], **step.kwargs))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Step("s", "function", operator.getitem, (Ref("x"), (ALL, slice(0, 4), ALL, ALL))),
+        Step("s", "function", operator.getitem, (Ref("x"), (ALL, HALF, ALL, ALL))),
+        Step("s", "function", operator.getitem, (Ref("x"), (ALL, ALL, 0, ALL))),
+        Step("s", "function", operator.getitem, (Ref("x"), 0)),
+        Step("s", "function", functional.pad, (Ref("x"), (1, 1, 0, 0, 2, 2))),
+        Step("s", "function", functional.pad, (Ref("x"), (0, 0, 0, 0, -1, 2))),
+        Step("s", "function", functional.pad, (Ref("x"), (0, 0, 0, 0, 1, 2)), {"value": 1.0}),
+        Step("s", "function", functional.pad, (Ref("x"), (0, 0, 0, 0, 1, 2)), {"mode": "reflect"}),
+        Step("s", "function", functional.relu, (Ref("x"),)),
+        Step("s", "method", "relu", (Ref("x"),)),
+    ],
+)
+def test_what_moves_features_otherwise_is_left_to_pytorch(step: Step) -> None:
+    assert of_step(step, native.channels_last(torch.rand(1, 4, 4, 4)), 0, 1) is None
 
 
 # Tapes

@@ -25,13 +25,13 @@ from runtime_pruning.network.kernels import (
     OursLinear,
     convolution,
     convolution_onto,
-    copied,
     linear,
     linear_runs,
     ours_run,
-    pooling_first,
+    own_calls,
 )
 from runtime_pruning.network.lowering import Follower, LateNorm, Lowered, Operation, folded
+from runtime_pruning.network.moves import copied, of_step, pooling_first
 from runtime_pruning.network.tape import Kind, Record, Recorded, State, Step
 
 Masks: TypeAlias = dict[frozenset[int], "Mask"]  # by the sites that decide
@@ -105,17 +105,37 @@ class Binder:
                     step(state)
                 steps += own
         else:
-            steps.append(self.unweighted(op))
+            steps.append(self.unweighted(op, state))
             steps[-1](state)
         return Bound(steps, macs)
 
-    def unweighted(self, op: Operation) -> Step:
+    def unweighted(self, op: Operation, state: State) -> Step:
         """Return an operation without weights, at whatever widths it finds."""
+        recorded = self._moved(op, state) if self._fused else None
+        if recorded is not None:
+            return recorded
+        if op.scaling is not None:
+            return _calling(op.scaling, op, self._slots)
         if op.kind == "opaque":
             return _opaque(op, self._slots)
         if op.kind == "add":
             return _adding(op, self._slots)
         return _calling(lambda features: features, op, self._slots)
+
+    def _moved(self, op: Operation, state: State) -> Recorded | None:
+        """Return an operation as a call for a tape, if it is one that our own calls know."""
+        if op.followers or not op.inputs or op.kind != "opaque":
+            return None
+        source, to = self._slots[op.source.name], self._slots[op.output.name]
+        like = state[source]
+        if not isinstance(like, Tensor) or like.ndim != 4 or own_calls(like) is None:
+            return None
+        record = None
+        if op.scaling is not None:
+            record = op.scaling.record(like, source, to)
+        elif op.step is not None and like.dtype == self._dtype:
+            record = of_step(op.step, like, source, to)
+        return None if record is None else Recorded((record,), self._dtype)
 
     def layer(self, op: Operation, widths: Widths, *, masked: bool = False) -> Layer:
         """Return the first rows and columns of a layer's weights, with batch norm in them.
@@ -183,16 +203,17 @@ class Binder:
         """Return a call on the first input, and what follows it."""
         if not isinstance(call, Ours | OursLinear):
             return [_calling(call, op, self._slots)]
-        to = self._slots[op.output.name]
-        return self._recorded([call.record(self._slots[op.source.name], to)], op.followers)
+        record = call.record(self._slots[op.source.name], self._slots[op.output.name])
+        return self._recorded([record], record.out or (), op.followers)
 
-    def _recorded(self, records: list[Record], followers: Sequence[Follower]) -> list[Step]:
-        """Return calls for a tape, and what follows them."""
-        pools, rest = pooling_first(followers)
+    def _recorded(
+        self, records: list[Record], size: tuple[int, ...], followers: Sequence[Follower]
+    ) -> list[Step]:
+        """Return calls for a tape whose last makes an image of a size, and what follows them."""
+        pools, rest = pooling_first(followers) if len(size) == 3 else ([], list(followers))
         for pool in pools:
-            size = records[-1].out
-            assert size is not None
-            records = [*records, pool.record(size, records[-1].target, size[-1:])]
+            records = [*records, pool.record(size, records[-1].target, size[2:])]
+            size = records[-1].out or ()
         steps: list[Step] = [Recorded(tuple(records), self._dtype)]
         if rest:
             steps.append(_following(records[-1].target, rest))
@@ -206,9 +227,16 @@ class Binder:
         assert op.conv_output is not None
         like = state[self._slots[op.source.name]]
         mine, theirs = widths[op.conv_output.name], widths[op.onto.name]
+        source, onto, to = (self._slots[v.name] for v in (op.source, op.onto, op.output))
+        if mine > theirs and self._fused and ours_run(layer, like):
+            channels, high, wide = state[onto].shape[1:]
+            size = (high, wide, mine)
+            first = copied((high, wide, channels), mine, onto, to)
+            call = Ours(layer, op.activation, like, mine)
+            return self._recorded([first, call.record(source, to)], size, op.followers)
         if mine > theirs:
-            call = convolution(layer, NOTHING, like, fused=self._fused)
-            return [_added(call, op, self._slots)]
+            alone = convolution(layer, NOTHING, like, fused=self._fused)
+            return [_added(alone, op, self._slots)]
         name = op.onto.name
         dies = self._lowered.last_reader[name] == index and name != op.source.name
         copies = not (dies and name in self._lowered.owned)
@@ -218,14 +246,13 @@ class Binder:
         able = whole or (positive and (self._dtype == torch.float32 or ours_run(layer, like)))
         inside = op.activation if able else NOTHING
         call_onto = convolution_onto(layer, inside, like, room=theirs, fused=self._fused)
-        source, onto, to = (self._slots[v.name] for v in (op.source, op.onto, op.output))
         rows, after, followers = layer.weight.shape[0], op.activation, op.followers
         later = inside is NOTHING and after != NOTHING
         if isinstance(call_onto, Ours) and not later:
             channels, high, wide = state[onto].shape[1:]
-            copy = copied((high, wide, channels), channels, onto, to)
-            first = copy if copies else Record(Kind.MOVE, onto, to)
-            return self._recorded([first, call_onto.record(source, to)], followers)
+            size = (high, wide, channels)
+            first = copied(size, channels, onto, to) if copies else Record(Kind.MOVE, onto, to)
+            return self._recorded([first, call_onto.record(source, to)], size, followers)
 
         def run(state: State) -> None:
             stream = state[onto].clone() if copies else state[onto]

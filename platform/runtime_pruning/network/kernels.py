@@ -11,22 +11,22 @@ import ctypes
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from runtime_pruning.network import native
-from runtime_pruning.network.tape import Kind, Record, Tape
+from runtime_pruning.network.tape import Kind, Record
 
 Call: TypeAlias = Callable[[Tensor], Tensor]
 AddCall: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 TURNS = (3, 12)  # timed turns of each kind of call, at least and at most
 ENOUGH = 0.01  # seconds; no more turns after these than at least
+ON_TAPE = 8e-6  # seconds that a call of our own takes less where it is played with others
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def pack(layer: Layer, like: Tensor) -> Tensor:
     return packed
 
 
-def _own(like: Tensor) -> native.Functions | None:
+def own_calls(like: Tensor) -> native.Functions | None:
     """Return our own calls for values like this one, where there are any."""
     return native.functions(like.dtype) if like.device.type == "cpu" else None
 
@@ -140,7 +140,7 @@ def ours_run(layer: Layer, like: Tensor) -> bool:
     """Whether our own calls can run a layer on inputs like this one."""
     fits = ours_fit(layer.geometry, layer.weight, layer.groups)
     last = like.is_contiguous(memory_format=torch.channels_last)
-    return fits and last and _own(like) is not None
+    return fits and last and own_calls(like) is not None
 
 
 def convolution(layer: Layer, activation: Activation, like: Tensor, *, fused: bool) -> Call:
@@ -159,7 +159,7 @@ def convolution(layer: Layer, activation: Activation, like: Tensor, *, fused: bo
         calls.append(Ours(layer, activation, like, None))
     if not calls:
         return lambda features: activation.apply_(_plain(layer, features))
-    return fastest(calls, like)
+    return _chosen(calls, like)
 
 
 def convolution_onto(
@@ -182,7 +182,7 @@ def convolution_onto(
         return calls[0]
     result = _plain(layer, like)
     wide = native.empty(like.shape[0], room, (result.shape[2], result.shape[3]), like).zero_()
-    return fastest(calls, like, wide.narrow(1, 0, layer.weight.shape[0]))
+    return _chosen(calls, like, wide.narrow(1, 0, layer.weight.shape[0]))
 
 
 def linear(layer: Layer, packed: native.Packed | None, like: Tensor) -> Call:
@@ -198,13 +198,15 @@ def linear(layer: Layer, packed: native.Packed | None, like: Tensor) -> Call:
     calls: list[Call] = [lambda features: functional.linear(features, weight, bias)]
     if packed is not None:
         calls.append(OursLinear(layer, packed, like))
-    return fastest(calls, like)
+    return _chosen(calls, like)
 
 
 def linear_runs(like: Tensor) -> bool:
     """Whether our own calls can run a linear layer on inputs like this one."""
     return (
-        _own(like) is not None and like.ndim == 2 and like.shape[1] * like.element_size() % 4 == 0
+        own_calls(like) is not None
+        and like.ndim == 2
+        and like.shape[1] * like.element_size() % 4 == 0
     )
 
 
@@ -217,114 +219,12 @@ def pooled(features_BCHW: Tensor, most: int, channels_B: native.Numbers | None =
         channels_B: that each image has, int64; None: all that are there.
     """
     batch, channels, height, width = features_BCHW.shape
-    own = _own(features_BCHW)
+    own = own_calls(features_BCHW)
     if own is not None:
         return native.pool(own, native.channels_last(features_BCHW), channels_B, most)
     pixels_BPC = features_BCHW.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
     mean_BC = pixels_BPC.sum(1, dtype=torch.float32) * (1 / (height * width))
     return functional.pad(mean_BC, (0, most - channels)) if most > channels else mean_BC
-
-
-class MaxPool:
-    """Max pooling by our own call where it runs, else by the module's.
-
-    Args:
-        module: undilated, and fitting its input by leaving pixels out.
-    """
-
-    def __init__(self, module: nn.MaxPool2d) -> None:
-        self._module = module
-        self._kernel, self._padding = _pair(module.kernel_size), _pair(module.padding)
-        self._stride = _pair(module.stride)
-        self._tapes: dict[tuple[torch.Size, torch.dtype], Tape] = {}
-
-    @staticmethod
-    def knows(module: nn.Module) -> bool:
-        """Whether a module is a max pooling of this kind."""
-        if type(module) is not nn.MaxPool2d:
-            return False
-        plain = not module.return_indices and not module.ceil_mode
-        return plain and _pair(module.dilation) == (1, 1)
-
-    def __call__(self, features_BCHW: Tensor) -> Tensor:
-        """Return the largest of each window."""
-        last = features_BCHW.is_contiguous(memory_format=torch.channels_last)
-        if _own(features_BCHW) is None or features_BCHW.ndim < 4 or not last:
-            pooled: Tensor = self._module(features_BCHW)
-            return pooled
-        key = (features_BCHW.shape[1:], features_BCHW.dtype)
-        if key not in self._tapes:
-            channels, high, wide = features_BCHW.shape[1:]
-            record = self.record((high, wide, channels), 0, [channels])
-            self._tapes[key] = Tape([record], {0}, features_BCHW.dtype)
-        state = [features_BCHW]
-        self._tapes[key](state)
-        return state[0]
-
-    def record(
-        self, size: tuple[int, ...], slot: int, channels: Sequence[int], read: int = -1
-    ) -> Record:
-        """Return the call for a tape, from a slot to itself.
-
-        Args:
-            size: (H, W, C) of what is read.
-            slot: that holds it, and gets the result.
-            channels: that it can have.
-            read: see `Record`.
-        """
-        high, wide, room = size
-        frame = native.Frame.over((high, wide), self._kernel, self._stride, self._padding)
-        call = frame.call(room, room, NOTHING.limits, add=False)
-        rows = np.array([(0, 0, count, count, 0, 0) for count in channels], dtype=np.int64)
-        addresses = ctypes.addressof(call), rows.ctypes.data
-        out = (*frame.out, room)
-        return Record(Kind.MAX_POOL, slot, slot, out, *addresses, read, held=(call, rows))
-
-
-def pooling_first(
-    followers: Sequence[Callable[[Tensor], Tensor]],
-) -> tuple[list[MaxPool], list[Callable[[Tensor], Tensor]]]:
-    """Return the max poolings that come first of what follows a layer, and the rest."""
-    pools = list(takewhile(lambda follower: isinstance(follower, MaxPool), followers))
-    return cast(list[MaxPool], pools), list(followers[len(pools) :])
-
-
-def copied(size: tuple[int, ...], room: int, source: int, target: int) -> Record:
-    """Return a call for a tape that copies features, perhaps to a place of more channels.
-
-    Args:
-        size: (H, W, C) of the source.
-        room: channels of the target.
-        source: slot.
-        target: likewise.
-    """
-    high, wide, channels = size
-    call = native.Frame.over((high, wide)).call(channels, room, NOTHING.limits, add=False)
-    out, address = (high, wide, room), ctypes.addressof(call)
-    return Record(Kind.COPY, source, target, out, address, held=call)
-
-
-def cleared(
-    size: tuple[int, ...], slot: int, rows: Sequence[tuple[int, int]], **widths: int
-) -> Record:
-    """Return a call for a tape that sets some channels of each image to zero, in place.
-
-    Args:
-        size: (H, W, C) of the features.
-        slot: that holds them.
-        rows: from which channel to which, by width.
-        widths: see `Record`.
-    """
-    high, wide, channels = size
-    call = native.Frame.over((high, wide)).call(channels, channels, NOTHING.limits, add=False)
-    table = np.array([(0, 0, *row, 0, 0) for row in rows], dtype=np.int64)
-    addresses = ctypes.addressof(call), table.ctypes.data
-    return Record(Kind.CLEAR, slot, slot, None, *addresses, **widths, held=(call, table))
-
-
-def _pair(size: int | tuple[int, ...]) -> tuple[int, int]:
-    """Return a size for rows and columns."""
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 # Kinds of calls
@@ -428,6 +328,16 @@ def fastest(
     if len(calls) == 1:
         return calls[0]
     best = best_seconds(calls, *inputs, wait=wait)
+    return calls[best.index(min(best))]
+
+
+def _chosen(calls: Sequence[Callable[..., object]], *inputs: object) -> Any:
+    """Return the fastest call of a layer; our own are about to be played on a tape."""
+    if len(calls) == 1:
+        return calls[0]
+    best = best_seconds(calls, *inputs)
+    own = [isinstance(call, Ours | OursLinear) for call in calls]
+    best = [seconds - ON_TAPE * ours for seconds, ours in zip(best, own, strict=True)]
     return calls[best.index(min(best))]
 
 

@@ -7,7 +7,8 @@ is only added to a stream, the add and the activation behind it as well.
 Dimensions: B images, C channels, H W pixels, L sites.
 """
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -25,13 +26,16 @@ from runtime_pruning.network.batch_norm import (
     statistics,
 )
 from runtime_pruning.network.graph import Kind, Ref, Step, Unit, Value
-from runtime_pruning.network.kernels import NOTHING, Activation, Geometry, MaxPool
+from runtime_pruning.network.kernels import NOTHING, Activation, Geometry
+from runtime_pruning.network.moves import GlobalPool, MaxPool, Scaling, only_pools, zeros_around
 from runtime_pruning.network.prunable import PrunableNetwork
 from runtime_pruning.network.rules import rule_for
 
 Follower: TypeAlias = Callable[[Tensor], Tensor]
 
 _RELUS: frozenset[Any] = frozenset({functional.relu, torch.relu, torch.relu_, "relu", "relu_"})
+_LESS: frozenset[Any] = frozenset({operator.sub, torch.sub})
+_DIVIDED: frozenset[Any] = frozenset({operator.truediv, torch.div})
 _NOTHINGS = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
 
@@ -67,6 +71,7 @@ class Operation:
         step: what an opaque operation does.
         onto: the value that the convolution's result is added to.
         conv_output: with ``onto``: the convolution's own result, before the add.
+        scaling: of an opaque operation that normalises images.
     """
 
     kind: Kind
@@ -85,6 +90,7 @@ class Operation:
     step: Step | None = None
     onto: Value | None = None
     conv_output: Value | None = None
+    scaling: Scaling | None = None
 
     @property
     def conditional(self) -> bool:
@@ -150,6 +156,7 @@ def lower(network: PrunableNetwork, *, fused: bool) -> Lowered:
         stages.append([operation for operation in operations if operation is not None])
     logits = alias.get(network.graph.logits, network.graph.logits)
     readers = _count_readers(stages, logits)
+    stages = [_fuse_scaling(stage, readers) for stage in stages]
     joined = tuple(_fuse_adds(stage, readers) for stage in stages)
     lowered = Lowered(joined, _site_sources(joined), network.graph.images, logits)
     lowered.last_reader = _last_readers(joined, logits)
@@ -186,8 +193,11 @@ def _operation(
         activation = _activation(network, steps[0])
         if activation is not None and unit.kind != "linear":
             operation, steps = replace(operation, activation=activation), steps[1:]
-    followers = tuple(_follower(network, step, fused=fused) for step in steps)
-    return replace(operation, followers=followers)
+    followers: list[Follower] = []
+    if fused:
+        followers, steps = _pools(network, steps)
+    followers += [_follower(network, step) for step in steps]
+    return replace(operation, followers=tuple(followers))
 
 
 def _does_nothing(network: PrunableNetwork, step: Step) -> bool:
@@ -268,20 +278,67 @@ def _activation(network: PrunableNetwork, step: Step) -> Activation | None:
     return None
 
 
-def _follower(network: PrunableNetwork, step: Step, *, fused: bool) -> Follower:
+def _pools(network: PrunableNetwork, steps: list[Step]) -> tuple[list[Follower], list[Step]]:
+    """Return the poolings that our own calls know, first among some steps, and the steps left."""
+    found: list[Follower] = []
+    while steps:
+        if GlobalPool.knows(steps, network.module):
+            return [*found, GlobalPool()], steps[2:]
+        module = network.module(steps[0].target) if steps[0].op == "module" else None
+        if not isinstance(module, nn.MaxPool2d) or not MaxPool.knows(module):
+            break
+        found.append(MaxPool(module))
+        steps = steps[1:]
+    return found, steps
+
+
+def _follower(network: PrunableNetwork, step: Step) -> Follower:
     """Return a per-channel step as a function of the features."""
     if step.op == "module":
         module = network.module(step.target)
         if isinstance(module, NORMS):
             return LateNorm(module)
-        if fused and MaxPool.knows(module):
-            return MaxPool(module)
         rule = rule_for(module)
         assert rule is not None
         return lambda features: rule(module, features, None)
     call = step.target if step.op == "function" else getattr(Tensor, step.target)
     args, kwargs = step.args, dict(step.kwargs)
     return lambda features: call(features, *args, **kwargs)
+
+
+def _fuse_scaling(operations: list[Operation], readers: dict[str, int]) -> list[Operation]:
+    """Return a stage where less-a-constant, and divided-by-one right after, are one operation."""
+    constants = {
+        op.output.name: op.module
+        for op in operations
+        if op.step is not None and op.step.op == "attribute" and isinstance(op.module, Tensor)
+    }
+    less = {op.output.name: op for op in operations if _with_constant(op, _LESS, constants)}
+    fused, replaced = list(operations), set[str]()
+    for index, op in enumerate(operations):
+        before = less.get(op.source.name) if op.inputs else None
+        if before is None or not _with_constant(op, _DIVIDED, constants):
+            continue
+        if readers[before.output.name] > 1:
+            continue
+        names = before.inputs[1].name, op.inputs[1].name
+        mean, std = (constants[name].detach() for name in names)
+        scaling = Scaling(mean, std)
+        fused[index] = replace(op, inputs=before.inputs[:1], step=None, scaling=scaling)
+        replaced |= {before.output.name, *[name for name in names if readers[name] == 1]}
+    return [op for op in fused if op.output.name not in replaced]
+
+
+def _with_constant(op: Operation, targets: frozenset[Any], constants: Mapping[str, Tensor]) -> bool:
+    """Whether an operation is a function of a value and of a constant per channel of an image."""
+    step = op.step
+    if step is None or step.op != "function" or step.target not in targets or step.kwargs:
+        return False
+    names = [value.name for value in op.inputs]
+    if list(step.args) != list(map(Ref, names)) or len(names) != 2 or names[1] not in constants:
+        return False
+    constant = constants[names[1]]
+    return constant.ndim == 3 and constant.numel() == constant.shape[0]
 
 
 # Adds
@@ -374,22 +431,28 @@ def _last_readers(stages: tuple[tuple[Operation, ...], ...], logits: str) -> dic
 
 
 def _owned(stages: tuple[tuple[Operation, ...], ...]) -> list[str]:
-    """Return the feature maps that are written by a convolution or an add, and by nothing later."""
+    """Return the feature maps that an operation makes anew, and that nothing writes to later."""
     return [
         op.output.name
         for stage in stages
         for op in stage
-        if op.kind in ("convolution", "depthwise", "add")
-        and not op.followers
+        if (op.kind in ("convolution", "depthwise", "add") or _pads_zeros(op))
+        and only_pools(op.followers)
         and op.output.factor == 1
     ]
 
 
-def _nonnegative(stages: tuple[tuple[Operation, ...], ...]) -> list[str]:
+def _nonnegative(stages: tuple[tuple[Operation, ...], ...]) -> set[str]:
     """Return the values that a fused activation leaves without an element below zero."""
-    return [
-        op.output.name
-        for stage in stages
-        for op in stage
-        if op.activation.nonnegative and not op.followers
-    ]
+    found: set[str] = set()
+    for op in (op for stage in stages for op in stage):
+        taken = op.step is not None and op.step.target is operator.getitem
+        kept = (taken or _pads_zeros(op)) and op.source.name in found
+        if (kept or op.activation.nonnegative) and only_pools(op.followers):
+            found.add(op.output.name)
+    return found
+
+
+def _pads_zeros(op: Operation) -> bool:
+    """Whether an operation puts zeros around a feature map."""
+    return op.step is not None and bool(zeros_around(op.step))

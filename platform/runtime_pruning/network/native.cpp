@@ -667,8 +667,8 @@ void max_pool(const Call& call, const Chosen& chosen, const E* in, E* out, Long 
 }
 
 // Sums over pixels of N vectors of channels, divided by how many pixels there are.
-template <int N, typename E>
-inline void mean_of(const E* from, Long ld, Long pixels, float* to) {
+template <int N, typename E, typename T>
+inline void mean_of(const E* from, Long ld, Long pixels, T* to) {
   typedef Vec<8>::F F;
   F sums[N] = {};
   for (Long p = 0; p < pixels; p++, from += ld)
@@ -857,19 +857,75 @@ void clear_image(char* image, Long ld, Long pixels, Long from, Long to, Long siz
     zero<0>(first, ld * size, pixels, bytes);
 }
 
-// Copies each pixel's channels, as many as both have room for.
+// Copies the first channels of each pixel that the stride meets, zeros before and after them:
+// `ci` channels, to those from `co` on.
 template <typename E>
-void copy(const Call& call, const E* in, E* out, Long batch) {
-  const Long pixels = batch * call.g.hi * call.g.wi, room = std::min(call.ld_in, call.ld_out);
-  if (call.ld_in == call.ld_out) {
-    memcpy(out, in, pixels * room * sizeof(E));
-    return;
+void copy(const Call& call, const Width& width, const E* in, E* out, Long batch, Long threads) {
+  const Geometry& g = call.g;
+  const Long before = width.co, own = width.ci, after = call.ld_out - before - own;
+  const bool whole = own == call.ld_in && own == call.ld_out && g.stride_y == 1 && g.stride_x == 1;
+#pragma omp parallel for num_threads(threads) if (threads > 1 && batch > 1)
+  for (Long b = 0; b < batch; b++) {
+    const E* image = in + b * g.hi * g.wi * call.ld_in;
+    E* to = out + b * g.ho * g.wo * call.ld_out;
+    if (whole) {
+      memcpy(to, image, g.ho * g.wo * own * sizeof(E));
+      continue;
+    }
+    for (Long y = 0; y < g.ho; y++)
+      for (Long x = 0; x < g.wo; x++, to += call.ld_out) {
+        const E* from = image + (y * g.stride_y * g.wi + x * g.stride_x) * call.ld_in;
+        memset((void*)to, 0, before * sizeof(E));
+        memcpy((void*)(to + before), from, own * sizeof(E));
+        memset((void*)(to + before + own), 0, after * sizeof(E));
+      }
   }
-  for (Long p = 0; p < pixels; p++)
-    memcpy(out + p * call.ld_out, in + p * call.ld_in, room * sizeof(E));
 }
 
-enum Kind { kConvolve, kDepthwise, kLinear, kMaxPool, kCopy, kClear };
+// Means over the pixels of each image's first channels, as many as its width has outputs.
+template <typename E>
+void average(const Call& call, const Chosen& chosen, const E* in, E* out, Long batch,
+             Long threads) {
+  constexpr int V = 8;
+  const Long pixels = call.g.hi * call.g.wi;
+#pragma omp parallel for num_threads(threads) if (threads > 1 && batch > 1)
+  for (Long b = 0; b < batch; b++) {
+    const E* image = in + b * pixels * call.ld_in;
+    E* to = out + b * call.ld_out;
+    const Long count = chosen.of(b).co;
+    Long c = 0;
+    for (; c + 4 * V <= count; c += 4 * V) mean_of<4>(image + c, call.ld_in, pixels, to + c);
+    for (; c + V <= count; c += V) mean_of<1>(image + c, call.ld_in, pixels, to + c);
+    for (; c < count; c++) {
+      float sum = 0;
+      for (Long p = 0; p < pixels; p++) sum += read<1>(image + p * call.ld_in + c)[0];
+      write<1>(to + c, Vec<1>::F{sum / (float)pixels});
+    }
+  }
+}
+
+// Each element less one constant, divided by another; the constants come again after `ci`, a whole
+// number of registers.
+template <typename E>
+void scale(const Call& call, const Width& width, const float* in, E* out, Long batch,
+           Long threads) {
+  constexpr int V = kLanes;
+  const float *mean = width.bias, *std = (const float*)width.weight;
+  const Long all = call.g.hi * call.g.wi * call.ld_in;
+#pragma omp parallel for num_threads(threads) if (threads > 1 && batch > 1)
+  for (Long b = 0; b < batch; b++) {
+    const float* from = in + b * all;
+    E* to = out + b * all;
+    Long i = 0;
+    for (; i + width.ci <= all; i += width.ci)
+      for (Long j = 0; j < width.ci; j += V)
+        write<V>(to + i + j, (read<V>(from + i + j) - read<V>(mean + j)) / read<V>(std + j));
+    for (Long j = 0; i < all; i++, j++)
+      write<1>(to + i, Vec<1>::F{(from[i] - mean[j]) / std[j]});
+  }
+}
+
+enum Kind { kConvolve, kDepthwise, kLinear, kMaxPool, kCopy, kClear, kAverage, kScale };
 
 // One of several calls that follow each other. Images of all have their widths in the same table.
 struct Step {
@@ -904,7 +960,13 @@ void play(const Step* steps, Long count, void* const* values, const int32_t* con
         max_pool(call, chosen, in, out, batch, threads);
         break;
       case kCopy:
-        copy(call, in, out, batch);
+        copy(call, *s->widths, in, out, batch, threads);
+        break;
+      case kAverage:
+        average(call, chosen, in, out, batch, threads);
+        break;
+      case kScale:
+        scale(call, *s->widths, (const float*)in, out, batch, threads);
         break;
       case kClear: {
         const Long pixels = call.g.hi * call.g.wi;

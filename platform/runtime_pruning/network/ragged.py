@@ -33,23 +33,22 @@ from runtime_pruning.network.kernels import (
     Activation,
     Call,
     best_seconds,
-    cleared,
     convolution,
     convolution_onto,
-    copied,
     linear,
     linear_runs,
     ours_fit,
     pooled,
-    pooling_first,
 )
 from runtime_pruning.network.lowering import LateNorm, Lowered, Operation
 from runtime_pruning.network.modes import Decider, Outcome, Planned
+from runtime_pruning.network.moves import cleared, copied, pooling_first
 from runtime_pruning.network.native import Numbers
 from runtime_pruning.network.programs import Programs
 from runtime_pruning.network.tape import Forgetting, Kind, Record, Recorded, State, Tape, joined
 
 SMALL = 1024 * 1024  # bytes of a linear layer's weights that stay in a cache
+TINY = 64 * 1024  # likewise, in the first
 LEAST_GAIN = 0.02  # of a layer's time at full width; less is not worth looking for
 FEW = 8  # images that a layer is timed on, or one where that takes long
 LONG = 0.01  # seconds
@@ -300,36 +299,38 @@ class Ragged:
 
     def _steps(self, op: Operation, index: int, batch: _Batch) -> list[Bound]:
         """Return what an operation does to a batch; it has been done to this one."""
-        steps: list[Bound] = []
-        if op.weight is not None:
-            source = self._slots[op.source.name]
-            if batch.state[source].dtype != self._dtype:
-                steps.append(self._cast(source))
-        if op.kind == "linear":
-            steps.append(self._linear(op))
-        elif op.weight is None:
-            steps.append(self._add(op) if op.kind == "add" else self._unweighted(op))
-        for step in self._joined(steps):
-            step(batch)
-        if op.weight is not None and op.kind != "linear":
-            own = self._convolution(op, index, batch)
-            for step in self._joined(own):
+        bound: list[Bound] = []
+        parts = [self._weighted] if op.weight is not None else [self._unweighted]
+        if op.weight is not None and batch.state[self._slots[op.source.name]].dtype != self._dtype:
+            parts.insert(0, self._cast)
+        for part in parts:
+            steps = part(op, index, batch)
+            for step in self._joined(steps):
                 step(batch)
-            steps += own
-        return steps
+            bound += steps
+        return bound
 
-    def _cast(self, slot: int) -> Step:
-        """Return a step that changes a value's type to the network's."""
+    def _cast(self, op: Operation, index: int, batch: _Batch) -> list[Bound]:
+        """Return a step that changes what an operation reads to the network's type."""
+        slot = self._slots[op.source.name]
 
         def run(batch: _Batch) -> None:
             batch.state[slot] = batch.state[slot].to(self._dtype)
 
-        return run
+        return [run]
 
-    def _unweighted(self, op: Operation) -> Step:
-        """Return the step of an operation without weights, at full width."""
-        run = self._binder.unweighted(op)
-        return lambda batch: run(batch.state)
+    def _unweighted(self, op: Operation, index: int, batch: _Batch) -> list[Bound]:
+        """Return the step of an operation without weights; all but adds run at full width."""
+        if op.kind == "add":
+            return [self._add(op)]
+        run = self._binder.unweighted(op, batch.state)
+        return [run if isinstance(run, Recorded) else lambda batch: run(batch.state)]
+
+    def _weighted(self, op: Operation, index: int, batch: _Batch) -> list[Bound]:
+        """Return the steps of a layer."""
+        if op.kind == "linear":
+            return self._linear(op, batch)
+        return self._convolution(op, index, batch)
 
     def _convolution(self, op: Operation, index: int, batch: _Batch) -> list[Bound]:
         """Return the steps of a convolution, of the add that it does, and of what follows."""
@@ -346,7 +347,7 @@ class Ragged:
         for pool in pools:
             channels, read = keys.options(op.output).channels, keys.index(op.output)
             records.append(pool.record(size, to, channels.tolist(), read))
-            size = records[-1].out or size
+            size = records[-1].out or ()
         steps: list[Bound] = [Recorded(tuple(records), self._dtype)]
         if rest or not inside:
             after = NOTHING if inside else op.activation
@@ -398,10 +399,15 @@ class Ragged:
 
         return run
 
-    def _linear(self, op: Operation) -> Step:
-        """Return the step of a linear layer."""
+    def _linear(self, op: Operation, batch: _Batch) -> list[Bound]:
+        """Return the steps of a linear layer."""
         source, to = self._slots[op.source.name], self._slots[op.output.name]
         layer = _Linear(self, op)
+        like = batch.state[source]
+        if layer.bytes <= TINY and like.ndim == 2:
+            record = layer.record(like, source, to, self._keys.index(op.source))
+            steps: list[Bound] = [Recorded((record,), self._dtype)]
+            return [*steps, _following(to, op.followers)] if op.followers else steps
 
         def run(batch: _Batch) -> None:
             place_B = self._places(batch, op.source)
@@ -411,7 +417,7 @@ class Ragged:
                 out = follower(out)
             batch.state[to] = out
 
-        return run
+        return [run]
 
 
 def _layers(tape: Tape) -> list[tuple[int, "_Layer"]]:
@@ -435,6 +441,7 @@ class _Linear:
     """A linear layer at all the widths that it reads.
 
     Attributes:
+        bytes: of its weights.
         macs: per vector, by place of the width.
     """
 
@@ -447,7 +454,7 @@ class _Linear:
         inputs = [layer.weight.shape[1] for layer in self._layers]
         self.macs = np.array(inputs, dtype=np.int64) * self._outputs
         self._packed = [binder.packed(op, layer) for layer in self._layers]
-        self._small = self._layers[-1].weight.nbytes <= SMALL
+        self.bytes = self._layers[-1].weight.nbytes
         self._inputs = np.array(inputs, dtype=np.int64)
         shared = all(packed is self._packed[0] for packed in self._packed)
         self._even = shared and all(self._inputs * ragged._dtype.itemsize % 4 == 0)
@@ -460,11 +467,24 @@ class _Linear:
         self._calls: dict[int, Call] = {}
         self._rooms: dict[int, ctypes.Array[ctypes.c_char]] = {}
 
+    def record(self, like: Tensor, source: int, target: int, read: int) -> Record:
+        """Return the call for a tape that takes images one by one.
+
+        Args:
+            like: what it reads.
+            source: slot.
+            target: likewise.
+            read: see `Record`.
+        """
+        addresses = self._room(like), self._rows.ctypes.data
+        out = (self._outputs,)
+        return Record(Kind.CONVOLVE, source, target, out, *addresses, read, held=self)
+
     def call(self, features: Tensor, place_B: Numbers) -> Tensor:
         """Return what the layer makes of each image's first inputs."""
         if place_B.min() == place_B.max():
             return self._alike(features, int(place_B[0]))
-        if self._small and features.ndim == 2:
+        if self.bytes <= SMALL and features.ndim == 2:
             return self._each(features.contiguous(), place_B)
         if self._even and linear_runs(features):
             return self._together(features, place_B)

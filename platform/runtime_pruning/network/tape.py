@@ -38,7 +38,9 @@ class Kind(IntEnum):
     MAX_POOL = 3
     COPY = 4
     CLEAR = 5
-    MOVE = 6  # the target is the source by another name
+    AVERAGE = 6
+    SCALE = 7
+    MOVE = 8  # the target is the source by another name
 
 
 class Record(NamedTuple):
@@ -163,7 +165,7 @@ class Tape:
         """Return the value of a slot that exists when a step begins."""
         if slot not in self._of:
             self._of[slot] = len(self._values)
-            flat = record.out is not None and len(record.out) == 1
+            flat = len(record.out or ()) == 1 and record.kind != Kind.AVERAGE
             self._values.append(_Value(slot, (0,) if flat else (0, 0, 0), step, step))
         found = self._of[slot]
         self._values[found].last = step
