@@ -17,6 +17,8 @@ from runtime_pruning.errors import ConfigError
 
 PLAN_TRIES = 40
 AS_GOOD = 1.03  # times that are no further apart count as equal
+IN_THE_RUNNING = 1.2  # times the least time: what a burst on the host may have hidden
+SECOND_LOOK = 1.0  # seconds for what is in the running, at most
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,39 @@ def interleaved(
     return seconds
 
 
+def compared(
+    calls: Mapping[str, Callable[[], object]],
+    base: str,
+    *,
+    rounds: int,
+    least_seconds: float = 0.02,
+    wait: Callable[[], object] | None = None,
+) -> dict[str, float]:
+    """Return each call's least time over that of ``base``.
+
+    Calls that may be the fastest are timed again, beside each other alone: bursts on the host last
+    as long as a round.
+
+    Args:
+        calls: by name.
+        base: one of them.
+        rounds: readings per call; twice as many more of those that may be the fastest.
+        least_seconds: per reading.
+        wait: see `interleaved`.
+    """
+    seconds = interleaved(calls, rounds=rounds, least_seconds=least_seconds, wait=wait)
+    least = {name: min(own) for name, own in seconds.items()}
+    limit = IN_THE_RUNNING * min(least.values())
+    running = [name for name, value in least.items() if value <= limit]
+    beside = {name: call for name, call in calls.items() if name == base or name in running}
+    turn = sum(max(least[name], least_seconds) for name in beside)
+    more = min(2 * rounds, int(SECOND_LOOK / turn)) if turn and len(running) > 1 else 0
+    if more:
+        again = interleaved(beside, rounds=more, least_seconds=least_seconds, wait=wait)
+        seconds |= {name: seconds[name] + own for name, own in again.items()}
+    return ratio_to(seconds, base)
+
+
 def fastest_part(
     run: Callable[[int], object],
     batch: int,
@@ -133,23 +168,33 @@ def fastest_part(
     Args:
         run: runs so many images.
         batch: the most.
-        turns: timed, per size, after one that warms up; sizes are doubled from one.
+        turns: timed, per size, after one that warms up; sizes are doubled from one. Those that may
+            be the fastest have twice as many more, beside each other.
         longest: seconds; no larger size is tried than the first that takes longer.
         clock: in seconds.
     """
     per_image: dict[int, float] = {}
+
+    def time_of(size: int) -> None:
+        start = clock()
+        run(size)
+        seconds = (clock() - start) / size
+        per_image[size] = min(per_image.get(size, math.inf), seconds)
+
     size = 1
     while True:
         run(size)
-        best = math.inf
         for _ in range(turns):
-            start = clock()
-            run(size)
-            best = min(best, clock() - start)
-        per_image[size] = best / size
-        if size == batch or best > longest:
+            time_of(size)
+        if size == batch or per_image[size] * size > longest:
             break
         size = min(2 * size, batch)
+    limit = IN_THE_RUNNING * min(per_image.values())
+    running = [size for size, seconds in per_image.items() if seconds <= limit]
+    turn = sum(size * per_image[size] for size in running)
+    for _ in range(min(2 * turns, int(longest / turn)) if len(running) > 1 else 0):
+        for size in running:
+            time_of(size)
     least = min(per_image.values())
     return max(size for size, seconds in per_image.items() if seconds <= AS_GOOD * least)
 

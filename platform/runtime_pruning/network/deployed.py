@@ -35,10 +35,9 @@ from runtime_pruning.network import native
 from runtime_pruning.network.break_even import (
     BreakEven,
     check_batch,
+    compared,
     fastest_part,
-    interleaved,
     plans_near,
-    ratio_to,
     run_parts,
 )
 from runtime_pruning.network.execution import Execution, certainty
@@ -319,7 +318,7 @@ class DeployedNetwork:
             batches: sizes to measure at.
             fractions: of the dense MACs; those below the smallest plan count as that plan. At 1 all
                 images share a plan.
-            rounds: readings per mode, interleaved.
+            rounds: readings per mode, interleaved; more of those that may be the fastest.
             least_seconds: per reading.
             seed: of images and plans.
         """
@@ -339,10 +338,9 @@ class DeployedNetwork:
                     for _ in range(SIGHTINGS + 1):
                         self.dense(images_BCHW)
                 calls[_BASELINE] = partial(self.dense, images_BCHW)
-                seconds = interleaved(
-                    calls, rounds=rounds, least_seconds=least_seconds, wait=self._wait
+                found = compared(
+                    calls, _BASELINE, rounds=rounds, least_seconds=least_seconds, wait=self._wait
                 )
-                found = ratio_to(seconds, _BASELINE)
                 del found[_BASELINE]
                 ratios[batch, fraction] = found
         self.break_even = BreakEven(torch.get_num_threads(), ratios)
@@ -366,7 +364,7 @@ class DeployedNetwork:
                 depends on them.
             policy: as it will be passed to `execute`.
             batches: sizes to measure at, each at most N.
-            rounds: readings per mode, interleaved.
+            rounds: readings per mode, interleaved; more of those that may be the fastest.
             least_seconds: per reading.
 
         Raises:
@@ -384,10 +382,9 @@ class DeployedNetwork:
                 for mode in modes
             }
             calls["full"] = partial(run_parts, self.dense, parts)
-            seconds = interleaved(
-                calls, rounds=rounds, least_seconds=least_seconds, wait=self._wait
+            ratios[batch, 1.0] = compared(
+                calls, "full", rounds=rounds, least_seconds=least_seconds, wait=self._wait
             )
-            ratios[batch, 1.0] = ratio_to(seconds, "full")
         table = self._tables[policy] = BreakEven(threads, ratios)
         return table
 
