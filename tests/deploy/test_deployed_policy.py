@@ -6,9 +6,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from runtime_pruning import backbones
 from runtime_pruning.agents.decision_network import Cell, DecisionConfig, DecisionNetwork
-from runtime_pruning.agents.deployed_decision import TorchChooser
+from runtime_pruning.agents.deployed_decision import CompiledChooser, TorchChooser
 from runtime_pruning.agents.policy import DecisionPolicy
 from runtime_pruning.network import PrunableNetwork, deploy, trace
+from runtime_pruning.network.modes import Asking
 
 SHAPE = (3, 16, 16)
 
@@ -18,12 +19,17 @@ def network(name: str, *, streams: bool) -> PrunableNetwork:
     return trace(backbone, SHAPE, groups=4, align=4, streams=streams).eval()
 
 
-def policy(traced: PrunableNetwork, cell: Cell) -> DecisionPolicy:
+def policy(traced: PrunableNetwork, cell: Cell, settled: int = 0) -> DecisionPolicy:
     """An untrained policy whose features are standardised, so that images differ in their plans."""
     torch.manual_seed(2)
     decision = DecisionNetwork(
         DecisionConfig(
-            feature_widths=traced.feature_widths, groups=4, encoder=16, hidden=16, cell=cell
+            feature_widths=traced.feature_widths,
+            groups=4,
+            encoder=16,
+            hidden=16,
+            cell=cell,
+            decides_from=settled,
         )
     )
     seen: list[torch.Tensor] = []
@@ -55,8 +61,44 @@ def test_decisions_are_those_of_the_plain_network(name: str, streams: bool, cell
         assert torch.equal(found.policy_macs_B, expected.policy_macs_B - penalties)
         if found.mode != "dense":
             assert torch.equal(found.executed_macs_B, expected.executed_macs_B), mode
-    alone = deployed.execute(images_BCHW[:1], chosen)
-    assert torch.equal(alone.groups_BL, expected.groups_BL[:1])
+    for mode in ("auto", *(mode for mode in ("image", "ragged") if mode in deployed.modes)):
+        alone = deployed.execute(images_BCHW[:1], chosen, mode=mode)
+        assert torch.equal(alone.groups_BL, expected.groups_BL[:1]), mode
+        assert torch.equal(alone.executed_macs_B, expected.executed_macs_B[:1]), mode
+
+
+@pytest.mark.parametrize("settled", [0, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_decisions_between_compiled_calls_are_those_that_are_asked_for(
+    dtype: torch.dtype, settled: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced = network("resnet20-cifar", streams=False)
+    chosen = policy(traced, "gru", settled).deploy()
+    deployed = deploy(traced, dtype=dtype, part=8)
+    if "ragged" not in deployed.modes:
+        pytest.skip("needs a compiler and an x86 CPU")
+    images_BCHW = torch.rand(19, *SHAPE)  # parts of 8, 8 and 3
+    between = deployed.execute(images_BCHW, chosen, mode="ragged")
+    assert (between.groups_BL[:, :settled] == 1).all()
+    assert len(between.groups_BL[:, settled:].unique(dim=0)) > 1
+    mixed = deployed.execute(images_BCHW, chosen, mode="mixed")
+    asked: list[int] = []
+    choose = CompiledChooser.choose
+
+    def choosing(self: CompiledChooser, site: int, features_BF: torch.Tensor) -> torch.Tensor:
+        asked.append(site)
+        return choose(self, site, features_BF)
+
+    monkeypatch.setattr(CompiledChooser, "choose", choosing)
+    monkeypatch.setattr(Asking, "compiled", None)
+    expected = deployed.execute(images_BCHW, chosen, mode="ragged")
+    assert asked == list(range(len(traced.sites))) * 3
+    for found in (between, mixed):
+        assert torch.equal(found.groups_BL, expected.groups_BL)
+    assert torch.equal(between.logits_BK, expected.logits_BK)
+    assert torch.equal(between.executed_macs_B, expected.executed_macs_B)
+    assert (mixed.executed_macs_B >= expected.executed_macs_B).all()
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])

@@ -12,6 +12,7 @@ import ctypes
 import struct
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,6 +72,7 @@ class DeployedDecisionPolicy:
         self.macs_per_image = sum(weights.macs for weights in decided)
         self._calls = [_call(weights, lstm=self.config.cell == "lstm") for weights in self.sites]
         self.addresses = [ctypes.addressof(call) for call in self._calls]
+        self.table = np.array(self.addresses, dtype=np.int64)
 
     def start(self, batch: int) -> "CompiledChooser | TorchChooser":
         """Return what decides for the next ``batch`` images."""
@@ -108,7 +110,12 @@ def _decoder(network: DecisionNetwork, site: int) -> tuple[Tensor, Tensor]:
 
 
 class CompiledChooser:
-    """Decides for one batch of images, sites in order, by the compiled call."""
+    """Decides for one batch of images, sites in order, by the compiled call.
+
+    Attributes:
+        settled: for how many of the first sites the choice is one group.
+        compiled: what decides without being asked; it must outlive its use.
+    """
 
     def __init__(self, policy: DeployedDecisionPolicy, batch: int) -> None:
         decide, config = native.decide(), policy.config
@@ -123,6 +130,9 @@ class CompiledChooser:
         first, size = self._held.data_ptr(), self._held.element_size()
         places = (first, first + size * state, first + size * 2 * state)
         self._addresses = (self._previous_B.data_ptr(), *places)
+        # The same, for a tape.
+        widest = max(config.feature_widths)
+        self.compiled = native.Decisions(policy.table, self.settled, self._addresses, widest)
 
     def choose(self, site: int, features_BF: Tensor) -> Tensor:
         """Return ``groups_B``, int64 in [1, groups]."""

@@ -259,10 +259,13 @@ class DeployedNetwork:
         chooser = policy.start(size)
         if isinstance(chooser, PlannedChooser):
             return self._planned(images_BCHW, chooser.groups_BL, mode, policy.macs_per_image)
+        asking = Asking(chooser, size, self.network.groups)
+        if (size, mode) == (1, "auto") and self._ragged is not None and asking.compiled is not None:
+            mode = "ragged"  # a compiled call or a few, where `image` has one for each stage
         if expected_fraction is None:
             expected_fraction = self._expected.get(policy.name, 0.5)
         chosen = self._mode(mode, size, lambda: expected_fraction)
-        if chosen != "image" and self._settled(Asking(chooser, size, self.network.groups)):
+        if chosen != "image" and self._settled(asking):
             chosen = "prefix"  # it runs as one
         images_BCHW = self.enter(images_BCHW)
         part = self._part_in(chosen, size)
@@ -376,7 +379,9 @@ class DeployedNetwork:
         for batch in batches:
             check_batch(batch, count)
             parts = torch.split(images_NCHW, batch)
-            modes = ("image",) if batch == 1 else self.modes
+            modes = self.modes
+            if batch == 1:
+                modes = ("image",) if self._ragged is None else ("image", "ragged")
             calls: dict[str, Callable[[], object]] = {
                 mode: partial(run_parts, partial(self.execute, policy=policy, mode=mode), parts)
                 for mode in modes

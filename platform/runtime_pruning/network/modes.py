@@ -18,6 +18,7 @@ from runtime_pruning.errors import ConfigError
 from runtime_pruning.network.binding import Mask, Masks
 from runtime_pruning.network.graphs import Piece
 from runtime_pruning.network.kernels import pooled
+from runtime_pruning.network.native import Decisions
 from runtime_pruning.network.policies import Chooser
 from runtime_pruning.network.programs import FULL, MASKED, Programs
 from runtime_pruning.network.tape import State
@@ -89,6 +90,11 @@ class Asking:
     def look(self) -> Callable[[int, Tensor], int | None] | None:
         """Return None where features have to be pooled for the chooser."""
         return getattr(self.chooser, "choose_from", None)
+
+    @property
+    def compiled(self) -> Decisions | None:
+        """Return what makes the decisions between compiled calls, if the chooser has that."""
+        return getattr(self.chooser, "compiled", None)
 
     @property
     def settled(self) -> int:

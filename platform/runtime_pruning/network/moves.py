@@ -231,6 +231,22 @@ def cleared(size: Size, slot: int, rows: Sequence[tuple[int, int]], **widths: in
     return record._replace(out=None)
 
 
+def decided(size: Size, slot: int, site: int, channels: Sequence[int], read: int) -> Record:
+    """Return a call for a tape that decides a site.
+
+    Args:
+        size: of the features that the site reads.
+        slot: that holds them.
+        site: index.
+        channels: that they can have.
+        read: see `Record`.
+    """
+    high, wide, room = size
+    frame, rows = native.Frame.over((high, wide)), _rows((0, count) for count in channels)
+    record = _move(Kind.DECIDE, (slot, slot), frame, (room, room), rows, read=read, site=site)
+    return record._replace(out=None)
+
+
 def of_step(step: Step, like: Tensor, source: int, target: int) -> Record | None:
     """Return an operation of which only its torch.fx step is known as a call for a tape, or None.
 

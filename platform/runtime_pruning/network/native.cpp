@@ -677,25 +677,29 @@ inline void mean_of(const E* from, Long ld, Long pixels, T* to) {
   for (int n = 0; n < N; n++) write<8>(to + 8 * n, sums[n] / (float)pixels);
 }
 
-// Means over the pixels of each image's first channels: `channels` of an image, or `all` of each.
+// Means over the pixels of an image's first channels.
+template <typename E, typename T>
+void means(const E* from, Long ld, Long pixels, Long count, T* to) {
+  Long c = 0;
+  for (; c + 64 <= count; c += 64) mean_of<8>(from + c, ld, pixels, to + c);
+  for (; c + 16 <= count; c += 16) mean_of<2>(from + c, ld, pixels, to + c);
+  for (; c + 8 <= count; c += 8) mean_of<1>(from + c, ld, pixels, to + c);
+  for (; c < count; c++) {
+    float sum = 0;
+    for (Long p = 0; p < pixels; p++) sum += read<1>(from + p * ld + c)[0];
+    write<1>(to + c, Vec<1>::F{sum / (float)pixels});
+  }
+}
+
+// Means of each image's first channels: `channels` of an image, or `all` of each; zeros behind.
 template <typename E>
 void pool(const E* in, Long ld, Long pixels, const Long* channels, Long all, Long batch, float* out,
           Long most, Long threads) {
 #pragma omp parallel for num_threads(threads) if (threads > 1 && batch > 1)
   for (Long b = 0; b < batch; b++) {
-    const E* from = in + b * pixels * ld;
-    float* to = out + b * most;
     const Long count = channels ? channels[b] : all;
-    Long c = 0;
-    for (; c + 64 <= count; c += 64) mean_of<8>(from + c, ld, pixels, to + c);
-    for (; c + 16 <= count; c += 16) mean_of<2>(from + c, ld, pixels, to + c);
-    for (; c + 8 <= count; c += 8) mean_of<1>(from + c, ld, pixels, to + c);
-    for (; c < count; c++) {
-      float sum = 0;
-      for (Long p = 0; p < pixels; p++) sum += read<1>(from + p * ld + c)[0];
-      to[c] = sum / (float)pixels;
-    }
-    std::fill(to + c, to + most, 0.0f);
+    means(in + b * pixels * ld, ld, pixels, count, out + b * most);
+    std::fill(out + b * most + count, out + (b + 1) * most, 0.0f);
   }
 }
 
@@ -820,6 +824,17 @@ void decide_block(const Decision& d, const float* features, Long* previous, floa
 
 constexpr int kTogether = 8;  // images that share what is read of the matrices
 
+void decide_all(const Decision& d, const float* features, Long batch, Long* previous,
+                float* hidden, float* cell, float* room) {
+  Long b = 0;
+  for (; b + kTogether <= batch; b += kTogether)
+    decide_block<kTogether>(d, features + b * d.features, previous + b, hidden + b * d.hidden,
+                            cell + b * d.hidden, room);
+  for (; b < batch; b++)
+    decide_block<1>(d, features + b * d.features, previous + b, hidden + b * d.hidden,
+                    cell + b * d.hidden, room);
+}
+
 template <typename E>
 void decide_on(const Decision& d, const E* in, Long channels, Long pixels, Long* previous,
                float* hidden, float* cell, float* room) {
@@ -886,22 +901,10 @@ void copy(const Call& call, const Width& width, const E* in, E* out, Long batch,
 template <typename E>
 void average(const Call& call, const Chosen& chosen, const E* in, E* out, Long batch,
              Long threads) {
-  constexpr int V = 8;
   const Long pixels = call.g.hi * call.g.wi;
 #pragma omp parallel for num_threads(threads) if (threads > 1 && batch > 1)
-  for (Long b = 0; b < batch; b++) {
-    const E* image = in + b * pixels * call.ld_in;
-    E* to = out + b * call.ld_out;
-    const Long count = chosen.of(b).co;
-    Long c = 0;
-    for (; c + 4 * V <= count; c += 4 * V) mean_of<4>(image + c, call.ld_in, pixels, to + c);
-    for (; c + V <= count; c += V) mean_of<1>(image + c, call.ld_in, pixels, to + c);
-    for (; c < count; c++) {
-      float sum = 0;
-      for (Long p = 0; p < pixels; p++) sum += read<1>(image + p * call.ld_in + c)[0];
-      write<1>(to + c, Vec<1>::F{sum / (float)pixels});
-    }
-  }
+  for (Long b = 0; b < batch; b++)
+    means(in + b * pixels * call.ld_in, call.ld_in, pixels, chosen.of(b).co, out + b * call.ld_out);
 }
 
 // Each element less one constant, divided by another; the constants come again after `ci`, a whole
@@ -925,7 +928,61 @@ void scale(const Call& call, const Width& width, const float* in, E* out, Long b
   }
 }
 
-enum Kind { kConvolve, kDepthwise, kLinear, kMaxPool, kCopy, kClear, kAverage, kScale };
+// How wide a value is: the widest that the decisions of some sites ask for.
+struct Key {
+  Long sites, counts;    // how many sites; group counts of each, none included
+  const Long* site;
+  const int32_t* place;  // [sites][counts]: of the width that a site asks for
+};
+
+// The places of widths, image by image, of some keys, from group counts [site][image].
+void settle_all(const Key* keys, Long count, const Long* groups, Long batch, int32_t* places) {
+  for (const Key* key = keys; key < keys + count; key++, places += batch)
+    for (Long b = 0; b < batch; b++) {
+      int32_t most = 0;
+      for (Long s = 0; s < key->sites; s++)
+        most = std::max(most, key->place[s * key->counts + groups[key->site[s] * batch + b]]);
+      places[b] = most;
+    }
+}
+
+// Decisions that are made between the layers.
+struct Deciding {
+  const Decision* const* decisions;  // by site
+  Long settled;                      // of the first sites all images have one group
+  Long* previous;                    // as `decide` has them
+  float *hidden, *cell, *room;
+  float* features;      // room for those of all images
+  Long* groups;         // [site][image]
+  const Key* keys;      // those from known[site] to known[site + 1] are settled by a site
+  const Long* known;
+  int32_t* places;      // [key][image]
+};
+
+template <typename E>
+void decide_site(const Deciding& d, Long site, const Call& call, const Chosen& chosen, const E* in,
+                 Long batch, Long threads) {
+  Long* groups = d.groups + site * batch;
+  if (site < d.settled) {
+    std::fill_n(groups, batch, 1);
+  } else {
+    const Decision& own = *d.decisions[site];
+    const Long pixels = call.g.hi * call.g.wi;
+#pragma omp parallel for num_threads(threads) if (threads > 1 && batch > 1)
+    for (Long b = 0; b < batch; b++) {
+      float* features = d.features + b * own.features;
+      const Long count = chosen.of(b).co;
+      means(in + b * pixels * call.ld_in, call.ld_in, pixels, count, features);
+      std::fill(features + count, features + own.features, 0.0f);
+    }
+    decide_all(own, d.features, batch, d.previous, d.hidden, d.cell, d.room);
+    std::copy_n(d.previous, batch, groups);
+  }
+  const Long first = d.known[site];
+  settle_all(d.keys + first, d.known[site + 1] - first, d.groups, batch, d.places + first * batch);
+}
+
+enum Kind { kConvolve, kDepthwise, kLinear, kMaxPool, kCopy, kClear, kAverage, kScale, kDecide };
 
 // One of several calls that follow each other. Images of all have their widths in the same table.
 struct Step {
@@ -935,11 +992,12 @@ struct Step {
   Long in, out;      // places in the table of values
   Long read, write;  // places in the table of widths by image; below zero: all have the first
   Long writes;
+  Long site;         // of kDecide
 };
 
 template <typename E>
 void play(const Step* steps, Long count, void* const* values, const int32_t* const* places,
-          Long* macs, Long batch, Long threads) {
+          Long* macs, const Deciding* deciding, Long batch, Long threads) {
   for (const Step* s = steps; s < steps + count; s++) {
     const Call& call = *s->call;
     const Chosen chosen{s->widths, s->read < 0 ? nullptr : places[s->read],
@@ -968,6 +1026,9 @@ void play(const Step* steps, Long count, void* const* values, const int32_t* con
       case kScale:
         scale(call, *s->widths, (const float*)in, out, batch, threads);
         break;
+      case kDecide:
+        decide_site(*deciding, s->site, call, chosen, in, batch, threads);
+        break;
       case kClear: {
         const Long pixels = call.g.hi * call.g.wi;
         for (Long b = 0; b < batch; b++)
@@ -979,13 +1040,6 @@ void play(const Step* steps, Long count, void* const* values, const int32_t* con
   }
 }
 
-// How wide a value is: the widest that the decisions of some sites ask for.
-struct Key {
-  Long sites, counts;    // how many sites; group counts of each, none included
-  const Long* site;
-  const int32_t* place;  // [sites][counts]: of the width that a site asks for
-};
-
 }  // namespace
 
 extern "C" {
@@ -994,14 +1048,7 @@ extern "C" {
 // twice, and the values, of eight images; for the calls of one image of one, and the features.
 void decide(const Decision* decision, const float* features, Long batch, Long* previous,
             float* hidden, float* cell, float* room) {
-  const Decision& d = *decision;
-  Long b = 0;
-  for (; b + kTogether <= batch; b += kTogether)
-    decide_block<kTogether>(d, features + b * d.features, previous + b, hidden + b * d.hidden,
-                            cell + b * d.hidden, room);
-  for (; b < batch; b++)
-    decide_block<1>(d, features + b * d.features, previous + b, hidden + b * d.hidden,
-                    cell + b * d.hidden, room);
+  decide_all(*decision, features, batch, previous, hidden, cell, room);
 }
 
 // The calls for one type of element. `decide_` is for one image, from the feature map that a site
@@ -1026,8 +1073,9 @@ void decide(const Decision* decision, const float* features, Long batch, Long* p
     pool(in, ld, pixels, channels, all, batch, out, most, threads);                               \
   }                                                                                               \
   void play_##type(const Step* steps, Long count, void* const* values,                            \
-                   const int32_t* const* places, Long* macs, Long batch, Long threads) {          \
-    play<E>(steps, count, values, places, macs, batch, threads);                                  \
+                   const int32_t* const* places, Long* macs, const Deciding* deciding,            \
+                   Long batch, Long threads) {                                                    \
+    play<E>(steps, count, values, places, macs, deciding, batch, threads);                        \
   }                                                                                               \
   void decide_##type(const Decision* decision, const E* in, Long channels, Long pixels,           \
                      Long* previous, float* hidden, float* cell, float* room) {                   \
@@ -1045,14 +1093,7 @@ void clear(char* values, Long ld, Long pixels, const Long* from, const Long* to,
     clear_image(values + b * pixels * ld * size, ld, pixels, from[b], to[b], size);
 }
 
-// The places of widths, image by image, of some keys, from group counts [site][image].
 void settle(const Key* keys, Long count, const Long* groups, Long batch, int32_t* places) {
-  for (const Key* key = keys; key < keys + count; key++, places += batch)
-    for (Long b = 0; b < batch; b++) {
-      int32_t most = 0;
-      for (Long s = 0; s < key->sites; s++)
-        most = std::max(most, key->place[s * key->counts + groups[key->site[s] * batch + b]]);
-      places[b] = most;
-    }
+  settle_all(keys, count, groups, batch, places);
 }
 }

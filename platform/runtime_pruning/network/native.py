@@ -111,6 +111,22 @@ def clear(features: Tensor, first_B: Numbers, last_B: Numbers) -> None:
     )
 
 
+class Decisions(NamedTuple):
+    """What makes the decisions of one batch in the source; see ``Deciding`` there.
+
+    Attributes:
+        calls: address of each site's ``Decision``, int64.
+        settled: of so many first sites all images have one group.
+        state: addresses of the last decisions, the hidden states, the cells, and room.
+        features: the longest that a site looks at.
+    """
+
+    calls: Numbers
+    settled: int
+    state: tuple[int, int, int, int]
+    features: int
+
+
 def pool(own: Functions, features_BCHW: Tensor, channels_B: Numbers | None, most: int) -> Tensor:
     """Return ``mean_BF``, float32, over the pixels of each image's first channels; zeros behind.
 
@@ -308,7 +324,7 @@ def _library() -> _Library | None:
             own.depthwise.argtypes = own.convolve.argtypes
             own.linear.argtypes = [pointer] * 5 + [number] * 2
             own.pool.argtypes = pool
-            own.play.argtypes = [pointer, number, *[pointer] * 3, number, number]
+            own.play.argtypes = [pointer, number, *[pointer] * 4, number, number]
             own.decide.argtypes = [pointer, pointer, number, number, *[pointer] * 4]
             by_type[dtype] = own
     library.decide.argtypes = [pointer, pointer, number, *[pointer] * 4]

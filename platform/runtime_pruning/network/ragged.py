@@ -42,8 +42,8 @@ from runtime_pruning.network.kernels import (
 )
 from runtime_pruning.network.lowering import LateNorm, Lowered, Operation
 from runtime_pruning.network.modes import Decider, Outcome, Planned
-from runtime_pruning.network.moves import cleared, copied, pooling_first
-from runtime_pruning.network.native import Numbers
+from runtime_pruning.network.moves import cleared, copied, decided, pooling_first
+from runtime_pruning.network.native import Decisions, Numbers
 from runtime_pruning.network.programs import Programs
 from runtime_pruning.network.tape import Forgetting, Kind, Record, Recorded, State, Tape, joined
 
@@ -102,7 +102,8 @@ class Keys:
         self._options = {sites: by_sites[sites] for sites in ordered}
         self._index = {sites: i for i, sites in enumerate(ordered)}
         last = [max(sites) for sites in ordered]
-        self._known = [sum(site < end for site in last) for end in range(len(bounds) + 1)]
+        known = [sum(site < end for site in last) for end in range(len(bounds) + 1)]
+        self._known = np.array(known, dtype=np.int64)
         table = b"".join(options.key() for options in self._options.values())
         self._table = ctypes.create_string_buffer(table, len(table))
         self._settle = native.settle()
@@ -127,7 +128,7 @@ class Keys:
             groups_LB: int64; those of sites before ``last`` are read.
             places_KB: int32, by key.
         """
-        begin, end = self._known[first], self._known[last]
+        begin, end = int(self._known[first]), int(self._known[last])
         if begin == end:
             return
         size = struct.calcsize("4q")
@@ -135,6 +136,19 @@ class Keys:
             *(ctypes.addressof(self._table) + begin * size, end - begin, groups_LB.ctypes.data),
             *(places_KB.shape[1], places_KB[begin:].ctypes.data),
         )
+
+    def let_decide(self, decisions: Decisions, batch: "_Batch") -> None:
+        """Give a batch its ``Deciding`` of the source."""
+        features = torch.empty(batch.size * decisions.features)
+        packed = struct.pack(
+            "11q",
+            *(decisions.calls.ctypes.data, decisions.settled, *decisions.state),
+            *(features.data_ptr(), batch.groups_LB.ctypes.data, ctypes.addressof(self._table)),
+            *(self._known.ctypes.data, batch.places_KB.ctypes.data),
+        )
+        deciding = ctypes.create_string_buffer(packed, len(packed))
+        batch.held = (deciding, features)
+        batch.deciding = ctypes.addressof(deciding)
 
 
 class _Batch:
@@ -157,6 +171,8 @@ class _Batch:
         rows = np.arange(keys, dtype=np.int64)
         self._rows = rows * self.places_KB.strides[0] + self.places_KB.ctypes.data
         self.places = self._rows.ctypes.data  # address of the keys' addresses
+        self.deciding: int | None = None  # address of a ``Deciding``
+        self.held: object = None  # what that points to
 
 
 Step: TypeAlias = Callable[[_Batch], None]
@@ -183,7 +199,8 @@ class Ragged:
         values = [v for stage in programs.lowered.stages for op in stage for v in op.widths]
         self._keys = Keys(programs.bounds, values)
         self._stages: list[list[Step]] | None = None
-        self._all: list[Step] = []
+        self._all: list[Step] = []  # of all stages
+        self._deciding: list[Step] = []  # likewise, with the decisions between them
 
     def run(self, images_BCHW: Tensor, decide: Decider, *, mixed: bool = False) -> Outcome:
         """Run a batch; a site is decided for all its images when they have come to it.
@@ -196,11 +213,15 @@ class Ragged:
         if self._stages is None:
             self._stages = self._bind(images_BCHW[:1])
         batch = self._new(images_BCHW, mixed=mixed)
+        decisions = getattr(decide, "compiled", None)
         if isinstance(decide, Planned):
-            plans = decide.plans
-            batch.groups_LB[:] = np.array(plans).T
+            batch.groups_LB[:] = np.array(decide.plans).T
             self._keys.settle(0, self._sites, batch.groups_LB, batch.places_KB)
             for step in self._all:
+                step(batch)
+        elif decisions is not None:
+            self._keys.let_decide(decisions, batch)
+            for step in self._deciding:
                 step(batch)
         else:
             for stage, steps in enumerate(self._stages):
@@ -208,7 +229,7 @@ class Ragged:
                     self._ask(batch, stage - 1, decide)
                 for step in steps:
                     step(batch)
-            plans = list(map(tuple, batch.groups_LB.T.tolist()))
+        plans = list(map(tuple, batch.groups_LB.T.tolist()))
         return Outcome(batch.state[self._programs.logits_slot], plans, batch.macs_B.tolist())
 
     def _new(self, images_BCHW: Tensor, *, mixed: bool) -> _Batch:
@@ -254,15 +275,30 @@ class Ragged:
         batch.groups_LB[:, 0] = [len(bound) - 1 for bound in self._programs.bounds]
         self._keys.settle(0, self._sites, batch.groups_LB, batch.places_KB)
         index, stages = 0, []
+        sizes: list[tuple[int, ...]] = []  # of what the sites read
         for stage, operations in enumerate(self._programs.lowered.stages):
             bound: list[Bound] = []
             for op in operations:
                 bound += self._steps(op, index, batch)
                 index += 1
+            if stage < self._sites:
+                channels, high, wide = batch.state[self._programs.site_slots[stage]].shape[1:]
+                sizes.append((high, wide, channels))
             bound.append(Forgetting(tuple(self._programs.dead[stage])))
             stages.append(bound)
         self._all = self._joined([step for stage in stages for step in stage])
+        together = list(stages[0])
+        for site, bound in enumerate(stages[1:]):
+            together += [Recorded((self._decision(site, sizes[site]),), self._dtype), *bound]
+        self._deciding = self._joined(together)
         return [self._joined(stage) for stage in stages]
+
+    def _decision(self, site: int, size: tuple[int, ...]) -> Record:
+        """Return the call that decides a site."""
+        value = self._programs.lowered.sources[site]
+        options, key = self._keys.options(value), self._keys.index(value)
+        slot = self._programs.site_slots[site]
+        return decided(size, slot, site, options.channels.tolist(), key)
 
     def _joined(self, bound: Sequence[Bound]) -> list[Step]:
         """Return steps that do the same, those that can be played together in one tape each."""
@@ -279,22 +315,28 @@ class Ragged:
     def _play(self, tape: Tape, layers: list[tuple[int, "_Layer"]], batch: _Batch) -> None:
         """Play a tape; in a mixed batch, without the layers that are faster whole."""
         playing = tape.open(batch.state)
+        told = (batch.places, batch.macs, batch.deciding)
         done = 0
         for step, layer in layers if batch.mixed else ():
             source, target = tape.ends[step]
             if layer.untimed:
                 onto = tape.value(playing, target) if layer.adds else None
                 layer.time(tape.value(playing, source), onto)
+            if not layer.may_run_whole:
+                continue
+            if batch.deciding is not None:  # widths are not known before
+                tape.play(playing, done, step, *told)
+                done = step
             if not layer.whole_pays(batch):
                 continue
-            tape.play(playing, done, step, batch.places, batch.macs)
+            tape.play(playing, done, step, *told)
             features = self._clean(batch, layer.op.source, tape.value(playing, source))
             onto = tape.value(playing, target) if layer.adds else None
             out = layer.run_whole(features, onto, batch)
             if onto is None:
                 tape.put(playing, target, out)
             done = step + 1
-        tape.play(playing, done, len(tape.steps), batch.places, batch.macs)
+        tape.play(playing, done, len(tape.steps), *told)
         tape.close(playing, batch.state)
 
     def _steps(self, op: Operation, index: int, batch: _Batch) -> list[Bound]:
@@ -619,10 +661,14 @@ class _Layer:
         """Whether it is unknown what full width saves."""
         return self._gain is None
 
+    @property
+    def may_run_whole(self) -> bool:
+        """Whether full width is faster than some width."""
+        return self._whole is not None
+
     def whole_pays(self, batch: _Batch) -> bool:
         """Whether full width is faster for a batch, and changes no more than what is absent."""
-        if self._whole is None or self._gain is None:
-            return False
+        assert self._gain is not None
         place_B = self._ragged._places(batch, self.op.source)
         if not self._alone:
             write_B = self._ragged._places(batch, self._target)

@@ -26,7 +26,7 @@ Step: TypeAlias = Callable[[State], None]
 T = TypeVar("T")
 
 ALIGNED = 64  # bytes
-_STEP = "8q"  # ``Step`` of the source
+_STEP = "9q"  # ``Step`` of the source
 
 
 class Kind(IntEnum):
@@ -40,7 +40,8 @@ class Kind(IntEnum):
     CLEAR = 5
     AVERAGE = 6
     SCALE = 7
-    MOVE = 8  # the target is the source by another name
+    DECIDE = 8
+    MOVE = 9  # the target is the source by another name
 
 
 class Record(NamedTuple):
@@ -56,6 +57,7 @@ class Record(NamedTuple):
         read: which widths by image the source has; below zero: all images have the first.
         write: likewise, of the target.
         writes: how many widths the target can have.
+        site: that is decided.
         held: what the addresses point to.
     """
 
@@ -68,6 +70,7 @@ class Record(NamedTuple):
     read: int = -1
     write: int = -1
     writes: int = 1
+    site: int = 0
     held: Any = None
 
 
@@ -195,7 +198,13 @@ class Tape:
         return Playing(size, addresses, tensors, room)
 
     def play(
-        self, playing: Playing, first: int, last: int, places: int | None, macs: int | None
+        self,
+        playing: Playing,
+        first: int,
+        last: int,
+        places: int | None,
+        macs: int | None,
+        deciding: int | None = None,
     ) -> None:
         """Play steps ``[first, last)``.
 
@@ -205,10 +214,12 @@ class Tape:
             last: likewise.
             places: address of a table of addresses, of the widths by image; see `Record.read`.
             macs: address of where MACs are counted, by image.
+            deciding: address of a ``Deciding`` of the source, where decisions are on the tape.
         """
         self._play(
             *(self._address + first * struct.calcsize(_STEP), last - first),
-            *(playing.addresses.ctypes.data, places, macs, playing.size, torch.get_num_threads()),
+            *(playing.addresses.ctypes.data, places, macs, deciding),
+            *(playing.size, torch.get_num_threads()),
         )
 
     def close(self, playing: Playing, state: State) -> None:
@@ -238,7 +249,7 @@ def _packed(record: Record, ends: tuple[int, int]) -> bytes:
     return struct.pack(
         _STEP,
         *(record.kind, record.call, record.widths, *ends),
-        *(record.read, record.write, record.writes),
+        *(record.read, record.write, record.writes, record.site),
     )
 
 
