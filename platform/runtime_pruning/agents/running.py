@@ -2,24 +2,25 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.util.debug import log_once
 
 from runtime_pruning.agents.decision_network import DecisionNetwork
-from runtime_pruning.agents.dqn import PruningDQN, PruningDQNConfig
+
+if TYPE_CHECKING:  # RLlib takes 1.4 CPU-seconds to import, in vain where no agent learns
+    from runtime_pruning.agents.dqn import PruningDQN, PruningDQNConfig
 
 
-def build(config: PruningDQNConfig) -> PruningDQN:
+def build(config: "PruningDQNConfig") -> "PruningDQN":
     """Return the algorithm, its env runners started."""
     log_once("PruningDQN_on_new_api_stack")  # spares users RLlib's advice on moving to where we are
     algorithm: PruningDQN = config.build_algo()
     return algorithm
 
 
-def push_backbone(algorithm: PruningDQN, state_dict: Mapping[str, Any], version: int) -> None:
+def push_backbone(algorithm: "PruningDQN", state_dict: Mapping[str, Any], version: int) -> None:
     """Let all env runners sample on other backbone weights, and see that they do.
 
     Env runners that are restarted later get the same weights. Episodes on older versions are
@@ -42,8 +43,10 @@ def push_backbone(algorithm: PruningDQN, state_dict: Mapping[str, Any], version:
     algorithm.push_backbone(state_dict, version)
 
 
-def export(algorithm: PruningDQN) -> DecisionNetwork:
+def export(algorithm: "PruningDQN") -> DecisionNetwork:
     """Return a copy of the learner's decision network, in plain torch, on the CPU."""
+    from ray.rllib.core import DEFAULT_MODULE_ID
+
     weights = algorithm.learner_group.get_weights()[DEFAULT_MODULE_ID]
     own = "q_network."
     network = DecisionNetwork(algorithm.config.rl_module_spec.model_config["decision"])
@@ -57,7 +60,7 @@ def export(algorithm: PruningDQN) -> DecisionNetwork:
     return network.eval()
 
 
-def save(algorithm: PruningDQN, folder: Path) -> None:
+def save(algorithm: "PruningDQN", folder: Path) -> None:
     """Write a checkpoint: learner, optimiser, counters, backbone and, if so set, the replay.
 
     Network structure and data are not in it.
@@ -65,6 +68,6 @@ def save(algorithm: PruningDQN, folder: Path) -> None:
     algorithm.save_to_path(str(folder.absolute()))
 
 
-def restore(algorithm: PruningDQN, folder: Path) -> None:
+def restore(algorithm: "PruningDQN", folder: Path) -> None:
     """Bring an algorithm that was built alike to the state of a checkpoint."""
     algorithm.restore_from_path(str(folder.absolute()))

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ from torch import Tensor
 
 from pruning_envs import AnswerLoss, PenaltyRange, answer_loss
 from runtime_pruning import cost
-from runtime_pruning.agents.dqn import PruningDQN, dqn_config
 from runtime_pruning.agents.policy import DecisionPolicy, SpreadPolicy
 from runtime_pruning.agents.running import build, export, push_backbone, restore, save
 from runtime_pruning.agents.settings import DQNSettings
@@ -36,6 +35,9 @@ from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import Policy, RandomPolicy
 from runtime_pruning.network.storing import save_tensors
 from runtime_pruning.network.training import TrainConfig, finetune, recalibrate_batch_norm
+
+if TYPE_CHECKING:
+    from runtime_pruning.agents.dqn import PruningDQN
 
 SCALE_BATCH = 64  # images run at once to find alpha: photographs fill a GPU's memory
 
@@ -163,7 +165,7 @@ class RNP(Method[RNPConfig]):
         finally:
             algorithm.stop()
 
-    def _train(self, algorithm: PruningDQN, task: Task, config: RNPConfig, turn: int) -> None:
+    def _train(self, algorithm: "PruningDQN", task: Task, config: RNPConfig, turn: int) -> None:
         """Train the agent, then the backbone under the agent's plans."""
         train_agent(algorithm, config.episodes_per_round)
         penalties, rng = PenaltyRange.of(config.penalty), np.random.default_rng(task.seed + turn)
@@ -173,7 +175,7 @@ class RNP(Method[RNPConfig]):
         self._train_backbone(task, config, policy, turn)
         push_backbone(algorithm, task.network.state_dict(), version=turn + 1)
 
-    def _resume(self, task: Task, algorithm: PruningDQN) -> float:
+    def _resume(self, task: Task, algorithm: "PruningDQN") -> float:
         """Return to an interrupted run's last point; return the seconds trained before."""
         if task.resume is None:
             return 0.0
@@ -229,8 +231,11 @@ def as_decided(task: Task, config: RNPConfig) -> Task:
     return replace(task, network=task.network.with_second_look())
 
 
-def build_algorithm(task: Task, config: RNPConfig) -> PruningDQN:
+def build_algorithm(task: Task, config: RNPConfig) -> "PruningDQN":
     """Return the agent that learns to prune the task's network, rewarded on the policy split."""
+    # RLlib takes 1.4 CPU-seconds to import, which controls, proofs and the command line need not.
+    from runtime_pruning.agents.dqn import dqn_config
+
     sites = len(task.network.sites)
     episodes = config.rounds * config.episodes_per_round
     steps = max(1, int(config.exploration * episodes * sites))
@@ -289,7 +294,7 @@ def reward_scale(
     return 1.0 / max(total / len(some), 1e-3)
 
 
-def train_agent(algorithm: PruningDQN, episodes: int) -> None:
+def train_agent(algorithm: "PruningDQN", episodes: int) -> None:
     """Train until the env runners have moved that many more images through the network."""
     settings = algorithm.config.settings
     per_iteration = settings.images_per_runner * max(1, settings.env_runners)
@@ -298,7 +303,7 @@ def train_agent(algorithm: PruningDQN, episodes: int) -> None:
 
 
 def _saver(
-    algorithm: PruningDQN, trained: Mapping[str, Tensor], seconds: float
+    algorithm: "PruningDQN", trained: Mapping[str, Tensor], seconds: float
 ) -> Callable[[Path], None]:
     """Return what writes all that `RNP._resume` reads: the backbone as all dials begin with it."""
 

@@ -17,12 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
 import torch
-from ray import tune
 
 from runtime_pruning import methods
 from runtime_pruning.cost.macs import dense_macs, plan_macs
@@ -37,6 +36,9 @@ from runtime_pruning.network.policies import Policy
 from runtime_pruning.sweeping.checks import method_config
 from runtime_pruning.sweeping.config import SweepConfig
 from runtime_pruning.tracking.glossary import ACCURACY, BUNDLE, MACS_FRACTION, RECORD
+
+if TYPE_CHECKING:
+    from ray import tune
 
 # In a trial's last report, which brings no point.
 ENDED = "ended"
@@ -166,6 +168,9 @@ def trial_config(
 
 def run_trial(params: dict[str, Any], *, sweep: SweepConfig, sweep_id: str, shared: Shared) -> None:
     """Run one trial that Tune started, from its last point if it has been interrupted."""
+    # Takes a CPU-second to import, which the processes of controls and proofs need not.
+    from ray import tune
+
     use_cores(sweep)
 
     reported: dict[str, Any] = {}
@@ -257,7 +262,7 @@ def _fit(
 
 
 @contextmanager
-def _last_point(checkpoint: tune.Checkpoint | None) -> Iterator[Path | None]:
+def _last_point(checkpoint: "tune.Checkpoint | None") -> Iterator[Path | None]:
     """Yield the folder of an interrupted trial's last point, or None in a fresh trial."""
     if checkpoint is None:
         yield None
