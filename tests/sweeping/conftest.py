@@ -26,6 +26,10 @@ SMALL = (
     "proof.oracle_images=30",
 )
 
+# What Ray is to count on this machine. Every process that it starts imports for seconds, so a sweep
+# has one worker, except those that prove that several get on with each other.
+ONE_CPU = {"RAY_OVERRIDE_RESOURCES": '{"CPU": 1}'}
+
 Frontier = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -36,14 +40,23 @@ def small_arguments() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def frontier() -> Frontier:
-    """Runs the script as a user does."""
+def one_cpu() -> dict[str, str]:
+    """Environment in which Ray counts one CPU."""
+    return ONE_CPU
 
-    def run(arguments: list[str], results: Path) -> subprocess.CompletedProcess[str]:
+
+@pytest.fixture(scope="session")
+def frontier() -> Frontier:
+    """Runs the script as a user does, on one CPU or on all that there are."""
+
+    def run(
+        arguments: list[str], results: Path, *, all_cpus: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        counted = {} if all_cpus else ONE_CPU
         return subprocess.run(
             [sys.executable, "sweeps/frontier.py", *arguments],
             cwd=ROOT,
-            env={**os.environ, "RUNTIME_PRUNING_RESULTS": str(results)},
+            env={**os.environ, **counted, "RUNTIME_PRUNING_RESULTS": str(results)},
             capture_output=True,
             text=True,
             timeout=300,
@@ -59,6 +72,6 @@ def small_sweep(
 ) -> tuple[Path, str]:
     """A finished small sweep named "small": the folder of its results, and what it printed."""
     results = tmp_path_factory.mktemp("results")
-    done = frontier([*small_arguments, "--sweep-id", "small"], results)
+    done = frontier([*small_arguments, "--sweep-id", "small"], results, all_cpus=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return results, done.stdout

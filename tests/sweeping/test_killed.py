@@ -26,14 +26,19 @@ class Stopped(NamedTuple):
 
 
 def signal_after(
-    arguments: list[str], results: Path, *, points: int, number: signal.Signals
+    arguments: list[str],
+    results: Path,
+    environment: dict[str, str],
+    *,
+    points: int,
+    number: signal.Signals,
 ) -> Stopped:
     """Start a sweep, and signal its driver alone when it has printed that many points."""
-    environment = {**os.environ, "RUNTIME_PRUNING_RESULTS": str(results), "PYTHONUNBUFFERED": "1"}
+    own = {"RUNTIME_PRUNING_RESULTS": str(results), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         [sys.executable, "sweeps/frontier.py", *arguments],
         cwd=ROOT,
-        env=environment,
+        env={**os.environ, **environment, **own},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -66,16 +71,17 @@ def sweep_status(results: Path) -> str:
 def test_a_stopped_and_a_killed_sweep_go_on_where_they_were(
     small_arguments: list[str],
     frontier: Callable[..., CompletedProcess[str]],
+    one_cpu: dict[str, str],
     tmp_path: Path,
 ) -> None:
     arguments = [*small_arguments, "--trials", "3", "--set", "resources.concurrent=1"]
     arguments += ["--set", "proof.points=0", "--sweep-id", "stopped"]
     # Five controls and the first trial are done, two trials are not.
-    stopped = signal_after(arguments, tmp_path, points=6, number=signal.SIGTERM)
+    stopped = signal_after(arguments, tmp_path, one_cpu, points=6, number=signal.SIGTERM)
     assert stopped.code == 1, stopped.printed
     assert "--sweep-id stopped" in stopped.printed
     assert sweep_status(tmp_path) == "KILLED"
-    killed = signal_after(arguments, tmp_path, points=7, number=signal.SIGKILL)
+    killed = signal_after(arguments, tmp_path, one_cpu, points=7, number=signal.SIGKILL)
     assert killed.code == -signal.SIGKILL
     done = frontier(arguments, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
