@@ -59,7 +59,9 @@ def test_decisions_are_those_of_the_plain_network(name: str, streams: bool, cell
         assert torch.equal(found.groups_BL, expected.groups_BL), mode
         torch.testing.assert_close(found.logits_BK, expected.logits_BK, rtol=1e-3, atol=1e-4)
         assert torch.equal(found.policy_macs_B, expected.policy_macs_B - penalties)
-        if found.mode != "dense":
+        if found.mode == "mixed":  # layers that are faster whole run whole
+            assert (found.executed_macs_B >= expected.executed_macs_B).all()
+        elif found.mode != "dense":
             assert torch.equal(found.executed_macs_B, expected.executed_macs_B), mode
     for mode in ("auto", *(mode for mode in ("image", "ragged") if mode in deployed.modes)):
         alone = deployed.execute(images_BCHW[:1], chosen, mode=mode)

@@ -90,9 +90,9 @@ def played(
     like, state = values[0], list[Any](values)
     assert like is not None
     tape = Tape(records, range(len(state)), like.dtype)
-    addresses = np.array([places_B.ctypes.data for places_B in places], dtype=np.int64)
+    places_KB = np.stack(places)
     playing = tape.open(state)
-    tape.play(playing, 0, len(tape.steps), addresses.ctypes.data, None)
+    tape.play(playing, 0, len(tape.steps), places_KB.ctypes.data, None)
     tape.close(playing, state)
     return state
 

@@ -12,7 +12,6 @@ import ctypes
 import struct
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,7 +71,8 @@ class DeployedDecisionPolicy:
         self.macs_per_image = sum(weights.macs for weights in decided)
         self._calls = [_call(weights, lstm=self.config.cell == "lstm") for weights in self.sites]
         self.addresses = [ctypes.addressof(call) for call in self._calls]
-        self.table = np.array(self.addresses, dtype=np.int64)
+        self._table = (ctypes.c_void_p * len(self.addresses))(*self.addresses)
+        self.table = ctypes.addressof(self._table)
 
     def start(self, batch: int) -> "CompiledChooser | TorchChooser":
         """Return what decides for the next ``batch`` images."""

@@ -172,7 +172,7 @@ class LatencyTable:
         return tuple(_unit(rows) for rows in by_unit.values())
 
     def fixed_ms(self, batch: int = 1) -> float:
-        """Return what an execution of a batch costs beside its units."""
+        """Return what an execution of a batch costs beside its units; it may save, below zero."""
         fixed = [r.latency_ms for r in self.rows if r.unit == FIXED and r.batch == batch]
         return float(sum(fixed))
 

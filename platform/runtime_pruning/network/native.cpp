@@ -990,18 +990,18 @@ struct Step {
   const Call* call;
   const Width* widths;
   Long in, out;      // places in the table of values
-  Long read, write;  // places in the table of widths by image; below zero: all have the first
+  Long read, write;  // rows of the widths by image, [row][image]; below zero: all have the first
   Long writes;
   Long site;         // of kDecide
 };
 
 template <typename E>
-void play(const Step* steps, Long count, void* const* values, const int32_t* const* places,
-          Long* macs, const Deciding* deciding, Long batch, Long threads) {
+void play(const Step* steps, Long count, void* const* values, const int32_t* places, Long* macs,
+          const Deciding* deciding, Long batch, Long threads) {
   for (const Step* s = steps; s < steps + count; s++) {
     const Call& call = *s->call;
-    const Chosen chosen{s->widths, s->read < 0 ? nullptr : places[s->read],
-                        s->write < 0 ? nullptr : places[s->write], s->writes, macs};
+    const Chosen chosen{s->widths, s->read < 0 ? nullptr : places + s->read * batch,
+                        s->write < 0 ? nullptr : places + s->write * batch, s->writes, macs};
     const E* in = (const E*)values[s->in];
     E* out = (E*)values[s->out];
     switch (s->kind) {
@@ -1072,9 +1072,8 @@ void decide(const Decision* decision, const float* features, Long batch, Long* p
                    float* out, Long most, Long threads) {                                         \
     pool(in, ld, pixels, channels, all, batch, out, most, threads);                               \
   }                                                                                               \
-  void play_##type(const Step* steps, Long count, void* const* values,                            \
-                   const int32_t* const* places, Long* macs, const Deciding* deciding,            \
-                   Long batch, Long threads) {                                                    \
+  void play_##type(const Step* steps, Long count, void* const* values, const int32_t* places,     \
+                   Long* macs, const Deciding* deciding, Long batch, Long threads) {              \
     play<E>(steps, count, values, places, macs, deciding, batch, threads);                        \
   }                                                                                               \
   void decide_##type(const Decision* decision, const E* in, Long channels, Long pixels,           \

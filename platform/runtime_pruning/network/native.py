@@ -115,13 +115,13 @@ class Decisions(NamedTuple):
     """What makes the decisions of one batch in the source; see ``Deciding`` there.
 
     Attributes:
-        calls: address of each site's ``Decision``, int64.
+        calls: address of a table of the addresses of each site's ``Decision``.
         settled: of so many first sites all images have one group.
         state: addresses of the last decisions, the hidden states, the cells, and room.
         features: the longest that a site looks at.
     """
 
-    calls: Numbers
+    calls: int
     settled: int
     state: tuple[int, int, int, int]
     features: int

@@ -104,6 +104,7 @@ class Keys:
         last = [max(sites) for sites in ordered]
         known = [sum(site < end for site in last) for end in range(len(bounds) + 1)]
         self._known = np.array(known, dtype=np.int64)
+        self._known_at = self._known.ctypes.data
         table = b"".join(options.key() for options in self._options.values())
         self._table = ctypes.create_string_buffer(table, len(table))
         self._settle = native.settle()
@@ -119,22 +120,22 @@ class Keys:
         """Return the widths that a value can have."""
         return self._options.get(value.width.sites) or Options(self._bounds, value)
 
-    def settle(self, first: int, last: int, groups_LB: Numbers, places_KB: Numbers) -> None:
+    def settle(self, first: int, last: int, batch: "_Batch") -> None:
         """Find the places of widths that the decisions of sites ``[first, last)`` settle.
 
         Args:
             first: site.
             last: likewise.
-            groups_LB: int64; those of sites before ``last`` are read.
-            places_KB: int32, by key.
+            batch: holds the decisions of all sites before ``last``.
         """
         begin, end = int(self._known[first]), int(self._known[last])
         if begin == end:
             return
         size = struct.calcsize("4q")
+        places = batch.places + begin * batch.size * batch.places_KB.itemsize
         self._settle(
-            *(ctypes.addressof(self._table) + begin * size, end - begin, groups_LB.ctypes.data),
-            *(places_KB.shape[1], places_KB[begin:].ctypes.data),
+            *(ctypes.addressof(self._table) + begin * size, end - begin, batch.groups),
+            *(batch.size, places),
         )
 
     def let_decide(self, decisions: Decisions, batch: "_Batch") -> None:
@@ -142,9 +143,8 @@ class Keys:
         features = torch.empty(batch.size * decisions.features)
         packed = struct.pack(
             "11q",
-            *(decisions.calls.ctypes.data, decisions.settled, *decisions.state),
-            *(features.data_ptr(), batch.groups_LB.ctypes.data, ctypes.addressof(self._table)),
-            *(self._known.ctypes.data, batch.places_KB.ctypes.data),
+            *(decisions.calls, decisions.settled, *decisions.state, features.data_ptr()),
+            *(batch.groups, ctypes.addressof(self._table), self._known_at, batch.places),
         )
         deciding = ctypes.create_string_buffer(packed, len(packed))
         batch.held = (deciding, features)
@@ -160,19 +160,25 @@ class _Batch:
         sites: of the network.
         keys: likewise.
         mixed: whether a layer may run whole.
+
+    Attributes:
+        groups: address of ``groups_LB``, int64; likewise ``places``, int32, and ``macs``, int64.
+        deciding: address of a ``Deciding`` of the source.
+        held: what that points to.
     """
 
     def __init__(self, state: State, size: int, sites: int, keys: int, *, mixed: bool) -> None:
         self.state, self.size, self.mixed = state, size, mixed
-        self.groups_LB: Numbers = np.zeros((sites, size), dtype=np.int64)
-        self.places_KB: Numbers = np.zeros((keys, size), dtype=np.int32)
-        self.macs_B: Numbers = np.zeros(size, dtype=np.int64)
-        self.macs = self.macs_B.ctypes.data
-        rows = np.arange(keys, dtype=np.int64)
-        self._rows = rows * self.places_KB.strides[0] + self.places_KB.ctypes.data
-        self.places = self._rows.ctypes.data  # address of the keys' addresses
-        self.deciding: int | None = None  # address of a ``Deciding``
-        self.held: object = None  # what that points to
+        # Made by PyTorch: it takes a microsecond to ask numpy for an address.
+        numbers = torch.zeros((sites + 1) * size, dtype=torch.int64)
+        places = torch.zeros((keys, size), dtype=torch.int32)
+        self.groups, self.places = numbers.data_ptr(), places.data_ptr()
+        self.macs = self.groups + sites * size * numbers.itemsize
+        self.groups_LB: Numbers = numbers.numpy()[: sites * size].reshape(sites, size)
+        self.macs_B: Numbers = numbers.numpy()[sites * size :]
+        self.places_KB: Numbers = places.numpy()
+        self.deciding: int | None = None
+        self.held: object = None
 
 
 Step: TypeAlias = Callable[[_Batch], None]
@@ -216,7 +222,7 @@ class Ragged:
         decisions = getattr(decide, "compiled", None)
         if isinstance(decide, Planned):
             batch.groups_LB[:] = np.array(decide.plans).T
-            self._keys.settle(0, self._sites, batch.groups_LB, batch.places_KB)
+            self._keys.settle(0, self._sites, batch)
             for step in self._all:
                 step(batch)
         elif decisions is not None:
@@ -240,7 +246,7 @@ class Ragged:
     def _ask(self, batch: _Batch, site: int, decide: Decider) -> None:
         """Have a site decided."""
         batch.groups_LB[site] = decide(site, partial(self._features, batch, site))
-        self._keys.settle(site, site + 1, batch.groups_LB, batch.places_KB)
+        self._keys.settle(site, site + 1, batch)
 
     def _features(self, batch: _Batch, site: int) -> Tensor:
         """Return ``features_BF``, float32: the pooled input of a site; absent channels are 0."""
@@ -273,7 +279,7 @@ class Ragged:
         """Return the steps of each stage, bound by one image at full width."""
         batch = self._new(images_1CHW, mixed=False)
         batch.groups_LB[:, 0] = [len(bound) - 1 for bound in self._programs.bounds]
-        self._keys.settle(0, self._sites, batch.groups_LB, batch.places_KB)
+        self._keys.settle(0, self._sites, batch)
         index, stages = 0, []
         sizes: list[tuple[int, ...]] = []  # of what the sites read
         for stage, operations in enumerate(self._programs.lowered.stages):

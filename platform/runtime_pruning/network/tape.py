@@ -54,7 +54,7 @@ class Record(NamedTuple):
         out: an image of what is made, (H, W, C) or (C,); None: it writes onto what is there.
         call: address of a ``Call`` of the source.
         widths: address of its ``Width`` rows.
-        read: which widths by image the source has; below zero: all images have the first.
+        read: row of the widths by image that the source has; below zero: all have the first.
         write: likewise, of the target.
         writes: how many widths the target can have.
         site: that is decided.
@@ -212,7 +212,7 @@ class Tape:
             playing: the batch.
             first: index of a step.
             last: likewise.
-            places: address of a table of addresses, of the widths by image; see `Record.read`.
+            places: address of the widths by image, row by row, int32; see `Record.read`.
             macs: address of where MACs are counted, by image.
             deciding: address of a ``Deciding`` of the source, where decisions are on the tape.
         """

@@ -158,8 +158,6 @@ class Sweep:
                 search_alg=FrontierSearch(self.sweep),
                 num_samples=self.sweep.trials,
                 max_concurrent_trials=needed.concurrent,
-                # A new process for each trial imports for 5 CPU-seconds what the last one has.
-                reuse_actors=True,
                 trial_dirname_creator=_folder_name,
             ),
             run_config=tune.RunConfig(
