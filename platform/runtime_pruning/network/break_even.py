@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -125,6 +126,7 @@ def compared(
     *,
     rounds: int,
     least_seconds: float = 0.02,
+    clock: Callable[[], float] = time.perf_counter,
     wait: Callable[[], object] | None = None,
 ) -> dict[str, float]:
     """Return each call's least time over that of ``base``.
@@ -137,9 +139,11 @@ def compared(
         base: one of them.
         rounds: readings per call; twice as many more of those that may be the fastest.
         least_seconds: per reading.
-        wait: see `interleaved`.
+        clock: see `interleaved`.
+        wait: likewise.
     """
-    seconds = interleaved(calls, rounds=rounds, least_seconds=least_seconds, wait=wait)
+    timed = partial(interleaved, least_seconds=least_seconds, clock=clock, wait=wait)
+    seconds = timed(calls, rounds=rounds)
     least = {name: min(own) for name, own in seconds.items()}
     limit = IN_THE_RUNNING * min(least.values())
     running = [name for name, value in least.items() if value <= limit]
@@ -147,7 +151,7 @@ def compared(
     turn = sum(max(least[name], least_seconds) for name in beside)
     more = min(2 * rounds, int(SECOND_LOOK / turn)) if turn and len(running) > 1 else 0
     if more:
-        again = interleaved(beside, rounds=more, least_seconds=least_seconds, wait=wait)
+        again = timed(beside, rounds=more)
         seconds |= {name: seconds[name] + own for name, own in again.items()}
     return ratio_to(seconds, base)
 
