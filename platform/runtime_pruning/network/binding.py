@@ -96,18 +96,15 @@ class Binder:
             layer = self.layer(op, widths, masked=masked)
             macs = self._count(op, layer, state[source])
             if masked and op.conditional:
-                steps.append(_conditional(op, layer, self._slots))
-                steps[-1](state)
+                own: list[Step] = [_conditional(op, layer, self._slots)]
             else:
                 op = _at_width(op, _read(op, widths))
                 own = self._layer_steps(op, layer, index, widths, state)
-                for step in own:
-                    step(state)
-                steps += own
         else:
-            steps.append(self.unweighted(op, state))
-            steps[-1](state)
-        return Bound(steps, macs)
+            own = [self.unweighted(op, state)]
+        for step in own:
+            step(state)
+        return Bound([*steps, *own], macs)
 
     def unweighted(self, op: Operation, state: State) -> Step:
         """Return an operation without weights, at whatever widths it finds."""
@@ -216,7 +213,7 @@ class Binder:
             size = records[-1].out or ()
         steps: list[Step] = [Recorded(tuple(records), self._dtype)]
         if rest:
-            steps.append(_following(records[-1].target, rest))
+            steps.append(following(records[-1].target, rest))
         return steps
 
     def _residual(
@@ -325,7 +322,7 @@ def _calling(call: Call, op: Operation, slots: Mapping[str, int]) -> Step:
     return run
 
 
-def _following(slot: int, followers: Sequence[Follower]) -> Step:
+def following(slot: int, followers: Sequence[Follower]) -> Step:
     """Return what is done to a value in place of it."""
 
     def run(state: State) -> None:

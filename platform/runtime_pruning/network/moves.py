@@ -210,7 +210,7 @@ def padded(size: Size, pad: tuple[int, int], source: int, target: int) -> Record
 
 
 def subsampled(size: Size, stride: tuple[int, int], source: int, target: int) -> Record:
-    """Return a call for a tape that takes every so manieth row and column, from the first on."""
+    """Return a call for a tape that takes every n-th row and column, from the first on."""
     high, wide, channels = size
     frame = native.Frame.over((high, wide), stride=stride)
     return _move(Kind.COPY, (source, target), frame, (channels, channels), _rows([(channels, 0)]))
@@ -252,11 +252,11 @@ def of_step(step: Step, like: Tensor, source: int, target: int) -> Record | None
 
     Args:
         step: the operation.
-        like: what it reads.
+        like: what it reads, (B, C, H, W), of a type that our own calls know.
         source: slot.
         target: likewise.
     """
-    if like.ndim != 4 or own_calls(like) is None or not step.args or step.op != "function":
+    if step.op != "function" or not step.args:
         return None
     first, *args = step.args
     if not isinstance(first, Ref):
@@ -282,7 +282,7 @@ def zeros_around(step: Step) -> tuple[int, ...]:
 
 
 def _stride(index: Any) -> tuple[int, int] | None:
-    """Return the step of an index that takes every so manieth row and column, or None."""
+    """Return the step of an index that takes every n-th row and column, or None."""
     if not isinstance(index, tuple) or len(index) != 4:
         return None
     if not all(isinstance(part, slice) for part in index):

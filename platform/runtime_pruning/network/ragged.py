@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from runtime_pruning.network import native
+from runtime_pruning.network.binding import following
 from runtime_pruning.network.execution import add_channels
 from runtime_pruning.network.graph import Value
 from runtime_pruning.network.kernels import (
@@ -105,6 +106,7 @@ class Keys:
         known = [sum(site < end for site in last) for end in range(len(bounds) + 1)]
         self._known = np.array(known, dtype=np.int64)
         self._known_at = self._known.ctypes.data
+        self._constant: dict[int, Options] = {}  # of values that no site decides, by channels
         table = b"".join(options.key() for options in self._options.values())
         self._table = ctypes.create_string_buffer(table, len(table))
         self._settle = native.settle()
@@ -118,7 +120,13 @@ class Keys:
 
     def options(self, value: Value) -> Options:
         """Return the widths that a value can have."""
-        return self._options.get(value.width.sites) or Options(self._bounds, value)
+        found = self._options.get(value.width.sites)
+        if found is not None:
+            return found
+        channels = value.width.channels
+        if channels not in self._constant:
+            self._constant[channels] = Options(self._bounds, value)
+        return self._constant[channels]
 
     def settle(self, first: int, last: int, batch: "_Batch") -> None:
         """Find the places of widths that the decisions of sites ``[first, last)`` settle.
@@ -313,7 +321,7 @@ class Ragged:
             if isinstance(step, Tape):
                 steps.append(partial(self._play, step, _layers(step)))
             elif isinstance(step, Forgetting):
-                steps.append(lambda batch, forget=step: forget(batch.state))  # type: ignore[misc]
+                steps.append(_on_state(step))
             else:
                 steps.append(step)
         return steps
@@ -372,7 +380,7 @@ class Ragged:
         if op.kind == "add":
             return [self._add(op)]
         run = self._binder.unweighted(op, batch.state)
-        return [run if isinstance(run, Recorded) else lambda batch: run(batch.state)]
+        return [run if isinstance(run, Recorded) else _on_state(run)]
 
     def _weighted(self, op: Operation, index: int, batch: _Batch) -> list[Bound]:
         """Return the steps of a layer."""
@@ -399,7 +407,7 @@ class Ragged:
         steps: list[Bound] = [Recorded(tuple(records), self._dtype)]
         if rest or not inside:
             after = NOTHING if inside else op.activation
-            steps.append(_following(to, [after.apply_, *rest]))
+            steps.append(_on_state(following(to, [after.apply_, *rest])))
         return steps
 
     def _stream(self, op: Operation, index: int, batch: _Batch) -> tuple[list[Record], int]:
@@ -455,7 +463,8 @@ class Ragged:
         if layer.bytes <= TINY and like.ndim == 2:
             record = layer.record(like, source, to, self._keys.index(op.source))
             steps: list[Bound] = [Recorded((record,), self._dtype)]
-            return [*steps, _following(to, op.followers)] if op.followers else steps
+            after = [_on_state(following(to, op.followers))] if op.followers else []
+            return [*steps, *after]
 
         def run(batch: _Batch) -> None:
             place_B = self._places(batch, op.source)
@@ -475,14 +484,9 @@ def _layers(tape: Tape) -> list[tuple[int, "_Layer"]]:
     return [(step, layer) for step, layer in found if not layer.op.conditional]
 
 
-def _following(slot: int, followers: Sequence[Callable[[Tensor], Tensor]]) -> Step:
-    """Return what is done to a value in place of it."""
-
-    def run(batch: _Batch) -> None:
-        for follower in followers:
-            batch.state[slot] = follower(batch.state[slot])
-
-    return run
+def _on_state(step: Callable[[State], None]) -> Step:
+    """Return the step of a batch that is one of its state alone."""
+    return lambda batch: step(batch.state)
 
 
 class _Linear:

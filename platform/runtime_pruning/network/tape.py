@@ -80,7 +80,8 @@ class _Value:
 
     Attributes:
         slot: where it comes from; None: the tape makes it.
-        shape: of an image, if the tape makes it.
+        shape: of an image; of what comes from a slot, its length alone counts.
+        first: the first step that touches it.
         last: the last step that touches it.
         kept: whether it is read after the tape.
         place: of an image, in elements, in the tape's memory.
