@@ -18,8 +18,6 @@ from torch import Tensor
 from runtime_pruning.agents.decision_network import DecisionNetwork, log_penalty
 from runtime_pruning.network import native
 
-TOGETHER = 8  # images that one pass of the compiled call decides for: `kTogether` in the source
-
 
 class Weights(NamedTuple):
     """What a decision multiplies and adds, as ``Decision`` in the compiled source has it."""
@@ -125,14 +123,11 @@ class CompiledChooser:
         self.settled = config.decides_from
         self._previous_B = torch.full((batch,), min(self.settled, 1), dtype=torch.int64)
         state = batch * config.hidden
-        room = config.encoder + config.groups + 8 * config.hidden + max(config.feature_widths)
-        self._held = torch.zeros(2 * state + min(batch, TOGETHER) * room)  # hidden, cell, room
-        first, size = self._held.data_ptr(), self._held.element_size()
-        places = (first, first + size * state, first + size * 2 * state)
-        self._addresses = (self._previous_B.data_ptr(), *places)
-        # The same, for a tape.
-        widest = max(config.feature_widths)
-        self.compiled = native.Decisions(policy.table, self.settled, self._addresses, widest)
+        self._held = torch.zeros(2 * state)  # hidden, cell
+        hidden = self._held.data_ptr()
+        cell = hidden + state * self._held.itemsize
+        self._addresses = (self._previous_B.data_ptr(), hidden, cell)
+        self.compiled = native.Decisions(policy.table, self.settled, self._addresses)
 
     def choose(self, site: int, features_BF: Tensor) -> Tensor:
         """Return ``groups_B``, int64 in [1, groups]."""

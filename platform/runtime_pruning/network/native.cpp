@@ -10,6 +10,7 @@
 #error "a processor with AVX2 and fused multiply-add is needed"
 #endif
 #include <immintrin.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
@@ -66,6 +67,53 @@ struct Chosen {
 struct bf16 {
   uint16_t bits;
 };
+
+constexpr Long kTogether = 8;  // images that a thread takes at once: decisions share the matrices
+
+// Threads that share the tasks of a call; one of them is this one.
+struct Team {
+  Long index, count;
+
+  // Runs tasks from 0 on, those that no other thread takes; returns when all are done.
+  template <typename F>
+  void share(Long tasks, F task) const {
+    if (count == 1) {
+      for (Long i = 0; i < tasks; i++) task(i);
+      return;
+    }
+#pragma omp for schedule(dynamic)
+    for (Long i = 0; i < tasks; i++) task(i);
+  }
+
+  // The same for parts of a batch, [first, last).
+  template <typename F>
+  void share_parts(Long batch, F task) const {
+    const Long few = (batch + kTogether - 1) / kTogether;
+    const Long parts = (few + count - 1) / count * count;
+    share(parts, [&](Long i) { task(batch * i / parts, batch * (i + 1) / parts); });
+  }
+};
+
+// Has as many threads do some work together.
+template <typename F>
+void together(Long threads, F work) {
+  if (threads == 1) return work(Team{0, 1});
+#pragma omp parallel num_threads(threads)
+  work(Team{omp_get_thread_num(), omp_get_num_threads()});
+}
+
+// Memory of this thread: what was in it is lost when it is asked for again, by type and purpose.
+template <typename E>
+E* scratch(Long count) {
+  static thread_local E* own = nullptr;
+  static thread_local Long held = 0;
+  if (count > held) {
+    free(own);
+    own = (E*)aligned_alloc(64, (count * (Long)sizeof(E) + 63) / 64 * 64);
+    held = count;
+  }
+  return own;
+}
 
 template <int V>
 struct Vec {
@@ -384,7 +432,7 @@ void copy_rows(const Call& call, const Width& width, Long ci, const E* image, Lo
 // Rows [first, last) of one image's result.
 template <typename E>
 void rows(const Call& call, const Width& width, const E* image, E* out, Long first, Long last,
-          E* scratch) {
+          E* room) {
   const Geometry& g = call.g;
   constexpr Long kStep = Product<E>::kStep;
   const Long ci = (width.ci + kStep - 1) / kStep * kStep;
@@ -396,8 +444,8 @@ void rows(const Call& call, const Width& width, const E* image, E* out, Long fir
   Strip<E> s;
   Long origin;  // of the first row's first tap
   if (margins) {
-    copy_rows(call, width, ci, image, first, last, scratch);
-    image = scratch;
+    copy_rows(call, width, ci, image, first, last, room);
+    image = room;
     s.pixel = ci;
     s.row = (g.wi + 2 * g.pad_x) * ci;
     origin = 0;
@@ -443,36 +491,25 @@ void rows(const Call& call, const Width& width, const E* image, E* out, Long fir
 
 template <typename E>
 void convolve(const Call& call, const Chosen& chosen, const E* in, E* out, Long batch,
-              Long threads) {
+              Team team) {
   const Geometry& g = call.g;
   Long widest = 0;
   for (Long b = 0; b < batch; b++) {
     const Width& width = chosen.of(b);
     widest = std::max(widest, width.ci);
-    chosen.count(b, width.ci * width.co * g.ho * g.wo * g.kh * g.kw);
+    if (!team.index) chosen.count(b, width.ci * width.co * g.ho * g.wo * g.kh * g.kw);
   }
   const Long line = (g.wi + 2 * g.pad_x) * (widest + 1);
   Long fit = (kCached / (Long)sizeof(E) / line - g.kh) / g.stride_y + 1;
-  if (batch < threads) fit = std::min(fit, (g.ho + threads - 1) / threads);
+  if (batch < team.count) fit = std::min(fit, (g.ho + team.count - 1) / team.count);
   const Long step = std::min(g.ho, std::max(fit, std::min<Long>(4, g.ho)));
-  const Long blocks = (g.ho + step - 1) / step, tasks = batch * blocks;
-  const Long size = (((step - 1) * g.stride_y + g.kh) * line * (Long)sizeof(E) + 63) / 64 * 64;
-#pragma omp parallel num_threads(threads) if (threads > 1 && tasks > 1)
-  {
-    static thread_local E* scratch = nullptr;
-    static thread_local Long held = 0;
-    if (size > held) {
-      free(scratch);
-      scratch = (E*)aligned_alloc(64, size);
-      held = size;
-    }
-#pragma omp for schedule(dynamic)
-    for (Long task = 0; task < tasks; task++) {
-      const Long b = task / blocks, first = task % blocks * step;
-      rows(call, chosen.of(b), in + b * g.hi * g.wi * call.ld_in, out + b * g.ho * g.wo * call.ld_out,
-           first, std::min(first + step, g.ho), scratch);
-    }
-  }
+  const Long blocks = (g.ho + step - 1) / step;
+  E* const room = scratch<E>(((step - 1) * g.stride_y + g.kh) * line);
+  team.share(batch * blocks, [&](Long task) {
+    const Long b = task / blocks, first = task % blocks * step;
+    rows(call, chosen.of(b), in + b * g.hi * g.wi * call.ld_in, out + b * g.ho * g.wo * call.ld_out,
+         first, std::min(first + step, g.ho), room);
+  });
 }
 
 // Adds inputs of P images to the sums of N vectors of outputs, 32 floats an image.
@@ -507,17 +544,15 @@ void linear_tiles(const Strip<E>& s, const E* weight, const E* in, Long count, L
 // image reads the first `inputs`, none fewer than the next; null: all read those of the width.
 template <typename E>
 void linear(const Call& call, const Width& width, const Long* inputs, const E* in, E* out,
-            Long batch, Long threads) {
+            Long batch, Team team) {
   constexpr int V = kLanes;
   typedef typename Vec<V>::F F;
   constexpr Long kImages = 64, kInputs = 512, kFew = 4;
-  const Long tasks = (width.co + 31) / 32;
   Strip<E> s;
   s.step = call.ld_in;
   s.block = width.block;
   s.half = 8 * Product<E>::kStep;
-#pragma omp parallel for num_threads(threads) if (threads > 1 && tasks > 1)
-  for (Long task = 0; task < tasks; task++) {
+  team.share((width.co + 31) / 32, [&](Long task) {
     const Long o = task * 32, left = width.co - o;
     const E* weight = (const E*)width.weight + o / kBlock * width.block;
     float sums[kImages * 32];
@@ -545,7 +580,7 @@ void linear(const Call& call, const Width& width, const Long* inputs, const E* i
           finish<V>(call.add, to + n, read<V>(sums + i * 32 + n), left - n, low, high);
       }
     }
-  }
+  });
 }
 
 // Pixels whose depthwise kernels reach the same taps, [top, bottom) x [left, right), for a register
@@ -604,16 +639,15 @@ void depthwise_row(const Call& call, const Width& width, const E* image, E* out,
 
 template <typename E>
 void depthwise(const Call& call, const Chosen& chosen, const E* in, E* out, Long batch,
-               Long threads) {
+               Team team) {
   const Geometry& g = call.g;
-  for (Long b = 0; b < batch; b++) chosen.count(b, chosen.of(b).co * g.ho * g.wo * g.kh * g.kw);
-  const Long tasks = batch * g.ho;
-#pragma omp parallel for num_threads(threads) if (threads > 1 && tasks > 1)
-  for (Long task = 0; task < tasks; task++) {
+  for (Long b = 0; b < batch && !team.index; b++)
+    chosen.count(b, chosen.of(b).co * g.ho * g.wo * g.kh * g.kw);
+  team.share(batch * g.ho, [&](Long task) {
     const Long b = task / g.ho;
     depthwise_row(call, chosen.of(b), in + b * g.hi * g.wi * call.ld_in,
                   out + b * g.ho * g.wo * call.ld_out, task % g.ho);
-  }
+  });
 }
 
 // The largest of the taps [top, bottom) x [left, right) of a pixel, for N vectors of channels.
@@ -636,12 +670,10 @@ inline void most_of(const Geometry& g, Long ld, const E* in, E* out, Long top, L
 // Max pooling of each image's first channels, as many as its width has outputs.
 template <typename E>
 void max_pool(const Call& call, const Chosen& chosen, const E* in, E* out, Long batch,
-              Long threads) {
+              Team team) {
   constexpr int V = kLanes;
   const Geometry& g = call.g;
-  const Long tasks = batch * g.ho;
-#pragma omp parallel for num_threads(threads) if (threads > 1 && tasks > 1)
-  for (Long task = 0; task < tasks; task++) {
+  team.share(batch * g.ho, [&](Long task) {
     const Long b = task / g.ho, y = task % g.ho, above = g.pad_y - y * g.stride_y;
     const Long top = std::max<Long>(above, 0), bottom = std::min(g.hi + above, g.kh);
     const Long count = chosen.of(b).co;
@@ -663,7 +695,7 @@ void max_pool(const Call& call, const Chosen& chosen, const E* in, E* out, Long 
         write<1>(to + c, Vec<1>::F{most});
       }
     }
-  }
+  });
 }
 
 // Sums over pixels of N vectors of channels, divided by how many pixels there are.
@@ -694,13 +726,12 @@ void means(const E* from, Long ld, Long pixels, Long count, T* to) {
 // Means of each image's first channels: `channels` of an image, or `all` of each; zeros behind.
 template <typename E>
 void pool(const E* in, Long ld, Long pixels, const Long* channels, Long all, Long batch, float* out,
-          Long most, Long threads) {
-#pragma omp parallel for num_threads(threads) if (threads > 1 && batch > 1)
-  for (Long b = 0; b < batch; b++) {
+          Long most, Team team) {
+  team.share(batch, [&](Long b) {
     const Long count = channels ? channels[b] : all;
     means(in + b * pixels * ld, ld, pixels, count, out + b * most);
     std::fill(out + b * most + count, out + (b + 1) * most, 0.0f);
-  }
+  });
 }
 
 // One decision of a network with a recurrent cell; all matrices lie input by output.
@@ -822,25 +853,21 @@ void decide_block(const Decision& d, const float* features, Long* previous, floa
     previous[b] = std::max_element(values, values + d.values) - values + 1;
 }
 
-constexpr int kTogether = 8;  // images that share what is read of the matrices
-
-void decide_all(const Decision& d, const float* features, Long batch, Long* previous,
-                float* hidden, float* cell, float* room) {
-  Long b = 0;
-  for (; b + kTogether <= batch; b += kTogether)
-    decide_block<kTogether>(d, features + b * d.features, previous + b, hidden + b * d.hidden,
-                            cell + b * d.hidden, room);
-  for (; b < batch; b++)
-    decide_block<1>(d, features + b * d.features, previous + b, hidden + b * d.hidden,
-                    cell + b * d.hidden, room);
-}
-
-template <typename E>
-void decide_on(const Decision& d, const E* in, Long channels, Long pixels, Long* previous,
-               float* hidden, float* cell, float* room) {
-  float* features = room + d.code + d.values + 8 * d.hidden;
-  pool(in, channels, pixels, nullptr, channels, 1, features, d.features, 1);
-  decide_block<1>(d, features, previous, hidden, cell, room);
+// Decides for images [first, last); `features_of` has an image and a place that may take them, and
+// returns where the features of this image and those behind it are.
+template <typename F>
+void decide_all(const Decision& d, Long first, Long last, F features_of, Long* previous,
+                float* hidden, float* cell) {
+  const Long gates = 2 * (d.lstm ? 4 : 3) * d.hidden;
+  float* const place = scratch<float>(kTogether * (d.features + d.code + d.values + gates));
+  float* const room = place + kTogether * d.features;
+  for (Long b = first; b < last;) {
+    const bool many = b + kTogether <= last;
+    const float* features = features_of(b, many ? kTogether : 1, place);
+    (many ? decide_block<kTogether> : decide_block<1>)(
+        d, features, previous + b, hidden + b * d.hidden, cell + b * d.hidden, room);
+    b += many ? kTogether : 1;
+  }
 }
 
 // Sets N vectors of 16 bytes to zero, and `rest` bytes, at each pixel: a call of memset for so
@@ -875,48 +902,42 @@ void clear_image(char* image, Long ld, Long pixels, Long from, Long to, Long siz
 // Copies the first channels of each pixel that the stride meets, zeros before and after them:
 // `ci` channels, to those from `co` on.
 template <typename E>
-void copy(const Call& call, const Width& width, const E* in, E* out, Long batch, Long threads) {
+void copy(const Call& call, const Width& width, const E* in, E* out, Long batch, Team team) {
   const Geometry& g = call.g;
   const Long before = width.co, own = width.ci, after = call.ld_out - before - own;
   const bool whole = own == call.ld_in && own == call.ld_out && g.stride_y == 1 && g.stride_x == 1;
-#pragma omp parallel for num_threads(threads) if (threads > 1 && batch > 1)
-  for (Long b = 0; b < batch; b++) {
-    const E* image = in + b * g.hi * g.wi * call.ld_in;
-    E* to = out + b * g.ho * g.wo * call.ld_out;
-    if (whole) {
-      memcpy(to, image, g.ho * g.wo * own * sizeof(E));
-      continue;
+  team.share(batch * g.ho, [&](Long task) {
+    const Long b = task / g.ho, y = task % g.ho;
+    const E* row = in + (b * g.hi + y * g.stride_y) * g.wi * call.ld_in;
+    E* to = out + task * g.wo * call.ld_out;
+    if (whole) return (void)memcpy((void*)to, row, g.wo * own * sizeof(E));
+    for (Long x = 0; x < g.wo; x++, to += call.ld_out) {
+      memset((void*)to, 0, before * sizeof(E));
+      memcpy((void*)(to + before), row + x * g.stride_x * call.ld_in, own * sizeof(E));
+      memset((void*)(to + before + own), 0, after * sizeof(E));
     }
-    for (Long y = 0; y < g.ho; y++)
-      for (Long x = 0; x < g.wo; x++, to += call.ld_out) {
-        const E* from = image + (y * g.stride_y * g.wi + x * g.stride_x) * call.ld_in;
-        memset((void*)to, 0, before * sizeof(E));
-        memcpy((void*)(to + before), from, own * sizeof(E));
-        memset((void*)(to + before + own), 0, after * sizeof(E));
-      }
-  }
+  });
 }
 
 // Means over the pixels of each image's first channels, as many as its width has outputs.
 template <typename E>
 void average(const Call& call, const Chosen& chosen, const E* in, E* out, Long batch,
-             Long threads) {
+             Team team) {
   const Long pixels = call.g.hi * call.g.wi;
-#pragma omp parallel for num_threads(threads) if (threads > 1 && batch > 1)
-  for (Long b = 0; b < batch; b++)
+  team.share(batch, [&](Long b) {
     means(in + b * pixels * call.ld_in, call.ld_in, pixels, chosen.of(b).co, out + b * call.ld_out);
+  });
 }
 
 // Each element less one constant, divided by another; the constants come again after `ci`, a whole
 // number of registers.
 template <typename E>
 void scale(const Call& call, const Width& width, const float* in, E* out, Long batch,
-           Long threads) {
+           Team team) {
   constexpr int V = kLanes;
   const float *mean = width.bias, *std = (const float*)width.weight;
   const Long all = call.g.hi * call.g.wi * call.ld_in;
-#pragma omp parallel for num_threads(threads) if (threads > 1 && batch > 1)
-  for (Long b = 0; b < batch; b++) {
+  team.share(batch, [&](Long b) {
     const float* from = in + b * all;
     E* to = out + b * all;
     Long i = 0;
@@ -925,7 +946,7 @@ void scale(const Call& call, const Width& width, const float* in, E* out, Long b
         write<V>(to + i + j, (read<V>(from + i + j) - read<V>(mean + j)) / read<V>(std + j));
     for (Long j = 0; i < all; i++, j++)
       write<1>(to + i, Vec<1>::F{(from[i] - mean[j]) / std[j]});
-  }
+  });
 }
 
 // How wide a value is: the widest that the decisions of some sites ask for.
@@ -935,10 +956,11 @@ struct Key {
   const int32_t* place;  // [sites][counts]: of the width that a site asks for
 };
 
-// The places of widths, image by image, of some keys, from group counts [site][image].
-void settle_all(const Key* keys, Long count, const Long* groups, Long batch, int32_t* places) {
+// The places of widths of images [first, last), of some keys, from group counts [site][image].
+void settle_all(const Key* keys, Long count, const Long* groups, Long batch, Long first, Long last,
+                int32_t* places) {
   for (const Key* key = keys; key < keys + count; key++, places += batch)
-    for (Long b = 0; b < batch; b++) {
+    for (Long b = first; b < last; b++) {
       int32_t most = 0;
       for (Long s = 0; s < key->sites; s++)
         most = std::max(most, key->place[s * key->counts + groups[key->site[s] * batch + b]]);
@@ -951,35 +973,40 @@ struct Deciding {
   const Decision* const* decisions;  // by site
   Long settled;                      // of the first sites all images have one group
   Long* previous;                    // as `decide` has them
-  float *hidden, *cell, *room;
-  float* features;      // room for those of all images
+  float *hidden, *cell;
   Long* groups;         // [site][image]
   const Key* keys;      // those from known[site] to known[site + 1] are settled by a site
   const Long* known;
   int32_t* places;      // [key][image]
 };
 
+// Decides a site for images [first, last) of a batch behind its first `before`, from their feature
+// maps at `in`.
 template <typename E>
 void decide_site(const Deciding& d, Long site, const Call& call, const Chosen& chosen, const E* in,
-                 Long batch, Long threads) {
-  Long* groups = d.groups + site * batch;
+                 Long batch, Long before, Long first, Long last) {
+  Long* groups = d.groups + site * batch + before;
   if (site < d.settled) {
-    std::fill_n(groups, batch, 1);
+    std::fill(groups + first, groups + last, 1);
   } else {
     const Decision& own = *d.decisions[site];
     const Long pixels = call.g.hi * call.g.wi;
-#pragma omp parallel for num_threads(threads) if (threads > 1 && batch > 1)
-    for (Long b = 0; b < batch; b++) {
-      float* features = d.features + b * own.features;
-      const Long count = chosen.of(b).co;
-      means(in + b * pixels * call.ld_in, call.ld_in, pixels, count, features);
-      std::fill(features + count, features + own.features, 0.0f);
-    }
-    decide_all(own, d.features, batch, d.previous, d.hidden, d.cell, d.room);
-    std::copy_n(d.previous, batch, groups);
+    const auto features_of = [&](Long image, Long images, float* features) {
+      for (Long b = image; b < image + images; b++, features += own.features) {
+        const Long count = chosen.of(b).co;
+        means(in + b * pixels * call.ld_in, call.ld_in, pixels, count, features);
+        std::fill(features + count, features + own.features, 0.0f);
+      }
+      return features - images * own.features;
+    };
+    Long* previous = d.previous + before;
+    decide_all(own, first, last, features_of, previous, d.hidden + before * own.hidden,
+               d.cell + before * own.hidden);
+    std::copy(previous + first, previous + last, groups + first);
   }
-  const Long first = d.known[site];
-  settle_all(d.keys + first, d.known[site + 1] - first, d.groups, batch, d.places + first * batch);
+  const Long key = d.known[site];
+  settle_all(d.keys + key, d.known[site + 1] - key, d.groups, batch, before + first,
+             before + last, d.places + key * batch);
 }
 
 enum Kind { kConvolve, kDepthwise, kLinear, kMaxPool, kCopy, kClear, kAverage, kScale, kDecide };
@@ -989,66 +1016,118 @@ struct Step {
   Long kind;
   const Call* call;
   const Width* widths;
-  Long in, out;      // places in the table of values
+  Long in, out;      // places in the table of values, from 1 on
   Long read, write;  // rows of the widths by image, [row][image]; below zero: all have the first
   Long writes;
   Long site;         // of kDecide
 };
 
+// Where the values of a tape lie that have no address: in memory that each part of a batch has its
+// share of, one value after the other, each of all images of the part.
+struct Layout {
+  Long steps;          // of the whole tape
+  Long elements;       // an image
+  const Long* places;  // of values, in elements an image
+};
+
+// What a batch is played on.
+struct Played {
+  const Layout* layout;
+  char* const* values;  // the memory; the values' addresses, or null
+  const int32_t* places;
+  Long* macs;
+  const Deciding* deciding;
+  Long batch;
+};
+
+// Plays steps for images [first, last) of a batch.
 template <typename E>
-void play(const Step* steps, Long count, void* const* values, const int32_t* places, Long* macs,
-          const Deciding* deciding, Long batch, Long threads) {
-  for (const Step* s = steps; s < steps + count; s++) {
+void play_some(const Step* steps, const Step* end, const Played& on, Long first, Long last,
+               Team team) {
+  const Long batch = last - first;
+  const auto places_of = [&](Long row) {
+    return row < 0 ? nullptr : on.places + row * on.batch + first;
+  };
+  const auto value_of = [&](Long value, Long elements, Long size) {
+    if (on.values[value]) return on.values[value] + first * elements * size;
+    const Layout& own = *on.layout;
+    return on.values[0] + (own.elements * first + own.places[value] * batch) * (Long)sizeof(E);
+  };
+  for (const Step* s = steps; s < end; s++) {
     const Call& call = *s->call;
-    const Chosen chosen{s->widths, s->read < 0 ? nullptr : places + s->read * batch,
-                        s->write < 0 ? nullptr : places + s->write * batch, s->writes, macs};
-    const E* in = (const E*)values[s->in];
-    E* out = (E*)values[s->out];
+    const Geometry& g = call.g;
+    const Chosen chosen{s->widths, places_of(s->read), places_of(s->write), s->writes,
+                        on.macs ? on.macs + first : nullptr};
+    const Long inputs = g.hi * g.wi * call.ld_in;
+    const Long outputs = (s->kind == kAverage ? 1 : g.ho * g.wo) * call.ld_out;
+    const E* in = (const E*)value_of(s->in, inputs, s->kind == kScale ? sizeof(float) : sizeof(E));
+    E* out = (E*)value_of(s->out, outputs, sizeof(E));
     switch (s->kind) {
       case kConvolve:
-        convolve(call, chosen, in, out, batch, threads);
+        convolve(call, chosen, in, out, batch, team);
         break;
       case kDepthwise:
-        depthwise(call, chosen, in, out, batch, threads);
+        depthwise(call, chosen, in, out, batch, team);
         break;
       case kLinear:
-        linear(call, *s->widths, nullptr, in, out, batch, threads);
+        linear(call, *s->widths, nullptr, in, out, batch, team);
         break;
       case kMaxPool:
-        max_pool(call, chosen, in, out, batch, threads);
+        max_pool(call, chosen, in, out, batch, team);
         break;
       case kCopy:
-        copy(call, *s->widths, in, out, batch, threads);
+        copy(call, *s->widths, in, out, batch, team);
         break;
       case kAverage:
-        average(call, chosen, in, out, batch, threads);
+        average(call, chosen, in, out, batch, team);
         break;
       case kScale:
-        scale(call, *s->widths, (const float*)in, out, batch, threads);
+        scale(call, *s->widths, (const float*)in, out, batch, team);
         break;
       case kDecide:
-        decide_site(*deciding, s->site, call, chosen, in, batch, threads);
+        team.share_parts(batch, [&](Long begin, Long end) {
+          decide_site(*on.deciding, s->site, call, chosen, in, on.batch, first, begin, end);
+        });
         break;
-      case kClear: {
-        const Long pixels = call.g.hi * call.g.wi;
-        for (Long b = 0; b < batch; b++)
-          clear_image((char*)(out + b * pixels * call.ld_out), call.ld_out, pixels,
-                      chosen.of(b).ci, chosen.of(b).co, sizeof(E));
+      case kClear:
+        team.share(batch, [&](Long b) {
+          const Width& width = chosen.of(b);
+          clear_image((char*)(out + b * g.hi * g.wi * call.ld_out), call.ld_out, g.hi * g.wi,
+                      width.ci, width.co, sizeof(E));
+        });
         break;
-      }
     }
   }
+}
+
+constexpr Long kSpread = 256 * 1024;  // bytes of a linear layer that threads share the outputs of
+
+// Plays steps for a batch. Threads take parts of it through a whole tape; what is less, or has a
+// layer whose weights are to be read once, or fewer images, they share step by step.
+template <typename E>
+void play(const Step* steps, const Step* end, const Played& on, Long threads) {
+  const bool apart =
+      on.batch >= threads && end - steps == on.layout->steps &&
+      std::none_of(steps, end, [](const Step& s) {
+        return s.kind == kLinear && s.widths->ci * s.widths->co * (Long)sizeof(E) > kSpread;
+      });
+  together(threads, [&](Team team) {
+    if (!apart || team.count == 1) return play_some<E>(steps, end, on, 0, on.batch, team);
+    team.share_parts(on.batch, [&](Long first, Long last) {
+      play_some<E>(steps, end, on, first, last, Team{0, 1});
+    });
+  });
 }
 
 }  // namespace
 
 extern "C" {
 
-// `previous` holds the last decisions and gets the new ones; `room` is as long as a code, all gates
-// twice, and the values, of eight images; for the calls of one image of one, and the features.
+// `previous` holds the last decisions and gets the new ones.
 void decide(const Decision* decision, const float* features, Long batch, Long* previous,
-            float* hidden, float* cell, float* room) {
-  decide_all(*decision, features, batch, previous, hidden, cell, room);
+            float* hidden, float* cell) {
+  const auto features_of = [&](Long b, Long, float*) { return features + b * decision->features; };
+  decide_all(*decision, 0, batch, features_of, previous, hidden, cell);
 }
 
 // The calls for one type of element. `decide_` is for one image, from the feature map that a site
@@ -1057,28 +1136,39 @@ void decide(const Decision* decision, const float* features, Long batch, Long* p
   void convolve_##type(const Call* call, const Width* widths, const int32_t* read,                \
                        const int32_t* write, Long writes, Long* macs, const E* in, E* out,        \
                        Long batch, Long threads) {                                                \
-    convolve(*call, {widths, read, write, writes, macs}, in, out, batch, threads);                \
+    together(threads, [&](Team team) {                                                            \
+      convolve(*call, {widths, read, write, writes, macs}, in, out, batch, team);                 \
+    });                                                                                           \
   }                                                                                               \
   void depthwise_##type(const Call* call, const Width* widths, const int32_t* read,               \
                         const int32_t* write, Long writes, Long* macs, const E* in, E* out,       \
                         Long batch, Long threads) {                                               \
-    depthwise(*call, {widths, read, write, writes, macs}, in, out, batch, threads);               \
+    together(threads, [&](Team team) {                                                            \
+      depthwise(*call, {widths, read, write, writes, macs}, in, out, batch, team);                \
+    });                                                                                           \
   }                                                                                               \
   void linear_##type(const Call* call, const Width* width, const Long* inputs, const E* in,       \
                      E* out, Long batch, Long threads) {                                          \
-    linear(*call, *width, inputs, in, out, batch, threads);                                       \
+    together(threads,                                                                             \
+             [&](Team team) { linear(*call, *width, inputs, in, out, batch, team); });            \
   }                                                                                               \
   void pool_##type(const E* in, Long ld, Long pixels, const Long* channels, Long all, Long batch, \
                    float* out, Long most, Long threads) {                                         \
-    pool(in, ld, pixels, channels, all, batch, out, most, threads);                               \
+    together(threads,                                                                             \
+             [&](Team team) { pool(in, ld, pixels, channels, all, batch, out, most, team); });    \
   }                                                                                               \
-  void play_##type(const Step* steps, Long count, void* const* values, const int32_t* places,     \
-                   Long* macs, const Deciding* deciding, Long batch, Long threads) {              \
-    play<E>(steps, count, values, places, macs, deciding, batch, threads);                        \
+  void play_##type(const Step* steps, Long count, const Layout* layout, char* const* values,      \
+                   const int32_t* places, Long* macs, const Deciding* deciding, Long batch,       \
+                   Long threads) {                                                                \
+    play<E>(steps, steps + count, {layout, values, places, macs, deciding, batch}, threads);      \
   }                                                                                               \
   void decide_##type(const Decision* decision, const E* in, Long channels, Long pixels,           \
-                     Long* previous, float* hidden, float* cell, float* room) {                   \
-    decide_on(*decision, in, channels, pixels, previous, hidden, cell, room);                     \
+                     Long* previous, float* hidden, float* cell) {                                \
+    const auto features_of = [&](Long, Long, float* features) {                                   \
+      pool(in, channels, pixels, nullptr, channels, 1, features, decision->features, Team{0, 1}); \
+      return features;                                                                            \
+    };                                                                                            \
+    decide_all(*decision, 0, 1, features_of, previous, hidden, cell);                             \
   }
 
 CALLS(float, float32)
@@ -1093,6 +1183,6 @@ void clear(char* values, Long ld, Long pixels, const Long* from, const Long* to,
 }
 
 void settle(const Key* keys, Long count, const Long* groups, Long batch, int32_t* places) {
-  settle_all(keys, count, groups, batch, places);
+  settle_all(keys, count, groups, batch, 0, batch, places);
 }
 }

@@ -117,14 +117,12 @@ class Decisions(NamedTuple):
     Attributes:
         calls: address of a table of the addresses of each site's ``Decision``.
         settled: of so many first sites all images have one group.
-        state: addresses of the last decisions, the hidden states, the cells, and room.
-        features: the longest that a site looks at.
+        state: addresses of the last decisions, the hidden states, and the cells.
     """
 
     calls: int
     settled: int
-    state: tuple[int, int, int, int]
-    features: int
+    state: tuple[int, int, int]
 
 
 def pool(own: Functions, features_BCHW: Tensor, channels_B: Numbers | None, most: int) -> Tensor:
@@ -324,10 +322,10 @@ def _library() -> _Library | None:
             own.depthwise.argtypes = own.convolve.argtypes
             own.linear.argtypes = [pointer] * 5 + [number] * 2
             own.pool.argtypes = pool
-            own.play.argtypes = [pointer, number, *[pointer] * 4, number, number]
-            own.decide.argtypes = [pointer, pointer, number, number, *[pointer] * 4]
+            own.play.argtypes = [pointer, number, *[pointer] * 5, number, number]
+            own.decide.argtypes = [pointer, pointer, number, number, *[pointer] * 3]
             by_type[dtype] = own
-    library.decide.argtypes = [pointer, pointer, number, *[pointer] * 4]
+    library.decide.argtypes = [pointer, pointer, number, *[pointer] * 3]
     library.clear.argtypes = [pointer, number, number, pointer, pointer, number, number]
     library.settle.argtypes = [pointer, number, pointer, number, pointer]
     return _Library(by_type, library.decide, library.clear, library.settle)

@@ -19,7 +19,7 @@ import math
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -148,15 +148,13 @@ class Keys:
 
     def let_decide(self, decisions: Decisions, batch: "_Batch") -> None:
         """Give a batch its ``Deciding`` of the source."""
-        features = torch.empty(batch.size * decisions.features)
         packed = struct.pack(
-            "11q",
-            *(decisions.calls, decisions.settled, *decisions.state, features.data_ptr()),
-            *(batch.groups, ctypes.addressof(self._table), self._known_at, batch.places),
+            "9q",
+            *(decisions.calls, decisions.settled, *decisions.state, batch.groups),
+            *(ctypes.addressof(self._table), self._known_at, batch.places),
         )
-        deciding = ctypes.create_string_buffer(packed, len(packed))
-        batch.held = (deciding, features)
-        batch.deciding = ctypes.addressof(deciding)
+        batch.held = ctypes.create_string_buffer(packed, len(packed))
+        batch.deciding = ctypes.addressof(batch.held)
 
 
 class _Batch:
@@ -186,7 +184,7 @@ class _Batch:
         self.macs_B: Numbers = numbers.numpy()[sites * size :]
         self.places_KB: Numbers = places.numpy()
         self.deciding: int | None = None
-        self.held: object = None
+        self.held: Any = None
 
 
 Step: TypeAlias = Callable[[_Batch], None]

@@ -100,13 +100,13 @@ class Playing(NamedTuple):
 
     Attributes:
         size: images.
-        addresses: of the values.
-        tensors: the values that are more than memory of the tape.
+        addresses: of the tape's memory, then of the values that are more than a part of it.
+        tensors: those values.
         room: that memory.
     """
 
     size: int
-    addresses: native.Numbers
+    addresses: ctypes.Array[ctypes.c_void_p]
     tensors: dict[int, Tensor]
     room: Tensor
 
@@ -145,10 +145,11 @@ class Tape:
         self._made = [(i, v.shape) for i, v in numbered if v.slot is None and v.kept]
         inner = [value for value in self._values if value.slot is None and not value.kept]
         self._elements = _lay_out(inner, ALIGNED // dtype.itemsize)
-        self._offsets = np.array([v.place * dtype.itemsize for v in self._values], dtype=np.int64)
+        self._places = np.array([0, *(v.place for v in self._values)], dtype=np.int64)
+        layout = struct.pack("3q", len(self.steps), self._elements, self._places.ctypes.data)
         table = b"".join(map(_packed, self.steps, self.ends))
-        self._table = ctypes.create_string_buffer(table, len(table))
-        self._address = ctypes.addressof(self._table)
+        self._tables = [ctypes.create_string_buffer(own, len(own)) for own in (table, layout)]
+        self._address, self._layout = map(ctypes.addressof, self._tables)
 
     def _add(self, record: Record) -> None:
         """Take a record: find the values at its ends."""
@@ -192,10 +193,9 @@ class Tape:
         for i, shape in self._made:
             made = torch.empty((size, *shape), dtype=self._dtype)
             tensors[i] = made if len(shape) == 1 else made.permute(0, 3, 1, 2)
-        addresses = self._offsets * size
-        addresses += room.data_ptr()
+        addresses = (ctypes.c_void_p * len(self._places))(room.data_ptr())
         for i, tensor in tensors.items():
-            addresses[i] = tensor.data_ptr()
+            addresses[i + 1] = tensor.data_ptr()
         return Playing(size, addresses, tensors, room)
 
     def play(
@@ -219,7 +219,7 @@ class Tape:
         """
         self._play(
             *(self._address + first * struct.calcsize(_STEP), last - first),
-            *(playing.addresses.ctypes.data, places, macs, deciding),
+            *(self._layout, ctypes.addressof(playing.addresses), places, macs, deciding),
             *(playing.size, torch.get_num_threads()),
         )
 
@@ -242,14 +242,14 @@ class Tape:
     def put(playing: Playing, index: int, tensor: Tensor) -> None:
         """Let a tensor be a value."""
         playing.tensors[index] = tensor
-        playing.addresses[index] = tensor.data_ptr()
+        playing.addresses[index + 1] = tensor.data_ptr()
 
 
 def _packed(record: Record, ends: tuple[int, int]) -> bytes:
     """Return a ``Step`` of the source."""
     return struct.pack(
         _STEP,
-        *(record.kind, record.call, record.widths, *ends),
+        *(record.kind, record.call, record.widths, ends[0] + 1, ends[1] + 1),
         *(record.read, record.write, record.writes, record.site),
     )
 
