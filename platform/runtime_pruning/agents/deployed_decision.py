@@ -18,6 +18,8 @@ from torch import Tensor
 from runtime_pruning.agents.decision_network import DecisionNetwork, log_penalty
 from runtime_pruning.network import native
 
+FLOAT = ctypes.sizeof(ctypes.c_float)
+
 
 class Weights(NamedTuple):
     """What a decision multiplies and adds, as ``Decision`` in the compiled source has it."""
@@ -121,24 +123,21 @@ class CompiledChooser:
         self._decide, self._calls, self._batch = decide, policy.addresses, batch
         self._policy = policy  # its weights are what the addresses point to
         self.settled = config.decides_from
-        self._previous_B = torch.full((batch,), min(self.settled, 1), dtype=torch.int64)
-        state = batch * config.hidden
-        self._held = torch.zeros(2 * state)  # hidden, cell
-        hidden = self._held.data_ptr()
-        cell = hidden + state * self._held.itemsize
-        self._addresses = (self._previous_B.data_ptr(), hidden, cell)
+        # No tensors: they take microseconds to make.
+        self._previous = (ctypes.c_int64 * batch)(*[min(self.settled, 1)] * batch)
+        self._state = ctypes.create_string_buffer(2 * batch * config.hidden * FLOAT)
+        hidden = ctypes.addressof(self._state)
+        cell = hidden + batch * config.hidden * FLOAT
+        self._addresses = (ctypes.addressof(self._previous), hidden, cell)
         self.compiled = native.Decisions(policy.table, self.settled, self._addresses)
 
     def choose(self, site: int, features_BF: Tensor) -> Tensor:
         """Return ``groups_B``, int64 in [1, groups]."""
-        if site < self.settled:
-            return self._previous_B.clone()
-        if not features_BF.is_cpu:
-            features_BF = features_BF.cpu()
-        features_BF = features_BF.contiguous()
-        features = features_BF.data_ptr()
-        self._decide(self._calls[site], features, self._batch, *self._addresses)
-        return self._previous_B.clone()
+        if site >= self.settled:
+            features_BF = features_BF.cpu().contiguous()
+            features = features_BF.data_ptr()
+            self._decide(self._calls[site], features, self._batch, *self._addresses)
+        return torch.tensor(self._previous)
 
     def choose_from(self, site: int, features_1CHW: Tensor) -> int | None:
         """Return the groups of one image from the feature map itself; None where it cannot."""
@@ -151,7 +150,7 @@ class CompiledChooser:
         _, channels, height, width = features_1CHW.shape
         features = features_1CHW.data_ptr()
         own.decide(self._calls[site], features, channels, height * width, *self._addresses)
-        return int(self._previous_B[0])
+        return self._previous[0]
 
 
 class TorchChooser:

@@ -198,7 +198,9 @@ class DeployedNetwork:
 
     def _part_in(self, mode: _Settled, batch: int) -> int:
         """Return how many images of a batch run together in a mode."""
-        return 1 if mode == "image" else self.part(batch, ragged=mode in _RAGGED)
+        if batch == 1 or mode == "image":
+            return 1
+        return self.part(batch, ragged=mode in _RAGGED)
 
     @torch.inference_mode()
     def dense(self, images_BCHW: Tensor) -> Tensor:

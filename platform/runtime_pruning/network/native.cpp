@@ -698,29 +698,42 @@ void max_pool(const Call& call, const Chosen& chosen, const E* in, E* out, Long 
   });
 }
 
-// Sums over pixels of N vectors of channels, divided by how many pixels there are.
-template <int N, typename E, typename T>
-inline void mean_of(const E* from, Long ld, Long pixels, T* to) {
-  typedef Vec<8>::F F;
-  F sums[N] = {};
-  for (Long p = 0; p < pixels; p++, from += ld)
+// Means over the pixels of N vectors of channels, or of the `left` first of them. Sums of every U-th
+// pixel: one would wait for itself at each.
+template <int N, int U, bool PART, typename E, typename T>
+inline void mean_of(const E* from, Long ld, Long pixels, Long left, T* to) {
+  constexpr int V = kLanes;
+  typedef Vec<V>::F F;
+  const auto values = [&](int n) {
+    return PART ? read_first<V>(from, left) : read<V>(from + V * n);
+  };
+  F sums[U][N] = {};
+  Long p = 0;
+  for (; p + U <= pixels; p += U)
 #pragma GCC unroll 8
-    for (int n = 0; n < N; n++) sums[n] += read<8>(from + 8 * n);
-  for (int n = 0; n < N; n++) write<8>(to + 8 * n, sums[n] / (float)pixels);
+    for (int u = 0; u < U; u++, from += ld)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; n++) sums[u][n] += values(n);
+  for (; p < pixels; p++, from += ld)
+    for (int n = 0; n < N; n++) sums[0][n] += values(n);
+  for (int n = 0; n < N; n++) {
+    F sum = sums[0][n];
+    for (int u = 1; u < U; u++) sum += sums[u][n];
+    if (PART)
+      write_first<V>(to, sum / (float)pixels, left);
+    else
+      write<V>(to + V * n, sum / (float)pixels);
+  }
 }
 
 // Means over the pixels of an image's first channels.
 template <typename E, typename T>
 void means(const E* from, Long ld, Long pixels, Long count, T* to) {
+  constexpr int V = kLanes;
   Long c = 0;
-  for (; c + 64 <= count; c += 64) mean_of<8>(from + c, ld, pixels, to + c);
-  for (; c + 16 <= count; c += 16) mean_of<2>(from + c, ld, pixels, to + c);
-  for (; c + 8 <= count; c += 8) mean_of<1>(from + c, ld, pixels, to + c);
-  for (; c < count; c++) {
-    float sum = 0;
-    for (Long p = 0; p < pixels; p++) sum += read<1>(from + p * ld + c)[0];
-    write<1>(to + c, Vec<1>::F{sum / (float)pixels});
-  }
+  for (; c + 4 * V <= count; c += 4 * V) mean_of<4, 2, false>(from + c, ld, pixels, V, to + c);
+  for (; c + V <= count; c += V) mean_of<1, 8, false>(from + c, ld, pixels, V, to + c);
+  if (c < count) mean_of<1, 8, true>(from + c, ld, pixels, count - c, to + c);
 }
 
 // Means of each image's first channels: `channels` of an image, or `all` of each; zeros behind.
@@ -1112,7 +1125,7 @@ void play(const Step* steps, const Step* end, const Played& on, Long threads) {
         return s.kind == kLinear && s.widths->ci * s.widths->co * (Long)sizeof(E) > kSpread;
       });
   together(threads, [&](Team team) {
-    if (!apart || team.count == 1) return play_some<E>(steps, end, on, 0, on.batch, team);
+    if (!apart) return play_some<E>(steps, end, on, 0, on.batch, team);
     team.share_parts(on.batch, [&](Long first, Long last) {
       play_some<E>(steps, end, on, first, last, Team{0, 1});
     });

@@ -18,7 +18,7 @@ import ctypes
 import math
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -140,7 +140,7 @@ class Keys:
         if begin == end:
             return
         size = struct.calcsize("4q")
-        places = batch.places + begin * batch.size * batch.places_KB.itemsize
+        places = batch.places + begin * batch.size * ctypes.sizeof(ctypes.c_int32)
         self._settle(
             *(ctypes.addressof(self._table) + begin * size, end - begin, batch.groups),
             *(batch.size, places),
@@ -175,16 +175,31 @@ class _Batch:
 
     def __init__(self, state: State, size: int, sites: int, keys: int, *, mixed: bool) -> None:
         self.state, self.size, self.mixed = state, size, mixed
-        # Made by PyTorch: it takes a microsecond to ask numpy for an address.
-        numbers = torch.zeros((sites + 1) * size, dtype=torch.int64)
-        places = torch.zeros((keys, size), dtype=torch.int32)
-        self.groups, self.places = numbers.data_ptr(), places.data_ptr()
-        self.macs = self.groups + sites * size * numbers.itemsize
-        self.groups_LB: Numbers = numbers.numpy()[: sites * size].reshape(sites, size)
-        self.macs_B: Numbers = numbers.numpy()[sites * size :]
-        self.places_KB: Numbers = places.numpy()
+        # No arrays of numpy or PyTorch: it takes a microsecond to make one or to find its address.
+        self._numbers = (ctypes.c_int64 * ((sites + 1) * size))()
+        self._places = (ctypes.c_int32 * (keys * size))()
+        self.groups = ctypes.addressof(self._numbers)
+        self.places = ctypes.addressof(self._places)
+        self.macs = self.groups + sites * size * ctypes.sizeof(ctypes.c_int64)
         self.deciding: int | None = None
         self.held: Any = None
+
+    @cached_property
+    def groups_LB(self) -> Numbers:
+        """What was decided, int64; it can be written to."""
+        return np.frombuffer(memoryview(self._numbers), dtype=np.int64)[: -self.size].reshape(
+            -1, self.size
+        )
+
+    @cached_property
+    def macs_B(self) -> Numbers:
+        """MACs so far, int64; likewise."""
+        return np.frombuffer(memoryview(self._numbers), dtype=np.int64)[-self.size :]
+
+    @cached_property
+    def places_KB(self) -> Numbers:
+        """Places of widths, int32."""
+        return np.frombuffer(memoryview(self._places), dtype=np.int32).reshape(-1, self.size)
 
 
 Step: TypeAlias = Callable[[_Batch], None]
