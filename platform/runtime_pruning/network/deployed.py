@@ -27,6 +27,7 @@ from functools import partial
 from typing import Any, Literal, TypeAlias, cast, get_args
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,6 +58,7 @@ from runtime_pruning.network.modes import (
     run_prefix,
     run_uniform,
 )
+from runtime_pruning.network.native import Numbers
 from runtime_pruning.network.policies import Chooser, Deployable, PlannedChooser, Policy
 from runtime_pruning.network.programs import MOST_CHAINS, Programs
 from runtime_pruning.network.prunable import PrunableNetwork
@@ -67,6 +69,7 @@ DeployedMode: TypeAlias = Literal["auto", "image", "prefix", "bucket", "ragged",
 DEPLOYED_MODES: tuple[DeployedMode, ...] = get_args(DeployedMode)
 PolicyMode: TypeAlias = DeployedMode | Literal["full"]
 _RAGGED = ("ragged", "mixed")
+SAMPLED = 16  # plans of a batch that are looked at to choose its mode
 _BASELINE = "baseline"
 
 
@@ -189,7 +192,7 @@ class DeployedNetwork:
             plans = [self._full] * batch
             if ragged:
                 plans = self.plans(0.5, batch, torch.Generator().manual_seed(0))
-            once = [plan[: self._passed] for plan in plans]
+            once = np.array(plans)[:, : self._passed]
             mode: _Settled = "mixed" if ragged else "prefix"
             self._parts[key] = fastest_part(
                 lambda size: self._run_once(images_BCHW[:size], once[:size], mode), batch
@@ -210,7 +213,7 @@ class DeployedNetwork:
     def static(self, groups_L: Sequence[int]) -> Callable[[Tensor], Tensor]:
         """Return a network pruned to one plan for good: the limit of what slicing can gain."""
         plan = tuple(groups_L)
-        self._check_plans([plan])
+        self._check_plans([list(plan)])
         return torch.inference_mode()(lambda images_BCHW: self._uniform(images_BCHW, plan))
 
     def run(
@@ -255,8 +258,7 @@ class DeployedNetwork:
             mode = cast(PolicyMode, table.choose(size, 1.0))
         if mode == "full":
             logits_BK = self._uniform(images_BCHW, self._full)
-            outcome = Outcome(logits_BK, [self._full] * size, [self.dense_macs] * size)
-            return self._execution(outcome, mode, 0)
+            return self._execution(Outcome.alike(logits_BK, self._full, self.dense_macs), mode, 0)
         policy = self._fast(policy)
         chooser = policy.start(size)
         if isinstance(chooser, PlannedChooser):
@@ -271,15 +273,14 @@ class DeployedNetwork:
             chosen = "prefix"  # it runs as one
         images_BCHW = self.enter(images_BCHW)
         part = self._part_in(chosen, size)
-        outcome = joined(
-            self._asked(
-                images_BCHW[i : i + part],
-                chooser if part >= size else policy.start(min(part, size - i)),
-                chosen,
+        if part >= size:
+            outcome = self._asked(images_BCHW, chooser, chosen)
+        else:
+            outcome = joined(
+                self._asked(images_BCHW[i : i + part], policy.start(min(part, size - i)), chosen)
+                for i in range(0, size, part)
             )
-            for i in range(0, size, part)
-        )
-        self._expected[policy.name] = sum(outcome.macs) / size / self.dense_macs
+        self._expected[policy.name] = float(outcome.macs_B.sum()) / size / self.dense_macs
         return self._execution(outcome, chosen, policy.macs_per_image)
 
     def _fast(self, policy: Policy) -> Policy:
@@ -452,7 +453,7 @@ class DeployedNetwork:
 
     def _again(self, outcome: Outcome, images_BCHW: Tensor, counts: Sequence[int]) -> Outcome:
         """Return what comes of a part whose images look again where their count is above one."""
-        logits_BK, macs = outcome.logits_BK, list(outcome.macs)
+        logits_BK, macs_B = outcome.logits_BK, outcome.macs_B
         for groups in sorted({*counts} - {1}):
             rows = [row for row, count in enumerate(counts) if count == groups]
             rows_N = torch.tensor(rows, device=images_BCHW.device)
@@ -461,18 +462,17 @@ class DeployedNetwork:
                 images_BCHW if alone else gathered(images_BCHW, rows_N), groups
             )
             logits_BK = wide_NK if alone else logits_BK.index_copy(0, rows_N, wide_NK)
-            for row in rows:
-                macs[row] += spent
-        plans = [(*plan, count) for plan, count in zip(outcome.plans, counts, strict=True)]
-        return Outcome(logits_BK, plans, macs)
+            macs_B[rows] += spent
+        groups_BL = np.concatenate([outcome.groups_BL, np.array(counts)[:, None]], 1)
+        return Outcome(logits_BK, groups_BL, macs_B)
 
-    def _check_plans(self, plans: Sequence[tuple[int, ...]]) -> None:
-        """Raise where a count is out of range."""
+    def _check_plans(self, plans: list[list[int]]) -> None:
+        """Raise where a plan has another length, or a count is out of range."""
         sites, most = len(self.network.sites), self.network.groups
         for plan in plans:
             if len(plan) != sites or min(plan) < 1 or max(plan) > most:
                 raise ConfigError(
-                    f"Plans of {sites} counts in [1, {most}] are needed, but got {plan}."
+                    f"Plans of {sites} counts in [1, {most}] are needed, but got {tuple(plan)}."
                 )
 
     def _mode(self, mode: DeployedMode, size: int, fraction: Callable[[], float]) -> _Settled:
@@ -497,47 +497,52 @@ class DeployedNetwork:
         self, images_BCHW: Tensor, groups_BL: Tensor, mode: DeployedMode, policy_macs: int
     ) -> Execution:
         """Run plans that are known."""
-        plans = list(map(tuple, groups_BL.tolist()))
+        if not groups_BL.is_cpu or groups_BL.dtype != torch.int64:
+            groups_BL = groups_BL.to("cpu", torch.int64)
+        numbers_BL, plans = groups_BL.numpy(), groups_BL.tolist()
         self._check_plans(plans)
         images_BCHW = self.enter(images_BCHW)
         size = len(plans)
-        alike = plans.count(plans[0]) == size
         chosen: _Settled = "prefix"
-        if mode != "auto" or not alike:
-            mean = lambda: sum(map(self.fraction, plans)) / size  # noqa: E731
-            chosen = self._mode(mode, size, mean)
+        if mode != "auto" or not _alike(plans):
+            chosen = self._mode(mode, size, partial(self._fraction_of, plans))
         part = self._part_in(chosen, size)
-        outcome = joined(
-            self._run_plans(images_BCHW[i : i + part], plans[i : i + part], chosen)
-            for i in range(0, size, part)
-        )
+        if part >= size:
+            outcome = self._run_plans(images_BCHW, numbers_BL, chosen)
+        else:
+            outcome = joined(
+                self._run_plans(images_BCHW[i : i + part], numbers_BL[i : i + part], chosen)
+                for i in range(0, size, part)
+            )
         return self._execution(outcome, chosen, policy_macs)
 
-    def _run_plans(
-        self, images_BCHW: Tensor, plans: list[tuple[int, ...]], mode: _Settled
-    ) -> Outcome:
+    def _fraction_of(self, plans: list[list[int]]) -> float:
+        """Return the mean share of the dense MACs of plans, or of some where they are many."""
+        some = plans[:: max(1, len(plans) // SAMPLED)]
+        return sum(self.fraction(tuple(plan)) for plan in some) / len(some)
+
+    def _run_plans(self, images_BCHW: Tensor, groups_BL: Numbers, mode: _Settled) -> Outcome:
         """Run images together."""
         if self.network.second_look:
-            once = self._run_once(images_BCHW, [plan[:-1] for plan in plans], mode)
-            return self._again(once, images_BCHW, [plan[-1] for plan in plans])
-        return self._run_once(images_BCHW, plans, mode)
+            once = self._run_once(images_BCHW, groups_BL[:, :-1], mode)
+            return self._again(once, images_BCHW, groups_BL[:, -1].tolist())
+        return self._run_once(images_BCHW, groups_BL, mode)
 
-    def _run_once(
-        self, images_BCHW: Tensor, plans: list[tuple[int, ...]], mode: _Settled
-    ) -> Outcome:
+    def _run_once(self, images_BCHW: Tensor, groups_BL: Numbers, mode: _Settled) -> Outcome:
         """Run images together, one pass."""
-        programs, sites = self.programs(len(plans)), self._passed
-        alike = plans.count(plans[0]) == len(plans)
-        if mode == "dense" and not (alike and plans[0] == self._full[:sites]):
-            return run_dense(programs, images_BCHW, Planned(plans), sites)
+        programs, sites = self.programs(len(groups_BL)), self._passed
+        plans = groups_BL.tolist()
+        alike, first = _alike(plans), tuple(plans[0])
+        if mode == "dense" and not (alike and first == self._full[:sites]):
+            return run_dense(programs, images_BCHW, Planned(groups_BL), sites)
         if alike:
-            logits_BK, macs = run_uniform(programs, images_BCHW, plans[0])
-            return Outcome(logits_BK, plans, [macs] * len(plans))
+            logits_BK, macs = run_uniform(programs, images_BCHW, first)
+            return Outcome.alike(logits_BK, first, macs)
         if mode in _RAGGED and self._ragged is not None:
-            return self._ragged.run(images_BCHW, Planned(plans), mixed=mode == "mixed")
+            return self._ragged.run(images_BCHW, Planned(groups_BL), mixed=mode == "mixed")
         if mode == "bucket":
-            return run_bucket(programs, images_BCHW, Planned(plans), sites)
-        return run_planned_prefix(programs, images_BCHW, plans)
+            return run_bucket(programs, images_BCHW, Planned(groups_BL), sites)
+        return run_planned_prefix(programs, images_BCHW, list(map(tuple, plans)))
 
     def _asked(self, images_BCHW: Tensor, chooser: Chooser, mode: _Settled) -> Outcome:
         """Run what a chooser says, the whole batch going from site to site."""
@@ -556,7 +561,7 @@ class DeployedNetwork:
         """Run what a chooser says, one pass."""
         if self._settled(decide):
             logits_BK, macs = self._pass(images_BCHW, 1)
-            return Outcome(logits_BK, [(1,) * self._passed] * decide.size, [macs] * decide.size)
+            return Outcome.alike(logits_BK, (1,) * self._passed, macs)
         if mode in _RAGGED and self._ragged is not None:
             return self._ragged.run(images_BCHW, decide, mixed=mode == "mixed")
         ways = {"dense": run_dense, "bucket": run_bucket, "prefix": run_prefix, "image": run_alone}
@@ -565,9 +570,14 @@ class DeployedNetwork:
     def _execution(self, outcome: Outcome, mode: str, policy_macs: int) -> Execution:
         return Execution(
             logits_BK=outcome.logits_BK.float(),
-            plans=outcome.plans,
-            macs=outcome.macs,
+            plans=outcome.groups_BL,
+            macs=outcome.macs_B,
             policy_macs=policy_macs,
             bounds_LG=self.network.bounds_LG,
             mode=mode,
         )
+
+
+def _alike(plans: list[list[int]]) -> bool:
+    """Whether all plans are the same."""
+    return plans.count(plans[0]) == len(plans)

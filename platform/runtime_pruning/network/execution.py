@@ -7,11 +7,12 @@ of mixed width are stored at the largest width in the batch, zero where channels
 Dimensions: B images, C channels, H W pixels, L sites, F features, K classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.fx.node import map_aggregate
@@ -40,9 +41,9 @@ class Execution:
 
     Attributes:
         logits_BK: class scores.
-        plans: the plan, a tuple per image, or int64 (B, L).
-        macs: MACs of the backbone per image, counted where its layers were called. A masked run
-            executes the dense network.
+        plans: group counts, int64 (B, L).
+        macs: MACs of the backbone per image, int64, counted where its layers were called. A masked
+            run executes the dense network.
         policy_macs: MACs per image of whatever chose the plan.
         bounds_LG: channels by group count, from none on, at each site, int64.
         mode: how it ran: ``"sliced"`` or ``"masked"``, or a mode of a deployed network. All but
@@ -50,8 +51,8 @@ class Execution:
     """
 
     logits_BK: Tensor
-    plans: Sequence[tuple[int, ...]] | Tensor
-    macs: Sequence[int] | Tensor
+    plans: npt.NDArray[Any] | Tensor
+    macs: npt.NDArray[Any] | Tensor
     policy_macs: int
     bounds_LG: Tensor
     mode: str

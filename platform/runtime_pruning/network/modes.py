@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from runtime_pruning.errors import ConfigError
 from runtime_pruning.network.binding import Mask, Masks
 from runtime_pruning.network.graphs import Piece
 from runtime_pruning.network.kernels import pooled
-from runtime_pruning.network.native import Decisions
+from runtime_pruning.network.native import Decisions, Numbers
 from runtime_pruning.network.policies import Chooser
 from runtime_pruning.network.programs import FULL, MASKED, Programs
 from runtime_pruning.network.tape import State
@@ -31,13 +32,25 @@ class Outcome(NamedTuple):
 
     Attributes:
         logits_BK: class scores.
-        plans: group counts per site, a tuple per image.
-        macs: of the backbone, per image.
+        groups_BL: group counts, int64.
+        macs_B: of the backbone, int64.
     """
 
     logits_BK: Tensor
-    plans: list[Plan]
-    macs: list[int]
+    groups_BL: Numbers
+    macs_B: Numbers
+
+    @classmethod
+    def of(cls, logits_BK: Tensor, plans: Sequence[Plan], macs: Sequence[int]) -> "Outcome":
+        """Return the outcome with a plan, and MACs, per image."""
+        return cls(logits_BK, np.array(plans, dtype=np.int64), np.array(macs, dtype=np.int64))
+
+    @classmethod
+    def alike(cls, logits_BK: Tensor, plan: Plan, macs: int) -> "Outcome":
+        """Return the outcome of images that share a plan."""
+        groups_BL = np.empty((len(logits_BK), len(plan)), dtype=np.int64)
+        groups_BL[:] = plan
+        return cls(logits_BK, groups_BL, np.full(len(logits_BK), macs))
 
 
 def joined(outcomes: Iterable[Outcome]) -> Outcome:
@@ -47,8 +60,8 @@ def joined(outcomes: Iterable[Outcome]) -> Outcome:
         return parts[0]
     return Outcome(
         torch.cat([part.logits_BK for part in parts]),
-        [plan for part in parts for plan in part.plans],
-        [macs for part in parts for macs in part.macs],
+        np.concatenate([part.groups_BL for part in parts]),
+        np.concatenate([part.macs_B for part in parts]),
     )
 
 
@@ -62,13 +75,14 @@ class Decider(Protocol):
 
 @dataclass(frozen=True)
 class Planned:
-    """Plans that are known beforehand."""
+    """Plans that are known beforehand, int64."""
 
-    plans: list[Plan]
+    groups_BL: Numbers
 
     def __call__(self, site: int, features: Callable[[], Tensor]) -> Sequence[int]:
         """Return the site's column."""
-        return [plan[site] for plan in self.plans]
+        column: list[int] = self.groups_BL[:, site].tolist()
+        return column
 
 
 @dataclass(frozen=True)
@@ -155,7 +169,7 @@ def run_alone(programs: Programs, image_1CHW: Tensor, decide: Asking, sites: int
         macs += run(site + 1, programs.key(site + 1, plan), state)
     logits_BK = state[programs.logits_slot]
     logits_BK = logits_BK if programs.graphs is None else logits_BK.clone()
-    return Outcome(logits_BK, [tuple(plan)], [macs])
+    return Outcome.of(logits_BK, [tuple(plan)], [macs])
 
 
 def run_dense(programs: Programs, images_BCHW: Tensor, decide: Decider, sites: int) -> Outcome:
@@ -171,7 +185,7 @@ def run_dense(programs: Programs, images_BCHW: Tensor, decide: Decider, sites: i
                 masks[deciding] = _present(programs, deciding, columns, images_BCHW.device)
         macs += programs.run(site + 1, MASKED, state)
     plans = list(zip(*columns, strict=True))
-    return Outcome(state[programs.logits_slot], plans, [macs] * len(plans))
+    return Outcome.of(state[programs.logits_slot], plans, [macs] * len(plans))
 
 
 def _present(
@@ -199,7 +213,7 @@ def run_planned_prefix(programs: Programs, images_BCHW: Tensor, plans: list[Plan
     ordered = [plans[image] for image in order]
     if ordered[0] == ordered[-1]:
         logits_BK, macs = run_uniform(programs, images_BCHW, plans[0])
-        return Outcome(logits_BK, plans, [macs] * len(plans))
+        return Outcome.alike(logits_BK, plans[0], macs)
     rows_B = torch.tensor(order, device=images_BCHW.device)
     state = programs.new_state(gathered(images_BCHW, rows_B))
     walk = _Walk(programs, ordered)
@@ -207,7 +221,7 @@ def run_planned_prefix(programs: Programs, images_BCHW: Tensor, plans: list[Plan
     logits_BK = torch.empty_like(walk.logits[0].new_empty(len(order), walk.logits[0].shape[1]))
     logits_BK[rows_B] = torch.cat(walk.logits)
     macs_of = dict(zip(order, walk.macs, strict=True))
-    return Outcome(logits_BK, plans, [macs_of[image] for image in range(len(order))])
+    return Outcome.of(logits_BK, plans, [macs_of[image] for image in range(len(order))])
 
 
 @dataclass
@@ -275,7 +289,7 @@ def run_prefix(programs: Programs, images_BCHW: Tensor, decide: Decider, sites: 
         logits_BK[torch.tensor(part.rows)] = part.state[programs.logits_slot]
         for row in part.rows:
             plans[row], macs[row] = part.plan, part.macs
-    return Outcome(logits_BK, plans, macs)
+    return Outcome.of(logits_BK, plans, macs)
 
 
 def _gathered_features(programs: Programs, site: int, parts: list[_Part], size: int) -> Tensor:
@@ -329,7 +343,7 @@ def run_bucket(programs: Programs, images_BCHW: Tensor, decide: Decider, sites: 
         for images, spent in _run_buckets(programs, stage, rows, plans, state):
             for image in images:
                 macs[image] += spent
-    return Outcome(state[programs.logits_slot], plans, macs)
+    return Outcome.of(state[programs.logits_slot], plans, macs)
 
 
 def _run_buckets(

@@ -143,6 +143,8 @@ inline void write(bf16* to, typename Vec<V>::F value) {
 #ifdef __AVX512BF16__
   if constexpr (V == 16)
     return _mm256_storeu_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh((__m512)value));
+  if constexpr (V == 8)
+    return _mm_storeu_si128((__m128i*)to, (__m128i)_mm256_cvtneps_pbh((__m256)value));
 #endif
   auto bits = (typename Vec<V>::U)value;
   bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
@@ -155,6 +157,16 @@ inline typename Vec<V>::F read_first(const E* from, Long count) {
 #ifdef __AVX512VL__
   if constexpr (V == 16 && sizeof(E) == 4)
     return (typename Vec<V>::F)_mm512_maskz_loadu_ps((1u << count) - 1, from);
+#endif
+#ifdef __AVX512BW__
+  if constexpr (V == 16 && sizeof(E) == 2) {
+    const __m256i part = _mm256_maskz_loadu_epi16((1u << count) - 1, from);
+    return (typename Vec<V>::F)_mm512_slli_epi32(_mm512_cvtepu16_epi32(part), 16);
+  }
+  if constexpr (V == 8 && sizeof(E) == 2) {
+    const __m128i part = _mm_maskz_loadu_epi16((1u << count) - 1, from);
+    return (typename Vec<V>::F)_mm256_slli_epi32(_mm256_cvtepu16_epi32(part), 16);
+  }
 #endif
   if constexpr (V == 8 && sizeof(E) == 4) {
     const __m256i place = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -178,6 +190,10 @@ inline void write_first(E* to, typename Vec<V>::F value, Long count) {
   if constexpr (V == 16 && sizeof(E) == 2) {
     const auto part = (__m256i)_mm512_cvtneps_pbh((__m512)value);
     return _mm256_mask_storeu_epi16(to, (1u << count) - 1, part);
+  }
+  if constexpr (V == 8 && sizeof(E) == 2) {
+    const auto part = (__m128i)_mm256_cvtneps_pbh((__m256)value);
+    return _mm_mask_storeu_epi16(to, (1u << count) - 1, part);
   }
 #endif
   E part[V];

@@ -242,7 +242,7 @@ class Ragged:
         batch = self._new(images_BCHW, mixed=mixed)
         decisions = getattr(decide, "compiled", None)
         if isinstance(decide, Planned):
-            batch.groups_LB[:] = np.array(decide.plans).T
+            batch.groups_LB[:] = decide.groups_BL.T
             self._keys.settle(0, self._sites, batch)
             for step in self._all:
                 step(batch)
@@ -256,8 +256,7 @@ class Ragged:
                     self._ask(batch, stage - 1, decide)
                 for step in steps:
                     step(batch)
-        plans = list(map(tuple, batch.groups_LB.T.tolist()))
-        return Outcome(batch.state[self._programs.logits_slot], plans, batch.macs_B.tolist())
+        return Outcome(batch.state[self._programs.logits_slot], batch.groups_LB.T, batch.macs_B)
 
     def _new(self, images_BCHW: Tensor, *, mixed: bool) -> _Batch:
         """Return a batch that has entered."""
