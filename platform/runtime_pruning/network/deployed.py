@@ -174,7 +174,6 @@ class DeployedNetwork:
         """Return the stages of the network, bound for batches of this size."""
         return self._alone if batch == 1 else self._many
 
-    @torch.inference_mode()
     def part(self, batch: int, *, ragged: bool = False) -> int:
         """Return how many images of a batch run together; measured when it is first asked for.
 
@@ -188,16 +187,21 @@ class DeployedNetwork:
             return batch
         key = (batch, torch.get_num_threads(), ragged)
         if key not in self._parts:
-            images_BCHW = self.enter(torch.rand(batch, *self.network.image_shape))
-            plans = [self._full] * batch
-            if ragged:
-                plans = self.plans(0.5, batch, torch.Generator().manual_seed(0))
-            once = np.array(plans)[:, : self._passed]
-            mode: _Settled = "mixed" if ragged else "prefix"
-            self._parts[key] = fastest_part(
-                lambda size: self._run_once(images_BCHW[:size], once[:size], mode), batch
-            )
+            self._parts[key] = self._measured_part(batch, ragged=ragged)
         return self._parts[key]
+
+    @torch.inference_mode()
+    def _measured_part(self, batch: int, *, ragged: bool) -> int:
+        """Return how many images of a batch are best run together; see `part`."""
+        images_BCHW = self.enter(torch.rand(batch, *self.network.image_shape))
+        plans = [self._full] * batch
+        if ragged:
+            plans = self.plans(0.5, batch, torch.Generator().manual_seed(0))
+        once = np.array(plans)[:, : self._passed]
+        mode: _Settled = "mixed" if ragged else "prefix"
+        return fastest_part(
+            lambda size: self._run_once(images_BCHW[:size], once[:size], mode), batch
+        )
 
     def _part_in(self, mode: _Settled, batch: int) -> int:
         """Return how many images of a batch run together in a mode."""
