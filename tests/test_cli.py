@@ -1,10 +1,8 @@
 """The command line: what it prints and the codes it ends with."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from runtime_pruning import backbones
 from runtime_pruning.cli import main
@@ -12,14 +10,6 @@ from runtime_pruning.cost.latency import LatencyTable
 from runtime_pruning.deploy import write_bundle
 from runtime_pruning.network import trace
 from runtime_pruning.network.policies import CascadePolicy
-
-
-@pytest.fixture(autouse=True)
-def _same_threads() -> Iterator[None]:
-    """Leave torch with the threads that it had."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_check_backbone_prints_a_scorecard(capsys: pytest.CaptureFixture[str]) -> None:

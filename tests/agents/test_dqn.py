@@ -207,12 +207,9 @@ def test_gradient_steps_follow_the_replay_ratio(
     algorithm = build(config)
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)  # the agent's training has its own, and gives them back
-    try:
-        for _ in range(4):
-            result = algorithm.train()
-        assert torch.get_num_threads() == threads + 1
-    finally:
-        torch.set_num_threads(threads)
+    for _ in range(4):
+        result = algorithm.train()
+    assert torch.get_num_threads() == threads + 1
     # 4 rounds of 64 episodes, each trained on 1.5 times, in batches of 64.
     learner = result["learners"]["default_policy"]
     assert learner["num_module_steps_trained_lifetime"] == 6 * 64

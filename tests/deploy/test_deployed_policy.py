@@ -1,5 +1,7 @@
 """A deployed network asks a deployed decision network: the same plans, logits and MACs."""
 
+import math
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -70,18 +72,20 @@ def test_decisions_are_those_of_the_plain_network(
         assert torch.equal(alone.executed_macs_B, expected.executed_macs_B[:1]), mode
 
 
+@pytest.mark.parametrize(("threads", "part"), [(1, 8), (1, 19), (2, 19)])
 @pytest.mark.parametrize("settled", [0, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.inference_mode()
 def test_decisions_between_compiled_calls_are_those_that_are_asked_for(
-    dtype: torch.dtype, settled: int, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, settled: int, threads: int, part: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    torch.set_num_threads(threads)
     traced = network("resnet20-cifar", streams=False)
     chosen = policy(traced, "gru", settled).deploy()
-    deployed = deploy(traced, dtype=dtype, part=8)
+    deployed = deploy(traced, dtype=dtype, part=part)
     if "ragged" not in deployed.modes:
         pytest.skip("needs a compiler and an x86 CPU")
-    images_BCHW = torch.rand(19, *SHAPE)  # parts of 8, 8 and 3
+    images_BCHW = torch.rand(19, *SHAPE)
     between = deployed.execute(images_BCHW, chosen, mode="ragged")
     assert (between.groups_BL[:, :settled] == 1).all()
     assert len(between.groups_BL[:, settled:].unique(dim=0)) > 1
@@ -96,7 +100,7 @@ def test_decisions_between_compiled_calls_are_those_that_are_asked_for(
     monkeypatch.setattr(CompiledChooser, "choose", choosing)
     monkeypatch.setattr(Asking, "compiled", None)
     expected = deployed.execute(images_BCHW, chosen, mode="ragged")
-    assert asked == list(range(len(traced.sites))) * 3
+    assert asked == list(range(len(traced.sites))) * math.ceil(19 / part)
     for found in (between, mixed):
         assert torch.equal(found.groups_BL, expected.groups_BL)
     assert torch.equal(between.logits_BK, expected.logits_BK)

@@ -256,20 +256,20 @@ def test_bfloat16_is_near() -> None:
     close(deployed.dense(images_BCHW), network(images_BCHW), tolerance=0.05)
 
 
-@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("batch", [1, 2, 8, 27])  # of 27 two threads have 4 parts, three have 6
 @torch.no_grad()
-def test_two_threads_return_the_same(batch: int) -> None:
+def test_some_threads_return_the_same(batch: int, threads: int) -> None:
     network = traced("resnet20-cifar", (3, 16, 16))
-    deployed = deploy(network)
+    deployed = deploy(network, part=batch)
     images_BCHW, plans_BL = images(network, batch), plans(network, batch, seed=6)
-    expected_BK = network.run(images_BCHW, plans_BL).logits_BK
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        for mode in deployed.modes:
-            close(deployed.run(images_BCHW, plans_BL, mode=mode).logits_BK, expected_BK)
-    finally:
-        torch.set_num_threads(threads)
+    expected = network.run(images_BCHW, plans_BL)
+    torch.set_num_threads(threads)
+    for mode in deployed.modes:
+        found = deployed.run(images_BCHW, plans_BL, mode=mode)
+        close(found.logits_BK, expected.logits_BK)
+        if mode not in ("dense", "mixed"):
+            assert torch.equal(found.executed_macs_B, expected.executed_macs_B)
 
 
 @torch.no_grad()
@@ -424,12 +424,8 @@ def test_a_policy_that_costs_more_than_it_saves_is_not_asked() -> None:
 
     slow.seconds = 0.0  # the table is of the policy as it was, and of so many threads
     assert deployed.execute(images_BCHW, slow).mode == "full"
-    before = torch.get_num_threads()
-    torch.set_num_threads(before + 1)
-    try:
-        assert deployed.execute(images_BCHW, slow).mode != "full"
-    finally:
-        torch.set_num_threads(before)
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    assert deployed.execute(images_BCHW, slow).mode != "full"
 
 
 def test_a_policy_runs_in_the_mode_that_was_fastest_for_it() -> None:

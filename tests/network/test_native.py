@@ -163,17 +163,13 @@ def test_linear_layers(threads: int, outputs: int, batch: int, dtype: torch.dtyp
     most = 1200  # more than are taken at a time
     weight, bias = drawn(outputs, most, dtype=dtype) / 30, drawn(outputs, dtype=dtype)
     packed = native.packed_linear(weight, bias)
-    before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    try:
-        for inputs in (most, 514, 6):
-            features = drawn(batch, inputs, dtype=dtype)
-            layer = Layer(weight[:, :inputs], bias, None, 1)
-            expected = functional.linear(features.float(), weight[:, :inputs].float(), bias.float())
-            near(OursLinear(layer, packed, features)(features), expected)
-            near(linear(layer, packed, features)(features), expected)
-    finally:
-        torch.set_num_threads(before)
+    for inputs in (most, 514, 6):
+        features = drawn(batch, inputs, dtype=dtype)
+        layer = Layer(weight[:, :inputs], bias, None, 1)
+        expected = functional.linear(features.float(), weight[:, :inputs].float(), bias.float())
+        near(OursLinear(layer, packed, features)(features), expected)
+        near(linear(layer, packed, features)(features), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
