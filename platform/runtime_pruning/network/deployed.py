@@ -541,7 +541,7 @@ class DeployedNetwork:
             return run_dense(programs, images_BCHW, Planned(groups_BL), sites)
         if alike:
             logits_BK, macs = run_uniform(programs, images_BCHW, first)
-            return Outcome.alike(logits_BK, first, macs)
+            return Outcome.of(logits_BK, groups_BL, [macs] * len(groups_BL))
         if mode in _RAGGED and self._ragged is not None:
             return self._ragged.run(images_BCHW, Planned(groups_BL), mixed=mode == "mixed")
         if mode == "bucket":

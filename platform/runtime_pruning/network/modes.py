@@ -41,16 +41,17 @@ class Outcome(NamedTuple):
     macs_B: Numbers
 
     @classmethod
-    def of(cls, logits_BK: Tensor, plans: Sequence[Plan], macs: Sequence[int]) -> "Outcome":
+    def of(
+        cls, logits_BK: Tensor, plans: Sequence[Plan] | Numbers, macs: Sequence[int]
+    ) -> "Outcome":
         """Return the outcome with a plan, and MACs, per image."""
         return cls(logits_BK, np.array(plans, dtype=np.int64), np.array(macs, dtype=np.int64))
 
     @classmethod
     def alike(cls, logits_BK: Tensor, plan: Plan, macs: int) -> "Outcome":
         """Return the outcome of images that share a plan."""
-        groups_BL = np.empty((len(logits_BK), len(plan)), dtype=np.int64)
-        groups_BL[:] = plan
-        return cls(logits_BK, groups_BL, np.full(len(logits_BK), macs))
+        size = len(logits_BK)
+        return cls.of(logits_BK, [plan] * size, [macs] * size)
 
 
 def joined(outcomes: Iterable[Outcome]) -> Outcome:
