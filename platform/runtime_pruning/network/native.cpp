@@ -376,29 +376,35 @@ void strip(const Call& call, const Strip<E>& s, Long ci, int pixels) {
 
 // Tiles: outputs at once, and pixels for which the compiler keeps their sums in the registers.
 #ifdef __AVX512F__
-enum class Shape { narrow, half, wide, deep };  // 8 x 12 or 16, 16 x 16, 2 * 16 x 12, 3 * 16 x 8
+// 8 x 12 or 16, 16 x 16, 3 * 8 x 8, 2 * 16 x 12, 3 * 16 x 8
+enum class Shape { narrow, half, odd, wide, deep };
 
 // The shape for some outputs of a row of pixels.
 inline Shape shape_of(Long outputs, Long row) {
   const bool few = (row + 7) / 8 == (row + 11) / 12;  // as many deep tiles a row as wide ones
+  if (outputs > 32 && outputs <= 40) return Shape::half;  // then an odd one
   if (outputs > 32 && few) return Shape::deep;
-  return outputs > 24 ? Shape::wide : outputs > 8 ? Shape::half : Shape::narrow;
+  if (outputs > 24) return Shape::wide;
+  return outputs > 16 ? Shape::odd : outputs > 8 ? Shape::half : Shape::narrow;
 }
 
 inline Long outputs_of(Shape shape) {
-  return shape == Shape::deep ? 48 : shape == Shape::wide ? 32 : 16;
+  if (shape == Shape::deep) return 48;
+  return shape == Shape::wide ? 32 : shape == Shape::odd ? 24 : 16;
 }
 
 template <typename E>
 constexpr int pixels_of(Shape shape) {
   if (shape == Shape::narrow) return sizeof(E) == 4 ? 12 : 16;  // 16 of floats take 1.4 times as long
-  return shape == Shape::deep ? 8 : shape == Shape::wide ? 12 : 16;
+  if (shape == Shape::deep || shape == Shape::odd) return 8;
+  return shape == Shape::wide ? 12 : 16;
 }
 
 template <typename E>
 void run_strip(Shape shape, const Call& call, const Strip<E>& s, Long ci, int pixels) {
   if (shape == Shape::narrow) strip<E, 8, 1, pixels_of<E>(Shape::narrow)>(call, s, ci, pixels);
   if (shape == Shape::half) strip<E, 16, 1, pixels_of<E>(Shape::half)>(call, s, ci, pixels);
+  if (shape == Shape::odd) strip<E, 8, 3, pixels_of<E>(Shape::odd)>(call, s, ci, pixels);
   if (shape == Shape::wide) strip<E, 16, 2, pixels_of<E>(Shape::wide)>(call, s, ci, pixels);
   if (shape == Shape::deep) strip<E, 16, 3, pixels_of<E>(Shape::deep)>(call, s, ci, pixels);
 }
