@@ -26,6 +26,7 @@ AddCall: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 TURNS = (3, 12)  # timed turns of each kind of call, at least and at most
 ENOUGH = 0.01  # seconds; no more turns after these than at least
+SHARED = 256 * 1024  # bytes of a linear layer's weights that are read once for a whole batch
 ON_TAPE = 8e-6  # seconds that a call of our own takes less where it is played with others
 
 
@@ -311,7 +312,9 @@ class OursLinear:
     def record(self, source: int, target: int) -> Record:
         """Return the call for a tape, between two slots."""
         out = (self._outputs,)
-        return Record(Kind.LINEAR, source, target, out, self._call, self._row, held=self._held)
+        packed: native.Packed = self._held[0]
+        addresses, shared = (self._call, self._row), packed.weight.nbytes > SHARED
+        return Record(Kind.LINEAR, source, target, out, *addresses, shared=shared, held=self._held)
 
 
 def fastest(

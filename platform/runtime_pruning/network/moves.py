@@ -305,7 +305,7 @@ def _move(
     frame: native.Frame,
     room: tuple[int, int],
     rows: native.Numbers,
-    **widths: int,
+    **widths: Any,
 ) -> Record:
     """Return a call from one slot to another, from and to pixels with room for some channels."""
     call = frame.call(*room, NOTHING.limits, add=False)

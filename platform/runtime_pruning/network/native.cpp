@@ -68,7 +68,7 @@ struct bf16 {
   uint16_t bits;
 };
 
-constexpr Long kTogether = 8;  // images that a thread takes at once: decisions share the matrices
+constexpr Long kTogether = 8;  // images that are decided at once: they share the matrices
 
 // Threads that share the tasks of a call; one of them is this one.
 struct Team {
@@ -85,10 +85,10 @@ struct Team {
     for (Long i = 0; i < tasks; i++) task(i);
   }
 
-  // The same for parts of a batch, [first, last).
+  // The same for parts of a batch, [first, last), of so many images at most.
   template <typename F>
-  void share_parts(Long batch, F task) const {
-    const Long few = (batch + kTogether - 1) / kTogether;
+  void share_parts(Long batch, Long most, F task) const {
+    const Long few = (batch + most - 1) / most;
     const Long parts = (few + count - 1) / count * count;
     share(parts, [&](Long i) { task(batch * i / parts, batch * (i + 1) / parts); });
   }
@@ -1058,10 +1058,9 @@ struct Step {
   Long site;         // of kDecide
 };
 
-// Where the values of a tape lie that have no address: in memory that each part of a batch has its
-// share of, one value after the other, each of all images of the part.
+// Where the values of a tape lie that have no address: in a room, one value after the other, each
+// of all images that are played together.
 struct Layout {
-  Long steps;          // of the whole tape
   Long elements;       // an image
   const Long* places;  // of values, in elements an image
 };
@@ -1069,7 +1068,8 @@ struct Layout {
 // What a batch is played on.
 struct Played {
   const Layout* layout;
-  char* const* values;  // the memory; the values' addresses, or null
+  char* room;
+  char* const* values;  // addresses, or null
   const int32_t* places;
   Long* macs;
   const Deciding* deciding;
@@ -1086,8 +1086,7 @@ void play_some(const Step* steps, const Step* end, const Played& on, Long first,
   };
   const auto value_of = [&](Long value, Long elements, Long size) {
     if (on.values[value]) return on.values[value] + first * elements * size;
-    const Layout& own = *on.layout;
-    return on.values[0] + (own.elements * first + own.places[value] * batch) * (Long)sizeof(E);
+    return on.room + on.layout->places[value] * batch * (Long)sizeof(E);
   };
   for (const Step* s = steps; s < end; s++) {
     const Call& call = *s->call;
@@ -1121,7 +1120,7 @@ void play_some(const Step* steps, const Step* end, const Played& on, Long first,
         scale(call, *s->widths, (const float*)in, out, batch, team);
         break;
       case kDecide:
-        team.share_parts(batch, [&](Long begin, Long end) {
+        team.share_parts(batch, kTogether, [&](Long begin, Long end) {
           decide_site(*on.deciding, s->site, call, chosen, in, on.batch, first, begin, end);
         });
         break;
@@ -1136,21 +1135,16 @@ void play_some(const Step* steps, const Step* end, const Played& on, Long first,
   }
 }
 
-constexpr Long kSpread = 256 * 1024;  // bytes of a linear layer that threads share the outputs of
-
-// Plays steps for a batch. Threads take parts of it through a whole tape; what is less, or has a
-// layer whose weights are to be read once, or fewer images, they share step by step.
+// Plays steps for a batch. Threads take parts of `most` images through all of them, each in a room
+// of its own; where that is 0, they share each step of the whole batch.
 template <typename E>
-void play(const Step* steps, const Step* end, const Played& on, Long threads) {
-  const bool apart =
-      on.batch >= threads && end - steps == on.layout->steps &&
-      std::none_of(steps, end, [](const Step& s) {
-        return s.kind == kLinear && s.widths->ci * s.widths->co * (Long)sizeof(E) > kSpread;
-      });
+void play(const Step* steps, const Step* end, const Played& on, Long most, Long threads) {
   together(threads, [&](Team team) {
-    if (!apart) return play_some<E>(steps, end, on, 0, on.batch, team);
-    team.share_parts(on.batch, [&](Long first, Long last) {
-      play_some<E>(steps, end, on, first, last, Team{0, 1});
+    if (!most) return play_some<E>(steps, end, on, 0, on.batch, team);
+    Played own = on;
+    own.room += on.layout->elements * most * team.index * (Long)sizeof(E);
+    team.share_parts(on.batch, most, [&](Long first, Long last) {
+      play_some<E>(steps, end, own, first, last, Team{0, 1});
     });
   });
 }
@@ -1195,8 +1189,9 @@ void decide(const Decision* decision, const float* features, Long batch, Long* p
   }                                                                                               \
   void play_##type(const Step* steps, Long count, const Layout* layout, char* const* values,      \
                    const int32_t* places, Long* macs, const Deciding* deciding, Long batch,       \
-                   Long threads) {                                                                \
-    play<E>(steps, steps + count, {layout, values, places, macs, deciding, batch}, threads);      \
+                   Long most, Long threads) {                                                     \
+    const Played on{layout, values[0], values, places, macs, deciding, batch};                    \
+    play<E>(steps, steps + count, on, most, threads);                                             \
   }                                                                                               \
   void decide_##type(const Decision* decision, const E* in, Long channels, Long pixels,           \
                      Long* previous, float* hidden, float* cell) {                                \

@@ -322,7 +322,7 @@ def _library() -> _Library | None:
             own.depthwise.argtypes = own.convolve.argtypes
             own.linear.argtypes = [pointer] * 5 + [number] * 2
             own.pool.argtypes = pool
-            own.play.argtypes = [pointer, number, *[pointer] * 5, number, number]
+            own.play.argtypes = [pointer, number, *[pointer] * 5, number, number, number]
             own.decide.argtypes = [pointer, pointer, number, number, *[pointer] * 3]
             by_type[dtype] = own
     library.decide.argtypes = [pointer, pointer, number, *[pointer] * 3]

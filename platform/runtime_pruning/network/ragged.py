@@ -340,10 +340,12 @@ class Ragged:
 
     def _play(self, tape: Tape, layers: list[tuple[int, "_Layer"]], batch: _Batch) -> None:
         """Play a tape; in a mixed batch, without the layers that are faster whole."""
-        playing = tape.open(batch.state)
+        if not batch.mixed or not self._may_run_whole(layers, batch):
+            layers = []
+        playing = tape.open(batch.state, apart=not layers)
         told = (batch.places, batch.macs, batch.deciding)
         done = 0
-        for step, layer in layers if batch.mixed else ():
+        for step, layer in layers:
             source, target = tape.ends[step]
             if layer.untimed:
                 onto = tape.value(playing, target) if layer.adds else None
@@ -364,6 +366,14 @@ class Ragged:
             done = step + 1
         tape.play(playing, done, len(tape.steps), *told)
         tape.close(playing, batch.state)
+
+    @staticmethod
+    def _may_run_whole(layers: list[tuple[int, "_Layer"]], batch: _Batch) -> bool:
+        """Whether some layers may turn out to be faster whole for a batch."""
+        if any(layer.untimed for _, layer in layers):
+            return True
+        able = (layer for _, layer in layers if layer.may_run_whole)
+        return any(batch.deciding is not None or layer.whole_pays(batch) for layer in able)
 
     def _steps(self, op: Operation, index: int, batch: _Batch) -> list[Bound]:
         """Return what an operation does to a batch; it has been done to this one."""
@@ -493,7 +503,7 @@ def _layers(tape: Tape) -> list[tuple[int, "_Layer"]]:
     """Return the steps of a tape that are layers which may run whole."""
     steps = enumerate(tape.steps)
     found = [(step, record.held) for step, record in steps if isinstance(record.held, _Layer)]
-    return [(step, layer) for step, layer in found if not layer.op.conditional]
+    return [(s, layer) for s, layer in found if not layer.op.conditional and not layer.constant]
 
 
 def _on_state(step: Callable[[State], None]) -> Step:
@@ -615,6 +625,7 @@ class _Layer:
         op: see above.
         adds: whether it is added to a stream.
         out: (H, W, C) of the result.
+        constant: whether no site decides how wide it is.
         untimed: whether it is not known yet what running whole saves.
     """
 
@@ -656,6 +667,7 @@ class _Layer:
         limits = activation.limits
         self._held = frame.call(features.shape[1], self.out[-1], limits, add=self.adds)
         inputs = 1 if self._alone else self._rows[-1, 2]
+        self.constant = len(rows) == 1
         self._most_macs = int(inputs * self._rows[-1, 3]) * math.prod(frame.out + frame.kernel)
         self._whole: WholeCall | None = None
         self._gain: Numbers | None = None  # share of the time at full width, by place

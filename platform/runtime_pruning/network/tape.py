@@ -26,6 +26,8 @@ Step: TypeAlias = Callable[[State], None]
 T = TypeVar("T")
 
 ALIGNED = 64  # bytes
+TOGETHER = 8  # images that a thread takes through a tape at once: as many are decided together
+CACHED = 4 * 1024 * 1024  # bytes of what they make; fewer images at once, where it is more
 _STEP = "9q"  # ``Step`` of the source
 
 
@@ -58,6 +60,7 @@ class Record(NamedTuple):
         write: likewise, of the target.
         writes: how many widths the target can have.
         site: that is decided.
+        shared: whether it is one for all images of a batch: what it reads of itself is large.
         held: what the addresses point to.
     """
 
@@ -71,6 +74,7 @@ class Record(NamedTuple):
     write: int = -1
     writes: int = 1
     site: int = 0
+    shared: bool = False
     held: Any = None
 
 
@@ -100,12 +104,16 @@ class Playing(NamedTuple):
 
     Attributes:
         size: images.
+        most: images that a thread takes at once; 0: all threads share the steps of all images.
+        threads: that play.
         addresses: of the tape's memory, then of the values that are more than a part of it.
         tensors: those values.
         room: that memory.
     """
 
     size: int
+    most: int
+    threads: int
     addresses: ctypes.Array[ctypes.c_void_p]
     tensors: dict[int, Tensor]
     room: Tensor
@@ -146,10 +154,13 @@ class Tape:
         inner = [value for value in self._values if value.slot is None and not value.kept]
         self._elements = _lay_out(inner, ALIGNED // dtype.itemsize)
         self._places = np.array([0, *(v.place for v in self._values)], dtype=np.int64)
-        layout = struct.pack("3q", len(self.steps), self._elements, self._places.ctypes.data)
+        layout = struct.pack("2q", self._elements, self._places.ctypes.data)
         table = b"".join(map(_packed, self.steps, self.ends))
         self._tables = [ctypes.create_string_buffer(own, len(own)) for own in (table, layout)]
         self._address, self._layout = map(ctypes.addressof, self._tables)
+        self._shared = any(record.shared for record in self.steps)
+        image = max(1, self._elements * dtype.itemsize)
+        self._together = max(1, min(TOGETHER, CACHED // image))
 
     def _add(self, record: Record) -> None:
         """Take a record: find the values at its ends."""
@@ -178,25 +189,35 @@ class Tape:
 
     def __call__(self, state: State) -> None:
         """Play all, each image at the first of the widths."""
-        playing = self.open(state)
+        playing = self.open(state, apart=True)
         self.play(playing, 0, len(self.steps), None, None)
         self.close(playing, state)
 
-    def open(self, state: State) -> Playing:
-        """Return a batch before its first step."""
+    def open(self, state: State, *, apart: bool = False) -> Playing:
+        """Return a batch before its first step.
+
+        Args:
+            state: has what is read.
+            apart: whether all steps will be played in one call, so that threads may take some
+                images each through them.
+        """
         tensors: dict[int, Tensor] = {}
         for i, slot, axes in self._given:
             found: Tensor = state[slot]
             tensors[i] = found.contiguous() if axes == 1 else native.channels_last(found)
         size = found.shape[0]
-        room = torch.empty(self._elements * size, dtype=self._dtype)
+        threads = torch.get_num_threads()
+        together = apart and not self._shared and size >= threads
+        most = min(self._together, -(-size // threads)) if together else 0
+        images = most * threads if together else size
+        room = torch.empty(self._elements * images, dtype=self._dtype)
         for i, shape in self._made:
             made = torch.empty((size, *shape), dtype=self._dtype)
             tensors[i] = made if len(shape) == 1 else made.permute(0, 3, 1, 2)
         addresses = (ctypes.c_void_p * len(self._places))(room.data_ptr())
         for i, tensor in tensors.items():
             addresses[i + 1] = tensor.data_ptr()
-        return Playing(size, addresses, tensors, room)
+        return Playing(size, most, threads, addresses, tensors, room)
 
     def play(
         self,
@@ -220,7 +241,7 @@ class Tape:
         self._play(
             *(self._address + first * struct.calcsize(_STEP), last - first),
             *(self._layout, ctypes.addressof(playing.addresses), places, macs, deciding),
-            *(playing.size, torch.get_num_threads()),
+            *(playing.size, playing.most, playing.threads),
         )
 
     def close(self, playing: Playing, state: State) -> None:
