@@ -102,7 +102,7 @@ void together(Long threads, F work) {
   work(Team{omp_get_thread_num(), omp_get_num_threads()});
 }
 
-// Memory of this thread: what was in it is lost when it is asked for again, by type and purpose.
+// Memory of this thread for elements of a type: what was in it is lost when it is asked for again.
 template <typename E>
 E* scratch(Long count) {
   static thread_local E* own = nullptr;
