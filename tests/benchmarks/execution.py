@@ -7,7 +7,7 @@ Expect:  one table; each row compares a way to run the same plans with the best 
 Plans are random, one per image, with the MACs asked for. Realisation is the measured speed-up over
 the MAC speed-up: 1 means that every saved MAC saved its time. Ways:
 
-    image, prefix, bucket, ragged, mixed, dense   modes of a deployed network, where it has them
+    image, prefix, bucket, ragged, dense   modes of a deployed network, where it has them
     auto                           the mode that pays by a break-even measured before
     decided                        auto, the plan chosen by an untrained decision network as it goes
                                    (in the mode told: "full" where none was faster than dense)

@@ -18,11 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from runtime_pruning import backbones
 from runtime_pruning.cost.macs import dense_macs, plan_macs
 from runtime_pruning.errors import ConfigError
-from runtime_pruning.network import PrunableNetwork, kernels, native, ragged, trace
+from runtime_pruning.network import PrunableNetwork, kernels, native, trace
 from runtime_pruning.network.batch_norm import is_conditioned
 from runtime_pruning.network.break_even import BreakEven, compared, fastest_part
 from runtime_pruning.network.deployed import DEPLOYED_MODES, DeployedMode, DeployedNetwork, deploy
-from runtime_pruning.network.execution import Execution
 from runtime_pruning.network.policies import FixedPolicy
 from runtime_pruning.network.tape import Forgetting, Kind, Tape
 from runtime_pruning.testing.network import shake
@@ -100,12 +99,6 @@ class MeanPolicy:
         return (ranks_B + site) % self.groups + 1
 
 
-def check_mixed(network: PrunableNetwork, found: Execution, sliced: Execution) -> None:
-    """Layers may have run whole: no image executed less than its plan, nor more than all."""
-    assert (found.executed_macs_B >= sliced.executed_macs_B).all()
-    assert (found.executed_macs_B <= dense_macs(network)).all()
-
-
 @pytest.mark.parametrize("mode", DEPLOYED_MODES)
 @pytest.mark.parametrize("batch", [1, 8])
 @torch.no_grad()
@@ -129,8 +122,6 @@ def test_every_mode_returns_what_the_network_returns(
         if mode == "dense":
             assert execution.mode == "dense"
             assert execution.executed_macs_B.tolist() == [dense_macs(network)] * batch
-        elif execution.mode == "mixed":
-            check_mixed(network, execution, expected)
         else:
             macs_B = plan_macs(network, network.channels(plans_BL))
             assert execution.executed_macs_B.tolist() == macs_B.tolist()
@@ -152,9 +143,7 @@ def test_a_policy_sees_the_same_features_in_every_mode(
         expected = network.run(images_BCHW, execution.groups_BL)
         close(execution.logits_BK, expected.logits_BK)
         assert execution.policy_macs_B.tolist() == [7] * batch
-        if execution.mode == "mixed":
-            check_mixed(network, execution, expected)
-        elif mode != "dense":
+        if mode != "dense":
             assert torch.equal(execution.executed_macs_B, expected.executed_macs_B)
         run = network.start(images_BCHW)
         for site in range(len(network.sites)):
@@ -268,7 +257,7 @@ def test_some_threads_return_the_same(batch: int, threads: int) -> None:
     for mode in deployed.modes:
         found = deployed.run(images_BCHW, plans_BL, mode=mode)
         close(found.logits_BK, expected.logits_BK)
-        if mode not in ("dense", "mixed"):
+        if mode != "dense":
             assert torch.equal(found.executed_macs_B, expected.executed_macs_B)
 
 
@@ -361,7 +350,7 @@ def test_the_mode_is_chosen_by_what_was_measured() -> None:
     network = copy.deepcopy(traced("digits-cnn", (1, 8, 8)))
     deployed = deploy(network)
     images_BCHW, plans_BL = images(network, 8), plans(network, 8, seed=3)
-    unmeasured = "mixed" if "mixed" in deployed.modes else "prefix"
+    unmeasured = "ragged" if "ragged" in deployed.modes else "prefix"
     assert deployed.run(images_BCHW, plans_BL).mode == unmeasured
     table = deployed.measure_break_even((1, 8), (1.0, 0.5), rounds=1, least_seconds=0.0)
     assert set(table.ratios) == {(1, 1.0), (1, 0.5), (8, 1.0), (8, 0.5)}
@@ -373,10 +362,10 @@ def test_the_mode_is_chosen_by_what_was_measured() -> None:
         deployed.break_even = type(table)(torch.get_num_threads(), {(8, 0.5): rows})
         assert deployed.run(images_BCHW, plans_BL).mode == mode
         assert deployed.execute(images_BCHW, MeanPolicy(4)).mode == mode
-    rows = {"bucket": 0.5, "mixed": 0.51}
-    if "mixed" in deployed.modes:  # it knows the times of each layer
+    rows = {"bucket": 0.5, "ragged": 0.51}
+    if "ragged" in deployed.modes:  # about as fast, whatever plans meet
         deployed.break_even = type(table)(torch.get_num_threads(), {(8, 0.5): rows})
-        assert deployed.run(images_BCHW, plans_BL).mode == "mixed"
+        assert deployed.run(images_BCHW, plans_BL).mode == "ragged"
     alike = FixedPolicy([2] * len(network.sites))
     assert deployed.execute(images_BCHW, alike).mode == "prefix"  # nothing to gather: sliced
     deployed.break_even = type(table)(torch.get_num_threads() + 1, {(8, 0.5): rows})
@@ -531,8 +520,7 @@ def test_parts_of_a_batch_return_what_the_whole_returns(mode: DeployedMode) -> N
     ):
         close(other.logits_BK, one.logits_BK)
         assert torch.equal(other.groups_BL, one.groups_BL)
-        if "mixed" not in (one.mode, other.mode):  # there layers run whole for a part, or do not
-            assert torch.equal(other.executed_macs_B, one.executed_macs_B)
+        assert torch.equal(other.executed_macs_B, one.executed_macs_B)
     assert mode == "image" or len(policy.seen[-1]) == 1  # 3, 3, 1
     close(cut.dense(images_BCHW), network.backbone(images_BCHW))
 
@@ -573,29 +561,6 @@ def test_a_whole_network_is_one_compiled_call(
             assert chain is not None
             assert list(map(type, chain.steps)) == [Tape, Forgetting]
             assert sum(record.kind == Kind.LINEAR for record in chain.steps[0].steps) == 1
-
-
-@pytest.mark.parametrize("name", ["digits-cnn", "resnet20-cifar", "mobilenet_v2"])
-@pytest.mark.parametrize("gain", [-1.0, 1.0])
-@torch.no_grad()
-def test_a_mixed_batch_runs_layers_whole_where_that_is_faster(
-    name: str, gain: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    network = traced(name, SHAPES[name])
-    images_BCHW, plans_BL = images(network, 8), plans(network, 8, seed=3)
-    expected = network.run(images_BCHW, plans_BL)
-    deployed = deploy(network, part=64)
-    timed = ragged._Layer._timed
-    monkeypatch.setattr(ragged._Layer, "_timed", lambda *args: timed(*args) * 0 + gain)
-    monkeypatch.setattr(ragged, "LEAST_GAIN", -native.INFINITY)  # each keeps its call
-    for _ in range(2):
-        found = deployed.run(images_BCHW, plans_BL, mode=known(deployed, "mixed"))
-        close(found.logits_BK, expected.logits_BK)
-        if gain < 0:
-            assert torch.equal(found.executed_macs_B, expected.executed_macs_B)
-        else:
-            assert (found.executed_macs_B > expected.executed_macs_B).all()
-            assert (found.executed_macs_B <= dense_macs(network)).all()
 
 
 KEEPING = """

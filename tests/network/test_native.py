@@ -91,9 +91,7 @@ def played(
     assert like is not None
     tape = Tape(records, range(len(state)), like.dtype)
     places_KB = np.stack(places)
-    playing = tape.open(state)
-    tape.play(playing, 0, len(tape.steps), places_KB.ctypes.data, None)
-    tape.close(playing, state)
+    tape.play(state, places_KB.ctypes.data)
     return state
 
 

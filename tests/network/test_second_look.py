@@ -20,7 +20,7 @@ from runtime_pruning.cost.latency_cost import LatencyStepCost
 from runtime_pruning.cost.macs import MacStepCost, dense_macs, plan_macs
 from runtime_pruning.datasets import TrainingSplit, load
 from runtime_pruning.errors import ConfigError
-from runtime_pruning.network import PrunableNetwork, deploy, native, ragged, trace
+from runtime_pruning.network import PrunableNetwork, deploy, trace
 from runtime_pruning.network.deployed import DeployedMode
 from runtime_pruning.network.policies import CascadePolicy, FixedPolicy
 from runtime_pruning.network.training import recalibrate_batch_norm
@@ -32,12 +32,6 @@ INFO = load("digits").info
 
 def images(batch: int = BATCH) -> Tensor:
     return torch.rand(batch, *SHAPE, generator=torch.Generator().manual_seed(2))
-
-
-@pytest.fixture(autouse=True)
-def no_layer_runs_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Executed MACs are then the plans', whatever the clock says of layers at full width."""
-    monkeypatch.setattr(ragged, "LEAST_GAIN", native.INFINITY)
 
 
 @pytest.fixture(scope="module", params=["mcifarnet", "resnet20-cifar"])

@@ -36,6 +36,17 @@ class BreakEven:
     _chosen: dict[tuple[int, float, str | None], str] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _always: dict[tuple[int, str | None], str | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def always(self, batch: int, steady: str | None = None) -> str | None:
+        """Return what `choose` returns whatever the fraction is; None: it matters."""
+        key = (batch, steady)
+        if key not in self._always:
+            chosen = {self.choose(batch, percent / 100, steady) for percent in range(101)}
+            self._always[key] = chosen.pop() if len(chosen) == 1 else None
+        return self._always[key]
 
     def choose(self, batch: int, fraction: float, steady: str | None = None) -> str:
         """Return the fastest mode, or one that is to be taken where it is about as fast.

@@ -7,8 +7,6 @@ mode means what `PrunableNetwork` means; they differ in how a part with unlike p
 * ``prefix``: the batch is split where plans part, and never joined again until the logits.
 * ``bucket``: stage by stage, the images that share widths are gathered, run and put back.
 * ``ragged``: layer by layer, one call in which each image has widths of its own (`native`).
-* ``mixed``: the same, but a layer that is faster at full width for a part runs so, by times taken
-  of each width: executed MACs, which are what was run, may be more than the plan's.
 * ``dense``: everything is computed and absent channels are set to zero: executed MACs are dense.
 * ``auto``: the fastest of these for the batch and the MACs that are expected, by measurement.
 * ``full``, of policies alone: nobody is asked, all images run at full width. ``auto`` does so where
@@ -41,7 +39,7 @@ from runtime_pruning.network.break_even import (
     plans_near,
     run_parts,
 )
-from runtime_pruning.network.execution import Execution, certainty
+from runtime_pruning.network.execution import Execution, Told, certainty
 from runtime_pruning.network.graphs import SIGHTINGS, CudaRecorder, Graphs
 from runtime_pruning.network.kernels import fused_calls_exist
 from runtime_pruning.network.lowering import lower
@@ -58,17 +56,15 @@ from runtime_pruning.network.modes import (
     run_prefix,
     run_uniform,
 )
-from runtime_pruning.network.native import Numbers
 from runtime_pruning.network.policies import Chooser, Deployable, PlannedChooser, Policy
 from runtime_pruning.network.programs import MOST_CHAINS, Programs
 from runtime_pruning.network.prunable import PrunableNetwork
 from runtime_pruning.network.ragged import Ragged, runs_ragged
 
-_Settled: TypeAlias = Literal["image", "prefix", "bucket", "ragged", "mixed", "dense"]
-DeployedMode: TypeAlias = Literal["auto", "image", "prefix", "bucket", "ragged", "mixed", "dense"]
+_Settled: TypeAlias = Literal["image", "prefix", "bucket", "ragged", "dense"]
+DeployedMode: TypeAlias = Literal["auto", "image", "prefix", "bucket", "ragged", "dense"]
 DEPLOYED_MODES: tuple[DeployedMode, ...] = get_args(DeployedMode)
 PolicyMode: TypeAlias = DeployedMode | Literal["full"]
-_RAGGED = ("ragged", "mixed")
 SAMPLED = 16  # plans of a batch that are looked at to choose its mode
 _BASELINE = "baseline"
 
@@ -141,7 +137,8 @@ class DeployedNetwork:
         self.channels_last = channels_last
         self.fused = fused
         self.break_even: BreakEven | None = None
-        self._full = network.uniform(network.groups)
+        self._groups = network.groups
+        self._full = network.uniform(self._groups)
         self.dense_macs = self._macs(self._full)
         plain = network.plain
         self._passed = len(plain.sites)  # decisions of a pass; a second look comes after it
@@ -160,7 +157,7 @@ class DeployedNetwork:
         self._part = part
         self._parts: dict[tuple[int, int, bool], int] = {}
         self._fractions: dict[tuple[int, ...], float] = {}
-        self._expected: dict[str, float] = {}
+        self._spent: dict[str, Told] = {}  # MACs of a policy's last batch, by image
         self._policies: WeakKeyDictionary[Policy, Policy] = WeakKeyDictionary()
         self._tables: WeakKeyDictionary[Policy, BreakEven] = WeakKeyDictionary()
 
@@ -168,7 +165,7 @@ class DeployedNetwork:
     def modes(self) -> tuple[_Settled, ...]:
         """The modes that a batch can run in here."""
         every: tuple[_Settled, ...] = get_args(_Settled)
-        return tuple(mode for mode in every if mode not in _RAGGED or self._ragged is not None)
+        return tuple(mode for mode in every if mode != "ragged" or self._ragged is not None)
 
     def programs(self, batch: int) -> Programs:
         """Return the stages of the network, bound for batches of this size."""
@@ -197,17 +194,19 @@ class DeployedNetwork:
         plans = [self._full] * batch
         if ragged:
             plans = self.plans(0.5, batch, torch.Generator().manual_seed(0))
-        once = np.array(plans)[:, : self._passed]
-        mode: _Settled = "mixed" if ragged else "prefix"
-        return fastest_part(
-            lambda size: self._run_once(images_BCHW[:size], once[:size], mode), batch
-        )
+        given = Planned(torch.tensor(plans), self._groups)
+        mode: _Settled = "ragged" if ragged else "prefix"
+
+        def run(size: int) -> None:
+            self._run_once(images_BCHW[:size], given.part(0, size, self._passed), mode)
+
+        return fastest_part(run, batch)
 
     def _part_in(self, mode: _Settled, batch: int) -> int:
         """Return how many images of a batch run together in a mode."""
         if batch == 1 or mode == "image":
             return 1
-        return self.part(batch, ragged=mode in _RAGGED)
+        return self.part(batch, ragged=mode == "ragged")
 
     @torch.inference_mode()
     def dense(self, images_BCHW: Tensor) -> Tensor:
@@ -216,8 +215,7 @@ class DeployedNetwork:
 
     def static(self, groups_L: Sequence[int]) -> Callable[[Tensor], Tensor]:
         """Return a network pruned to one plan for good: the limit of what slicing can gain."""
-        plan = tuple(groups_L)
-        self._check_plans([list(plan)])
+        plan = self._known(torch.tensor([list(groups_L)]), 1).first
         return torch.inference_mode()(lambda images_BCHW: self._uniform(images_BCHW, plan))
 
     def run(
@@ -228,11 +226,6 @@ class DeployedNetwork:
         Raises:
             ConfigError: shapes that do not fit, group counts out of range, or an unknown mode.
         """
-        if groups_BL.shape != (images_BCHW.shape[0], len(self.network.sites)):
-            raise ConfigError(
-                f"A plan of shape {(images_BCHW.shape[0], len(self.network.sites))} is needed, "
-                f"but got {tuple(groups_BL.shape)}."
-            )
         return self._planned(images_BCHW, groups_BL, mode, 0)
 
     @torch.inference_mode()
@@ -267,12 +260,11 @@ class DeployedNetwork:
         chooser = policy.start(size)
         if isinstance(chooser, PlannedChooser):
             return self._planned(images_BCHW, chooser.groups_BL, mode, policy.macs_per_image)
-        asking = Asking(chooser, size, self.network.groups)
+        asking = Asking(chooser, size, self._groups)
         if (size, mode) == (1, "auto") and self._ragged is not None and asking.compiled is not None:
             mode = "ragged"  # a compiled call or a few, where `image` has one for each stage
-        if expected_fraction is None:
-            expected_fraction = self._expected.get(policy.name, 0.5)
-        chosen = self._mode(mode, size, lambda: expected_fraction)
+        fraction = partial(self._expected_of, policy, expected_fraction)
+        chosen = self._mode(mode, size, fraction)
         if chosen != "image" and self._settled(asking):
             chosen = "prefix"  # it runs as one
         images_BCHW = self.enter(images_BCHW)
@@ -284,8 +276,15 @@ class DeployedNetwork:
                 self._asked(images_BCHW[i : i + part], policy.start(min(part, size - i)), chosen)
                 for i in range(0, size, part)
             )
-        self._expected[policy.name] = float(outcome.macs_B.sum()) / size / self.dense_macs
+        self._spent[policy.name] = outcome.macs
         return self._execution(outcome, chosen, policy.macs_per_image)
+
+    def _expected_of(self, policy: Policy, told: float | None) -> float:
+        """Return what is told, or the share of the dense MACs that a policy's last batch had."""
+        spent = self._spent.get(policy.name)
+        if told is not None or spent is None:
+            return 0.5 if told is None else told
+        return float(np.asarray(spent).mean()) / self.dense_macs
 
     def _fast(self, policy: Policy) -> Policy:
         """Return the form of a policy that is made for deployed networks, if it has one."""
@@ -411,7 +410,7 @@ class DeployedNetwork:
         found = plans_near(
             lambda plan: self.fraction((*plan, *once)),
             sites=self._passed,
-            groups=self.network.groups,
+            groups=self._groups,
             fraction=fraction,
             batch=batch,
             generator=generator,
@@ -457,7 +456,7 @@ class DeployedNetwork:
 
     def _again(self, outcome: Outcome, images_BCHW: Tensor, counts: Sequence[int]) -> Outcome:
         """Return what comes of a part whose images look again where their count is above one."""
-        logits_BK, macs_B = outcome.logits_BK, outcome.macs_B
+        logits_BK, macs_B = outcome.logits_BK, np.array(outcome.macs)
         for groups in sorted({*counts} - {1}):
             rows = [row for row, count in enumerate(counts) if count == groups]
             rows_N = torch.tensor(rows, device=images_BCHW.device)
@@ -467,23 +466,29 @@ class DeployedNetwork:
             )
             logits_BK = wide_NK if alone else logits_BK.index_copy(0, rows_N, wide_NK)
             macs_B[rows] += spent
-        groups_BL = np.concatenate([outcome.groups_BL, np.array(counts)[:, None]], 1)
+        groups_BL = np.concatenate([np.asarray(outcome.plans), np.array(counts)[:, None]], 1)
         return Outcome(logits_BK, groups_BL, macs_B)
 
-    def _check_plans(self, plans: list[list[int]]) -> None:
-        """Raise where a plan has another length, or a count is out of range."""
-        sites, most = len(self.network.sites), self.network.groups
-        for plan in plans:
-            if len(plan) != sites or min(plan) < 1 or max(plan) > most:
-                raise ConfigError(
-                    f"Plans of {sites} counts in [1, {most}] are needed, but got {tuple(plan)}."
-                )
+    def _known(self, groups_BL: Tensor, size: int) -> Planned:
+        """Return plans of so many images.
+
+        Raises:
+            ConfigError: another shape, or a count out of range.
+        """
+        if not groups_BL.is_cpu or groups_BL.dtype != torch.int64:
+            groups_BL = groups_BL.to("cpu", torch.int64)
+        if groups_BL.shape != (size, len(self._full)):
+            raise ConfigError(
+                f"A plan of shape {(size, len(self._full))} is needed, "
+                f"but got {tuple(groups_BL.shape)}."
+            )
+        return Planned(groups_BL, self._groups)
 
     def _mode(self, mode: DeployedMode, size: int, fraction: Callable[[], float]) -> _Settled:
         """Return the mode to run in."""
         if mode not in DEPLOYED_MODES:
             raise ConfigError(f"`mode` must be one of {DEPLOYED_MODES}, but got {mode!r}.")
-        if mode in _RAGGED and self._ragged is None:
+        if mode == "ragged" and self._ragged is None:
             raise ConfigError(f"`mode={mode!r}` cannot run this network here; see `modes`.")
         if mode != "auto":
             return mode
@@ -491,9 +496,9 @@ class DeployedNetwork:
             return "image"
         known = self.break_even
         if known is None or known.threads != torch.get_num_threads():
-            return "prefix" if self._ragged is None else "mixed"
-        # Times of layers tell more of these plans than times of other plans do.
-        found: Any = known.choose(size, fraction(), steady="mixed")
+            return "prefix" if self._ragged is None else "ragged"
+        steady = "ragged"  # it takes as long whatever plans meet in a batch
+        found: Any = known.always(size, steady) or known.choose(size, fraction(), steady)
         return found
 
     @torch.inference_mode()
@@ -501,56 +506,54 @@ class DeployedNetwork:
         self, images_BCHW: Tensor, groups_BL: Tensor, mode: DeployedMode, policy_macs: int
     ) -> Execution:
         """Run plans that are known."""
-        if not groups_BL.is_cpu or groups_BL.dtype != torch.int64:
-            groups_BL = groups_BL.to("cpu", torch.int64)
-        numbers_BL, plans = groups_BL.numpy(), groups_BL.tolist()
-        self._check_plans(plans)
         images_BCHW = self.enter(images_BCHW)
-        size = len(plans)
+        size = images_BCHW.shape[0]
+        plans = self._known(groups_BL, size)
         chosen: _Settled = "prefix"
-        if mode != "auto" or not _alike(plans):
+        if mode != "auto" or not plans.alike:
             chosen = self._mode(mode, size, partial(self._fraction_of, plans))
         part = self._part_in(chosen, size)
-        if part >= size:
-            outcome = self._run_plans(images_BCHW, numbers_BL, chosen)
+        if part >= size and self._passed == len(self._full):
+            outcome = self._run_once(images_BCHW, plans, chosen)
         else:
             outcome = joined(
-                self._run_plans(images_BCHW[i : i + part], numbers_BL[i : i + part], chosen)
-                for i in range(0, size, part)
+                self._run_part(images_BCHW, plans, first, min(first + part, size), chosen)
+                for first in range(0, size, part)
             )
         return self._execution(outcome, chosen, policy_macs)
 
-    def _fraction_of(self, plans: list[list[int]]) -> float:
+    def _fraction_of(self, plans: Planned) -> float:
         """Return the mean share of the dense MACs of plans, or of some where they are many."""
-        some = plans[:: max(1, len(plans) // SAMPLED)]
-        return sum(self.fraction(tuple(plan)) for plan in some) / len(some)
+        some = plans.rows[:: max(1, plans.size // SAMPLED)]
+        return sum(map(self.fraction, some)) / len(some)
 
-    def _run_plans(self, images_BCHW: Tensor, groups_BL: Numbers, mode: _Settled) -> Outcome:
-        """Run images together."""
-        if self.network.second_look:
-            once = self._run_once(images_BCHW, groups_BL[:, :-1], mode)
-            return self._again(once, images_BCHW, groups_BL[:, -1].tolist())
-        return self._run_once(images_BCHW, groups_BL, mode)
+    def _run_part(
+        self, images_BCHW: Tensor, plans: Planned, first: int, last: int, mode: _Settled
+    ) -> Outcome:
+        """Run images ``[first, last)`` together."""
+        images_BCHW = images_BCHW[first:last]
+        once = self._run_once(images_BCHW, plans.part(first, last, self._passed), mode)
+        if self._passed == len(self._full):
+            return once
+        return self._again(once, images_BCHW, [row[-1] for row in plans.rows[first:last]])
 
-    def _run_once(self, images_BCHW: Tensor, groups_BL: Numbers, mode: _Settled) -> Outcome:
+    def _run_once(self, images_BCHW: Tensor, plans: Planned, mode: _Settled) -> Outcome:
         """Run images together, one pass."""
-        programs, sites = self.programs(len(groups_BL)), self._passed
-        plans = groups_BL.tolist()
-        alike, first = _alike(plans), tuple(plans[0])
-        if mode == "dense" and not (alike and first == self._full[:sites]):
-            return run_dense(programs, images_BCHW, Planned(groups_BL), sites)
-        if alike:
-            logits_BK, macs = run_uniform(programs, images_BCHW, first)
-            return Outcome.of(logits_BK, groups_BL, [macs] * len(groups_BL))
-        if mode in _RAGGED and self._ragged is not None:
-            return self._ragged.run(images_BCHW, Planned(groups_BL), mixed=mode == "mixed")
+        programs, sites = self.programs(plans.size), self._passed
+        if mode == "dense" and not (plans.alike and plans.first == self._full[:sites]):
+            return run_dense(programs, images_BCHW, plans, sites)
+        if plans.alike:
+            logits_BK, macs = run_uniform(programs, images_BCHW, plans.first)
+            return Outcome(logits_BK, plans.counts, [macs] * plans.size)
+        if mode == "ragged" and self._ragged is not None:
+            return self._ragged.run(images_BCHW, plans)
         if mode == "bucket":
-            return run_bucket(programs, images_BCHW, Planned(groups_BL), sites)
-        return run_planned_prefix(programs, images_BCHW, list(map(tuple, plans)))
+            return run_bucket(programs, images_BCHW, plans, sites)
+        return run_planned_prefix(programs, images_BCHW, plans.rows)
 
     def _asked(self, images_BCHW: Tensor, chooser: Chooser, mode: _Settled) -> Outcome:
         """Run what a chooser says, the whole batch going from site to site."""
-        decide = Asking(chooser, images_BCHW.shape[0], self.network.groups)
+        decide = Asking(chooser, images_BCHW.shape[0], self._groups)
         once = self._asked_once(images_BCHW, decide, mode)
         if not self.network.second_look:
             return once
@@ -566,22 +569,17 @@ class DeployedNetwork:
         if self._settled(decide):
             logits_BK, macs = self._pass(images_BCHW, 1)
             return Outcome.alike(logits_BK, (1,) * self._passed, macs)
-        if mode in _RAGGED and self._ragged is not None:
-            return self._ragged.run(images_BCHW, decide, mixed=mode == "mixed")
+        if mode == "ragged" and self._ragged is not None:
+            return self._ragged.run(images_BCHW, decide)
         ways = {"dense": run_dense, "bucket": run_bucket, "prefix": run_prefix, "image": run_alone}
         return ways[mode](self.programs(decide.size), images_BCHW, decide, self._passed)
 
     def _execution(self, outcome: Outcome, mode: str, policy_macs: int) -> Execution:
         return Execution(
             logits_BK=outcome.logits_BK.float(),
-            plans=outcome.groups_BL,
-            macs=outcome.macs_B,
+            plans=outcome.plans,
+            macs=outcome.macs,
             policy_macs=policy_macs,
             bounds_LG=self.network.bounds_LG,
             mode=mode,
         )
-
-
-def _alike(plans: list[list[int]]) -> bool:
-    """Whether all plans are the same."""
-    return plans.count(plans[0]) == len(plans)

@@ -7,12 +7,12 @@ of mixed width are stored at the largest width in the batch, zero where channels
 Dimensions: B images, C channels, H W pixels, L sites, F features, K classes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-import numpy.typing as npt
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx.node import map_aggregate
@@ -21,6 +21,7 @@ from torch.nn import functional
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network.batch_norm import NORMS, batch_norm
 from runtime_pruning.network.graph import Ref, SecondPass, Step, Unit, Value
+from runtime_pruning.network.native import Counts, Numbers
 from runtime_pruning.network.policies import Chooser, FixedPolicy, PlannedChooser
 from runtime_pruning.network.rules import rule_for
 from runtime_pruning.network.slices import layout_of
@@ -35,24 +36,35 @@ MODES: tuple[Mode, ...] = ("sliced", "masked")
 Extent: TypeAlias = int | Tensor
 
 
+# Numbers of a batch, as whoever counted them had them.
+Told: TypeAlias = Sequence[Any] | Counts | Numbers | Tensor
+
+
+def _tensor(told: Told) -> Tensor:
+    """Return the numbers, int64."""
+    if isinstance(told, Tensor):
+        return told
+    return torch.from_numpy(np.asarray(told, dtype=np.int64))
+
+
 @dataclass(frozen=True)
 class Execution:
     """What came of running a plan on a batch. Tensors are made when they are asked for.
 
     Attributes:
         logits_BK: class scores.
-        plans: group counts, int64 (B, L).
-        macs: MACs of the backbone per image, int64, counted where its layers were called. A masked
-            run executes the dense network.
+        plans: group counts (B, L).
+        macs: MACs of the backbone per image, counted where its layers were called. A masked run
+            executes the dense network.
         policy_macs: MACs per image of whatever chose the plan.
         bounds_LG: channels by group count, from none on, at each site, int64.
         mode: how it ran: ``"sliced"`` or ``"masked"``, or a mode of a deployed network. All but
-            ``"masked"``, ``"dense"`` and ``"mixed"`` execute what the plan says, and no more.
+            ``"masked"`` and ``"dense"`` execute what the plan says, and no more.
     """
 
     logits_BK: Tensor
-    plans: npt.NDArray[Any] | Tensor
-    macs: npt.NDArray[Any] | Tensor
+    plans: Told
+    macs: Told
     policy_macs: int
     bounds_LG: Tensor
     mode: str
@@ -60,7 +72,7 @@ class Execution:
     @cached_property
     def groups_BL(self) -> Tensor:
         """The plan, int64."""
-        return torch.as_tensor(self.plans)
+        return _tensor(self.plans)
 
     @property
     def channels_BL(self) -> Tensor:
@@ -70,7 +82,7 @@ class Execution:
     @cached_property
     def executed_macs_B(self) -> Tensor:
         """MACs of the backbone, int64."""
-        return torch.as_tensor(self.macs)
+        return _tensor(self.macs)
 
     @property
     def policy_macs_B(self) -> Tensor:

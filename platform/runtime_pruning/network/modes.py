@@ -6,9 +6,10 @@ plans and the machine; what they return does not, but for the MACs of `run_dense
 Dimensions: B images, C channels, L sites, F features, K classes, N images of a part.
 """
 
+import ctypes
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -16,10 +17,12 @@ import torch
 from torch import Tensor
 
 from runtime_pruning.errors import ConfigError
+from runtime_pruning.network import native
 from runtime_pruning.network.binding import Mask, Masks
+from runtime_pruning.network.execution import Told
 from runtime_pruning.network.graphs import Piece
 from runtime_pruning.network.kernels import pooled
-from runtime_pruning.network.native import Decisions, Numbers
+from runtime_pruning.network.native import Counts, Decisions
 from runtime_pruning.network.policies import Chooser
 from runtime_pruning.network.programs import FULL, MASKED, Programs
 from runtime_pruning.network.tape import State
@@ -32,26 +35,19 @@ class Outcome(NamedTuple):
 
     Attributes:
         logits_BK: class scores.
-        groups_BL: group counts, int64.
-        macs_B: of the backbone, int64.
+        plans: group counts (B, L).
+        macs: of the backbone, per image.
     """
 
     logits_BK: Tensor
-    groups_BL: Numbers
-    macs_B: Numbers
-
-    @classmethod
-    def of(
-        cls, logits_BK: Tensor, plans: Sequence[Plan] | Numbers, macs: Sequence[int]
-    ) -> "Outcome":
-        """Return the outcome with a plan, and MACs, per image."""
-        return cls(logits_BK, np.array(plans, dtype=np.int64), np.array(macs, dtype=np.int64))
+    plans: Told
+    macs: Told
 
     @classmethod
     def alike(cls, logits_BK: Tensor, plan: Plan, macs: int) -> "Outcome":
         """Return the outcome of images that share a plan."""
-        size = len(logits_BK)
-        return cls.of(logits_BK, [plan] * size, [macs] * size)
+        size = logits_BK.shape[0]
+        return cls(logits_BK, [plan] * size, [macs] * size)
 
 
 def joined(outcomes: Iterable[Outcome]) -> Outcome:
@@ -61,8 +57,8 @@ def joined(outcomes: Iterable[Outcome]) -> Outcome:
         return parts[0]
     return Outcome(
         torch.cat([part.logits_BK for part in parts]),
-        np.concatenate([part.groups_BL for part in parts]),
-        np.concatenate([part.macs_B for part in parts]),
+        np.concatenate([np.asarray(part.plans) for part in parts]),
+        np.concatenate([np.asarray(part.macs) for part in parts]),
     )
 
 
@@ -74,16 +70,54 @@ class Decider(Protocol):
         ...
 
 
-@dataclass(frozen=True)
 class Planned:
-    """Plans that are known beforehand, int64."""
+    """Plans that are known beforehand.
 
-    groups_BL: Numbers
+    Before a pass the caches hold little of Python: each call of numpy or PyTorch takes 10 to 60
+    microseconds, as much as some layers take. So plans are read once, by a compiled call.
+
+    Args:
+        groups_BL: int64, on the CPU; copied.
+        most: the largest count.
+
+    Attributes:
+        size: images.
+        groups_BL: see above.
+        counts: group counts (B, L).
+        alike: whether all images have the same plan.
+
+    Raises:
+        ConfigError: no images, or a count out of range.
+    """
+
+    def __init__(self, groups_BL: Tensor, most: int) -> None:
+        self.groups_BL, self._most = groups_BL, most
+        self.size, sites = groups_BL.shape
+        self.counts: Counts = (ctypes.c_int64 * sites * self.size)()
+        fit, self.alike = native.take_plans(groups_BL, most, self.counts)
+        if not self.size or not fit:
+            wrong = [plan for plan in self.rows if min(plan) < 1 or max(plan) > most]
+            raise ConfigError(
+                f"Plans of {sites} counts in [1, {most}] are needed, but got {(*wrong, ())[0]}."
+            )
+
+    @property
+    def first(self) -> Plan:
+        """The plan of the first image."""
+        return tuple(self.counts[0])
+
+    @cached_property
+    def rows(self) -> list[Plan]:
+        """The plan of each image."""
+        return list(map(tuple, self.counts))
+
+    def part(self, first: int, last: int, sites: int) -> "Planned":
+        """Return the plans of images ``[first, last)``, for so many first sites."""
+        return Planned(self.groups_BL[first:last, :sites], self._most)
 
     def __call__(self, site: int, features: Callable[[], Tensor]) -> Sequence[int]:
         """Return the site's column."""
-        column: list[int] = self.groups_BL[:, site].tolist()
-        return column
+        return [row[site] for row in self.rows]
 
 
 @dataclass(frozen=True)
@@ -170,7 +204,7 @@ def run_alone(programs: Programs, image_1CHW: Tensor, decide: Asking, sites: int
         macs += run(site + 1, programs.key(site + 1, plan), state)
     logits_BK = state[programs.logits_slot]
     logits_BK = logits_BK if programs.graphs is None else logits_BK.clone()
-    return Outcome.of(logits_BK, [tuple(plan)], [macs])
+    return Outcome(logits_BK, [plan], [macs])
 
 
 def run_dense(programs: Programs, images_BCHW: Tensor, decide: Decider, sites: int) -> Outcome:
@@ -186,7 +220,7 @@ def run_dense(programs: Programs, images_BCHW: Tensor, decide: Decider, sites: i
                 masks[deciding] = _present(programs, deciding, columns, images_BCHW.device)
         macs += programs.run(site + 1, MASKED, state)
     plans = list(zip(*columns, strict=True))
-    return Outcome.of(state[programs.logits_slot], plans, [macs] * len(plans))
+    return Outcome(state[programs.logits_slot], plans, [macs] * len(plans))
 
 
 def _present(
@@ -222,7 +256,7 @@ def run_planned_prefix(programs: Programs, images_BCHW: Tensor, plans: list[Plan
     logits_BK = torch.empty_like(walk.logits[0].new_empty(len(order), walk.logits[0].shape[1]))
     logits_BK[rows_B] = torch.cat(walk.logits)
     macs_of = dict(zip(order, walk.macs, strict=True))
-    return Outcome.of(logits_BK, plans, [macs_of[image] for image in range(len(order))])
+    return Outcome(logits_BK, plans, [macs_of[image] for image in range(len(order))])
 
 
 @dataclass
@@ -290,7 +324,7 @@ def run_prefix(programs: Programs, images_BCHW: Tensor, decide: Decider, sites: 
         logits_BK[torch.tensor(part.rows)] = part.state[programs.logits_slot]
         for row in part.rows:
             plans[row], macs[row] = part.plan, part.macs
-    return Outcome.of(logits_BK, plans, macs)
+    return Outcome(logits_BK, plans, macs)
 
 
 def _gathered_features(programs: Programs, site: int, parts: list[_Part], size: int) -> Tensor:
@@ -344,7 +378,7 @@ def run_bucket(programs: Programs, images_BCHW: Tensor, decide: Decider, sites: 
         for images, spent in _run_buckets(programs, stage, rows, plans, state):
             for image in images:
                 macs[image] += spent
-    return Outcome.of(state[programs.logits_slot], plans, macs)
+    return Outcome(state[programs.logits_slot], plans, macs)
 
 
 def _run_buckets(

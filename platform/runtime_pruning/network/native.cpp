@@ -992,14 +992,14 @@ struct Key {
   const int32_t* place;  // [sites][counts]: of the width that a site asks for
 };
 
-// The places of widths of images [first, last), of some keys, from group counts [site][image].
-void settle_all(const Key* keys, Long count, const Long* groups, Long batch, Long first, Long last,
-                int32_t* places) {
+// The places of widths of images [first, last), of some keys, from group counts [image][site].
+void settle_all(const Key* keys, Long count, const Long* groups, Long sites, Long batch, Long first,
+                Long last, int32_t* places) {
   for (const Key* key = keys; key < keys + count; key++, places += batch)
     for (Long b = first; b < last; b++) {
       int32_t most = 0;
       for (Long s = 0; s < key->sites; s++)
-        most = std::max(most, key->place[s * key->counts + groups[key->site[s] * batch + b]]);
+        most = std::max(most, key->place[s * key->counts + groups[b * sites + key->site[s]]]);
       places[b] = most;
     }
 }
@@ -1010,7 +1010,8 @@ struct Deciding {
   Long settled;                      // of the first sites all images have one group
   Long* previous;                    // as `decide` has them
   float *hidden, *cell;
-  Long* groups;         // [site][image]
+  Long* groups;         // [image][site]
+  Long sites;
   const Key* keys;      // those from known[site] to known[site + 1] are settled by a site
   const Long* known;
   int32_t* places;      // [key][image]
@@ -1021,9 +1022,9 @@ struct Deciding {
 template <typename E>
 void decide_site(const Deciding& d, Long site, const Call& call, const Chosen& chosen, const E* in,
                  Long batch, Long before, Long first, Long last) {
-  Long* groups = d.groups + site * batch + before;
+  Long* groups = d.groups + before * d.sites + site;
   if (site < d.settled) {
-    std::fill(groups + first, groups + last, 1);
+    for (Long b = first; b < last; b++) groups[b * d.sites] = 1;
   } else {
     const Decision& own = *d.decisions[site];
     const Long pixels = call.g.hi * call.g.wi;
@@ -1038,10 +1039,10 @@ void decide_site(const Deciding& d, Long site, const Call& call, const Chosen& c
     Long* previous = d.previous + before;
     decide_all(own, first, last, features_of, previous, d.hidden + before * own.hidden,
                d.cell + before * own.hidden);
-    std::copy(previous + first, previous + last, groups + first);
+    for (Long b = first; b < last; b++) groups[b * d.sites] = previous[b];
   }
   const Long key = d.known[site];
-  settle_all(d.keys + key, d.known[site + 1] - key, d.groups, batch, before + first,
+  settle_all(d.keys + key, d.known[site + 1] - key, d.groups, d.sites, batch, before + first,
              before + last, d.places + key * batch);
 }
 
@@ -1052,16 +1053,18 @@ struct Step {
   Long kind;
   const Call* call;
   const Width* widths;
-  Long in, out;      // places in the table of values, from 1 on
+  Long in, out;      // places in the table of values
   Long read, write;  // rows of the widths by image, [row][image]; below zero: all have the first
   Long writes;
   Long site;         // of kDecide
 };
 
+constexpr Long kAligned = 64;  // bytes
+
 // Where the values of a tape lie that have no address: in a room, one value after the other, each
 // of all images that are played together.
 struct Layout {
-  Long elements;       // an image
+  Long elements;       // an image, a multiple of kAligned bytes
   const Long* places;  // of values, in elements an image
 };
 
@@ -1137,16 +1140,23 @@ void play_some(const Step* steps, const Step* end, const Played& on, Long first,
 
 // Plays steps for a batch. Threads take parts of `most` images through all of them, each in a room
 // of its own; where that is 0, they share each step of the whole batch.
+//
+// Returns 1 where there is no memory for that, else 0.
 template <typename E>
-void play(const Step* steps, const Step* end, const Played& on, Long most, Long threads) {
+Long play(const Step* steps, const Step* end, Played on, Long most, Long threads) {
+  const Long bytes = on.layout->elements * (Long)sizeof(E);
+  on.room = (char*)aligned_alloc(kAligned, std::max(bytes * (most ? most * threads : on.batch), kAligned));
+  if (!on.room) return 1;
   together(threads, [&](Team team) {
     if (!most) return play_some<E>(steps, end, on, 0, on.batch, team);
     Played own = on;
-    own.room += on.layout->elements * most * team.index * (Long)sizeof(E);
+    own.room += bytes * most * team.index;
     team.share_parts(on.batch, most, [&](Long first, Long last) {
       play_some<E>(steps, end, own, first, last, Team{0, 1});
     });
   });
+  free(on.room);
+  return 0;
 }
 
 }  // namespace
@@ -1187,11 +1197,11 @@ void decide(const Decision* decision, const float* features, Long batch, Long* p
     together(threads,                                                                             \
              [&](Team team) { pool(in, ld, pixels, channels, all, batch, out, most, team); });    \
   }                                                                                               \
-  void play_##type(const Step* steps, Long count, const Layout* layout, char* const* values,      \
+  Long play_##type(const Step* steps, Long count, const Layout* layout, char* const* values,      \
                    const int32_t* places, Long* macs, const Deciding* deciding, Long batch,       \
                    Long most, Long threads) {                                                     \
-    const Played on{layout, values[0], values, places, macs, deciding, batch};                    \
-    play<E>(steps, steps + count, on, most, threads);                                             \
+    const Played on{layout, nullptr, values, places, macs, deciding, batch};                      \
+    return play<E>(steps, steps + count, on, most, threads);                                      \
   }                                                                                               \
   void decide_##type(const Decision* decision, const E* in, Long channels, Long pixels,           \
                      Long* previous, float* hidden, float* cell) {                                \
@@ -1213,7 +1223,23 @@ void clear(char* values, Long ld, Long pixels, const Long* from, const Long* to,
     clear_image(values + b * pixels * ld * size, ld, pixels, from[b], to[b], size);
 }
 
-void settle(const Key* keys, Long count, const Long* groups, Long batch, int32_t* places) {
-  settle_all(keys, count, groups, batch, 0, batch, places);
+void settle(const Key* keys, Long count, const Long* groups, Long sites, Long batch,
+            int32_t* places) {
+  settle_all(keys, count, groups, sites, batch, 0, batch, places);
+}
+
+// Copies group counts to [image][site]. Returns 0 where a count is not in [1, most], 1 where all
+// images have the same, else 2.
+Long take_plans(const Long* from, Long image, Long site, Long batch, Long sites, Long most,
+                Long* to) {
+  bool fit = true, alike = true;
+  for (Long b = 0; b < batch; b++)
+    for (Long s = 0; s < sites; s++) {
+      const Long count = from[b * image + s * site];
+      to[b * sites + s] = count;
+      fit &= count >= 1 && count <= most;
+      alike &= count == to[s];
+    }
+  return fit ? (alike ? 1 : 2) : 0;
 }
 }

@@ -19,8 +19,9 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -37,7 +38,8 @@ HUGE = 2 * 1024 * 1024  # bytes of a huge page
 _SOURCE = Path(__file__).with_suffix(".cpp")
 INFINITY = float("inf")
 
-Numbers = npt.NDArray[Any]
+Numbers: TypeAlias = npt.NDArray[Any]
+Counts: TypeAlias = ctypes.Array[Any]  # int64; numpy sees an array in it, and takes longer
 
 
 class Functions(NamedTuple):
@@ -56,7 +58,7 @@ class Functions(NamedTuple):
     depthwise: Callable[..., None]
     linear: Callable[..., None]
     pool: Callable[..., None]
-    play: Callable[..., None]
+    play: Callable[..., int]
     decide: Callable[..., None]
 
 
@@ -73,6 +75,7 @@ class _Library(NamedTuple):
     decide: Callable[..., None]
     clear: Callable[..., None]
     settle: Callable[..., None]
+    take_plans: Callable[..., int]
 
 
 def functions(dtype: torch.dtype) -> Functions | None:
@@ -109,6 +112,25 @@ def clear(features: Tensor, first_B: Numbers, last_B: Numbers) -> None:
         *(features.data_ptr(), channels, features[0, 0].numel(), first_B.ctypes.data),
         *(last_B.ctypes.data, batch, features.element_size()),
     )
+
+
+def take_plans(groups_BL: Tensor, most: int, into: Counts) -> tuple[bool, bool]:
+    """Copy group counts; return whether each is in [1, most], and whether all images have the same.
+
+    Args:
+        groups_BL: int64, on the CPU.
+        most: see above.
+        into: shape (B, L).
+    """
+    library = _library()
+    if library is None:
+        numbers_BL = np.asarray(into)
+        numbers_BL[:] = groups_BL.numpy()
+        fit = bool((numbers_BL >= 1).all() and (numbers_BL <= most).all())
+        return fit, bool((numbers_BL == numbers_BL[:1]).all())
+    (batch, sites), strides = groups_BL.shape, groups_BL.stride()
+    found = library.take_plans(groups_BL.data_ptr(), *strides, batch, sites, most, into)
+    return found > 0, found == 1
 
 
 class Decisions(NamedTuple):
@@ -322,13 +344,16 @@ def _library() -> _Library | None:
             own.depthwise.argtypes = own.convolve.argtypes
             own.linear.argtypes = [pointer] * 5 + [number] * 2
             own.pool.argtypes = pool
+            own.play.restype = number
             own.play.argtypes = [pointer, number, *[pointer] * 5, number, number, number]
             own.decide.argtypes = [pointer, pointer, number, number, *[pointer] * 3]
             by_type[dtype] = own
     library.decide.argtypes = [pointer, pointer, number, *[pointer] * 3]
     library.clear.argtypes = [pointer, number, number, pointer, pointer, number, number]
-    library.settle.argtypes = [pointer, number, pointer, number, pointer]
-    return _Library(by_type, library.decide, library.clear, library.settle)
+    library.settle.argtypes = [pointer, number, pointer, number, number, pointer]
+    library.take_plans.argtypes = [pointer, *[number] * 5, pointer]
+    library.take_plans.restype = number
+    return _Library(by_type, *(getattr(library, name) for name in _Library._fields[1:]))
 
 
 def _compiled(source: Path, compiler: str) -> Path:

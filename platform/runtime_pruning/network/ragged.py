@@ -4,18 +4,12 @@ Values are stored at full width. What an image leaves out is never written and n
 nothing is gathered, nothing is masked, and executed MACs are those of the plans. Needs the calls of
 `native`, and a network without grouped convolutions and without statistics that cannot be folded.
 
-Near full width a layer is often faster whole, as the dense network runs it: three quarters of a
-register of channels take as long as all, and the calls for one width are the fastest of several.
-A mixed run does so, layer by layer, by times that it took of each width; then executed MACs are
-more than the plans'.
-
 Calls that follow each other are played together (`tape`), across decisions that are known before.
 
 Dimensions: B images, C channels, H W pixels, L sites, F features, K classes, N images of a part.
 """
 
 import ctypes
-import math
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
@@ -33,9 +27,6 @@ from runtime_pruning.network.kernels import (
     NOTHING,
     Activation,
     Call,
-    best_seconds,
-    convolution,
-    convolution_onto,
     linear,
     linear_runs,
     ours_fit,
@@ -44,17 +35,12 @@ from runtime_pruning.network.kernels import (
 from runtime_pruning.network.lowering import LateNorm, Lowered, Operation
 from runtime_pruning.network.modes import Decider, Outcome, Planned
 from runtime_pruning.network.moves import cleared, copied, decided, pooling_first
-from runtime_pruning.network.native import Decisions, Numbers
+from runtime_pruning.network.native import Counts, Decisions, Numbers
 from runtime_pruning.network.programs import Programs
 from runtime_pruning.network.tape import Forgetting, Kind, Record, Recorded, State, Tape, joined
 
 SMALL = 1024 * 1024  # bytes of a linear layer's weights that stay in a cache
 TINY = 64 * 1024  # likewise, in the first
-LEAST_GAIN = 0.02  # of a layer's time at full width; less is not worth looking for
-FEW = 8  # images that a layer is timed on, or one where that takes long
-LONG = 0.01  # seconds
-
-WholeCall: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
 
 
 class Options:
@@ -143,15 +129,15 @@ class Keys:
         places = batch.places + begin * batch.size * ctypes.sizeof(ctypes.c_int32)
         self._settle(
             *(ctypes.addressof(self._table) + begin * size, end - begin, batch.groups),
-            *(batch.size, places),
+            *(len(self._bounds), batch.size, places),
         )
 
     def let_decide(self, decisions: Decisions, batch: "_Batch") -> None:
         """Give a batch its ``Deciding`` of the source."""
         packed = struct.pack(
-            "9q",
+            "10q",
             *(decisions.calls, decisions.settled, *decisions.state, batch.groups),
-            *(ctypes.addressof(self._table), self._known_at, batch.places),
+            *(len(self._bounds), ctypes.addressof(self._table), self._known_at, batch.places),
         )
         batch.held = ctypes.create_string_buffer(packed, len(packed))
         batch.deciding = ctypes.addressof(batch.held)
@@ -162,44 +148,45 @@ class _Batch:
 
     Args:
         state: its values.
-        size: images.
-        sites: of the network.
-        keys: likewise.
-        mixed: whether a layer may run whole.
+        counts: group counts (B, L); those that are not known yet are written here.
+        keys: of the network.
 
     Attributes:
-        groups: address of ``groups_LB``, int64; likewise ``places``, int32, and ``macs``, int64.
+        counts: see above; likewise ``spent``, MACs so far, by image.
+        groups: address of ``counts``; likewise ``places``, int32 (K, B), and ``macs``.
         deciding: address of a ``Deciding`` of the source.
         held: what that points to.
     """
 
-    def __init__(self, state: State, size: int, sites: int, keys: int, *, mixed: bool) -> None:
-        self.state, self.size, self.mixed = state, size, mixed
-        # No arrays of numpy or PyTorch: it takes a microsecond to make one or to find its address.
-        self._numbers = (ctypes.c_int64 * ((sites + 1) * size))()
-        self._places = (ctypes.c_int32 * (keys * size))()
-        self.groups = ctypes.addressof(self._numbers)
+    def __init__(self, state: State, counts: Counts, keys: int) -> None:
+        self.state, self.counts = state, counts
+        self.size = len(counts)
+        self.spent = (ctypes.c_int64 * self.size)()
+        self._places = (ctypes.c_int32 * self.size * keys)()
+        self.groups = ctypes.addressof(counts)
         self.places = ctypes.addressof(self._places)
-        self.macs = self.groups + sites * size * ctypes.sizeof(ctypes.c_int64)
+        self.macs = ctypes.addressof(self.spent)
         self.deciding: int | None = None
         self.held: Any = None
 
     @cached_property
-    def groups_LB(self) -> Numbers:
+    def groups_BL(self) -> Numbers:
         """What was decided, int64; it can be written to."""
-        return np.frombuffer(memoryview(self._numbers), dtype=np.int64)[: -self.size].reshape(
-            -1, self.size
-        )
+        return np.asarray(self.counts)
 
     @cached_property
     def macs_B(self) -> Numbers:
         """MACs so far, int64; likewise."""
-        return np.frombuffer(memoryview(self._numbers), dtype=np.int64)[-self.size :]
+        return np.asarray(self.spent)
 
     @cached_property
     def places_KB(self) -> Numbers:
         """Places of widths, int32."""
-        return np.frombuffer(memoryview(self._places), dtype=np.int32).reshape(-1, self.size)
+        return np.asarray(self._places)
+
+    def outcome(self, logits: int) -> Outcome:
+        """Return what came of it; the slot of the logits is given."""
+        return Outcome(self.state[logits], self.counts, self.spent)
 
 
 Step: TypeAlias = Callable[[_Batch], None]
@@ -229,24 +216,25 @@ class Ragged:
         self._all: list[Step] = []  # of all stages
         self._deciding: list[Step] = []  # likewise, with the decisions between them
 
-    def run(self, images_BCHW: Tensor, decide: Decider, *, mixed: bool = False) -> Outcome:
+    def run(self, images_BCHW: Tensor, decide: Decider) -> Outcome:
         """Run a batch; a site is decided for all its images when they have come to it.
 
         Args:
             images_BCHW: float.
             decide: tells each image's groups.
-            mixed: run each layer whole that is faster so.
         """
         if self._stages is None:
             self._stages = self._bind(images_BCHW[:1])
-        batch = self._new(images_BCHW, mixed=mixed)
-        decisions = getattr(decide, "compiled", None)
         if isinstance(decide, Planned):
-            batch.groups_LB[:] = decide.groups_BL.T
+            batch = self._new(images_BCHW, decide.counts)
             self._keys.settle(0, self._sites, batch)
             for step in self._all:
                 step(batch)
-        elif decisions is not None:
+            return batch.outcome(self._programs.logits_slot)
+        counts = (ctypes.c_int64 * self._sites * images_BCHW.shape[0])()
+        batch = self._new(images_BCHW, counts)
+        decisions = getattr(decide, "compiled", None)
+        if decisions is not None:
             self._keys.let_decide(decisions, batch)
             for step in self._deciding:
                 step(batch)
@@ -256,16 +244,15 @@ class Ragged:
                     self._ask(batch, stage - 1, decide)
                 for step in steps:
                     step(batch)
-        return Outcome(batch.state[self._programs.logits_slot], batch.groups_LB.T, batch.macs_B)
+        return batch.outcome(self._programs.logits_slot)
 
-    def _new(self, images_BCHW: Tensor, *, mixed: bool) -> _Batch:
+    def _new(self, images_BCHW: Tensor, counts: Counts) -> _Batch:
         """Return a batch that has entered."""
-        state, size = self._programs.new_state(images_BCHW), images_BCHW.shape[0]
-        return _Batch(state, size, self._sites, len(self._keys), mixed=mixed)
+        return _Batch(self._programs.new_state(images_BCHW), counts, len(self._keys))
 
     def _ask(self, batch: _Batch, site: int, decide: Decider) -> None:
         """Have a site decided."""
-        batch.groups_LB[site] = decide(site, partial(self._features, batch, site))
+        batch.groups_BL[:, site] = decide(site, partial(self._features, batch, site))
         self._keys.settle(site, site + 1, batch)
 
     def _features(self, batch: _Batch, site: int) -> Tensor:
@@ -297,8 +284,9 @@ class Ragged:
 
     def _bind(self, images_1CHW: Tensor) -> list[list[Step]]:
         """Return the steps of each stage, bound by one image at full width."""
-        batch = self._new(images_1CHW, mixed=False)
-        batch.groups_LB[:, 0] = [len(bound) - 1 for bound in self._programs.bounds]
+        counts = (ctypes.c_int64 * self._sites * 1)()
+        counts[0][:] = [len(bound) - 1 for bound in self._programs.bounds]
+        batch = self._new(images_1CHW, counts)
         self._keys.settle(0, self._sites, batch)
         index, stages = 0, []
         sizes: list[tuple[int, ...]] = []  # of what the sites read
@@ -331,49 +319,12 @@ class Ragged:
         steps: list[Step] = []
         for step in joined(bound):
             if isinstance(step, Tape):
-                steps.append(partial(self._play, step, _layers(step)))
+                steps.append(partial(_play, step))
             elif isinstance(step, Forgetting):
                 steps.append(_on_state(step))
             else:
                 steps.append(step)
         return steps
-
-    def _play(self, tape: Tape, layers: list[tuple[int, "_Layer"]], batch: _Batch) -> None:
-        """Play a tape; in a mixed batch, without the layers that are faster whole."""
-        if not batch.mixed or not self._may_run_whole(layers, batch):
-            layers = []
-        playing = tape.open(batch.state, apart=not layers)
-        told = (batch.places, batch.macs, batch.deciding)
-        done = 0
-        for step, layer in layers:
-            source, target = tape.ends[step]
-            if layer.untimed:
-                onto = tape.value(playing, target) if layer.adds else None
-                layer.time(tape.value(playing, source), onto)
-            if not layer.may_run_whole:
-                continue
-            if batch.deciding is not None:  # widths are not known before
-                tape.play(playing, done, step, *told)
-                done = step
-            if not layer.whole_pays(batch):
-                continue
-            tape.play(playing, done, step, *told)
-            features = self._clean(batch, layer.op.source, tape.value(playing, source))
-            onto = tape.value(playing, target) if layer.adds else None
-            out = layer.run_whole(features, onto, batch)
-            if onto is None:
-                tape.put(playing, target, out)
-            done = step + 1
-        tape.play(playing, done, len(tape.steps), *told)
-        tape.close(playing, batch.state)
-
-    @staticmethod
-    def _may_run_whole(layers: list[tuple[int, "_Layer"]], batch: _Batch) -> bool:
-        """Whether some layers may turn out to be faster whole for a batch."""
-        if any(layer.untimed for _, layer in layers):
-            return True
-        able = (layer for _, layer in layers if layer.may_run_whole)
-        return any(batch.deciding is not None or layer.whole_pays(batch) for layer in able)
 
     def _steps(self, op: Operation, index: int, batch: _Batch) -> list[Bound]:
         """Return what an operation does to a batch; it has been done to this one."""
@@ -499,11 +450,9 @@ class Ragged:
         return [run]
 
 
-def _layers(tape: Tape) -> list[tuple[int, "_Layer"]]:
-    """Return the steps of a tape that are layers which may run whole."""
-    steps = enumerate(tape.steps)
-    found = [(step, record.held) for step, record in steps if isinstance(record.held, _Layer)]
-    return [(s, layer) for s, layer in found if not layer.op.conditional and not layer.constant]
+def _play(tape: Tape, batch: _Batch) -> None:
+    """Play a tape for a batch."""
+    tape.play(batch.state, batch.places, batch.macs, batch.deciding)
 
 
 def _on_state(step: Callable[[State], None]) -> Step:
@@ -622,11 +571,7 @@ class _Layer:
         room: channels of the stream that it is added to; None: it is not added.
 
     Attributes:
-        op: see above.
-        adds: whether it is added to a stream.
         out: (H, W, C) of the result.
-        constant: whether no site decides how wide it is.
-        untimed: whether it is not known yet what running whole saves.
     """
 
     def __init__(
@@ -637,11 +582,10 @@ class _Layer:
         features: Tensor,
         room: int | None,
     ) -> None:
-        self._ragged = ragged
-        self.op = op
-        self._activation = activation
+        self._source = op.source
         self._target = op.output if op.conv_output is None else op.conv_output
         keys, binder = ragged._keys, ragged._binder
+        self._keys = keys
         reads = keys.options(op.source).channels.tolist()
         writes = keys.options(self._target).channels.tolist()
         assert op.weight is not None
@@ -651,8 +595,8 @@ class _Layer:
         self._packed = []
         for read in reads if op.conditional else reads[-1:]:
             full = {op.source.name: read, self._target.name: read if self._alone else writes[-1]}
-            self._full = binder.layer(op, full)
-            self._packed.append(pack(self._full.weight, self._full.bias))
+            layer = binder.layer(op, full)
+            self._packed.append(pack(layer.weight, layer.bias))
         rows = [
             self._packed[place if op.conditional else 0].row(read, write)
             for place, read in enumerate(reads)
@@ -662,108 +606,26 @@ class _Layer:
         self._writes = 1 if self._alone else len(writes)
         kernel = op.weight.shape[2:]
         frame = native.Frame.of(features, kernel, op.geometry.stride, op.geometry.padding)
-        self.adds = room is not None
+        self._adds = room is not None
         self.out = (*frame.out, writes[-1] if room is None else room)
         limits = activation.limits
-        self._held = frame.call(features.shape[1], self.out[-1], limits, add=self.adds)
-        inputs = 1 if self._alone else self._rows[-1, 2]
-        self.constant = len(rows) == 1
-        self._most_macs = int(inputs * self._rows[-1, 3]) * math.prod(frame.out + frame.kernel)
-        self._whole: WholeCall | None = None
-        self._gain: Numbers | None = None  # share of the time at full width, by place
+        self._call = frame.call(features.shape[1], self.out[-1], limits, add=self._adds)
 
     def record(self, source: int, target: int) -> Record:
         """Return the call for a tape, between two slots."""
-        keys = self._ragged._keys
+        keys = self._keys
         return Record(
             Kind.DEPTHWISE if self._alone else Kind.CONVOLVE,
             source,
             target,
-            None if self.adds else self.out,
-            call=ctypes.addressof(self._held),
+            None if self._adds else self.out,
+            call=ctypes.addressof(self._call),
             widths=self._rows.ctypes.data,
-            read=keys.index(self.op.source),
+            read=keys.index(self._source),
             write=-1 if self._alone else keys.index(self._target),
             writes=self._writes,
             held=self,
         )
-
-    # At full width
-
-    @property
-    def untimed(self) -> bool:
-        """Whether it is unknown what full width saves."""
-        return self._gain is None
-
-    @property
-    def may_run_whole(self) -> bool:
-        """Whether full width is faster than some width."""
-        return self._whole is not None
-
-    def whole_pays(self, batch: _Batch) -> bool:
-        """Whether full width is faster for a batch, and changes no more than what is absent."""
-        assert self._gain is not None
-        place_B = self._ragged._places(batch, self.op.source)
-        if not self._alone:
-            write_B = self._ragged._places(batch, self._target)
-            if self.adds and write_B.min() < self._writes - 1:
-                return False  # it would add to channels that are there
-            place_B = place_B * self._writes + write_B
-        return bool(self._gain[place_B].sum() > 0)
-
-    def run_whole(self, features: Tensor, out: Tensor | None, batch: _Batch) -> Tensor:
-        """Return the result at full width; absent channels of what is read must be zeros."""
-        assert self._whole is not None
-        batch.macs_B += self._most_macs
-        return self._whole(features, out)
-
-    def time(self, features: Tensor, out: Tensor | None) -> None:
-        """Find what full width saves for batches like this one; keep its call if that is any."""
-        whole = self._whole_call(features, out)
-        self._gain = self._timed(whole, features, out)
-        if self._gain.max() > LEAST_GAIN:
-            self._whole = whole
-
-    def _timed(self, whole: WholeCall, features: Tensor, out: Tensor | None) -> Numbers:
-        """Return what a call at full width saves, in times of it, by place.
-
-        What it takes to set absent channels to zero is counted.
-        """
-        like = native.channels_last(torch.rand(features.shape).to(features.dtype))
-        onto = None if out is None else torch.zeros_like(out)
-        (alone,) = best_seconds([partial(whole, like[:1], None if onto is None else onto[:1])])
-        few = FEW if alone < LONG else 1
-        like, onto = like[:few], None if onto is None else onto[:few]
-        none_B = np.full(len(like), features.shape[1], dtype=np.int64)
-
-        def cleaned() -> None:
-            native.clear(like, none_B * 3 // 4, none_B)
-            whole(like, onto)
-
-        def at(place: int) -> Callable[[], object]:
-            row = self._rows.ctypes.data + place * self._rows.strides[0]
-            record = self.record(0, 1)._replace(widths=row, read=-1, write=-1)
-            tape = Tape([record], {1}, like.dtype)
-            return lambda: tape([like, onto])
-
-        *own, full = best_seconds([*map(at, range(len(self._rows))), cleaned])
-        return np.array(own) / full - 1
-
-    def _whole_call(self, like: Tensor, out: Tensor | None) -> WholeCall:
-        """Return the fastest call at full width."""
-        layer, activation = self._full, self._activation
-        if out is None:
-            call = convolution(layer, activation, like, fused=True)
-            return lambda features, _: call(features)
-        room, rows = out.shape[1], layer.weight.shape[0]
-        add = convolution_onto(layer, activation, like, room=room, fused=True)
-
-        def run(features: Tensor, onto: Tensor | None) -> Tensor:
-            assert onto is not None
-            add(features, onto if rows == room else onto.narrow(1, 0, rows))
-            return onto
-
-        return run
 
 
 def runs_ragged(lowered: Lowered, dtype: torch.dtype) -> bool:

@@ -99,26 +99,6 @@ class _Value:
     place: int = 0
 
 
-class Playing(NamedTuple):
-    """A batch on a tape.
-
-    Attributes:
-        size: images.
-        most: images that a thread takes at once; 0: all threads share the steps of all images.
-        threads: that play.
-        addresses: of the tape's memory, then of the values that are more than a part of it.
-        tensors: those values.
-        room: that memory.
-    """
-
-    size: int
-    most: int
-    threads: int
-    addresses: ctypes.Array[ctypes.c_void_p]
-    tensors: dict[int, Tensor]
-    room: Tensor
-
-
 class Tape:
     """Plays calls.
 
@@ -129,7 +109,6 @@ class Tape:
 
     Attributes:
         steps: the records that are calls.
-        ends: of each of them, the values that it reads and writes.
     """
 
     def __init__(
@@ -139,9 +118,9 @@ class Tape:
         assert own is not None
         self._play, self._dtype = own.play, dtype
         self.steps: list[Record] = []
-        self.ends: list[tuple[int, int]] = []
         self._values: list[_Value] = []
         self._of: dict[int, int] = {}  # the value of a slot
+        self._ends: list[tuple[int, int]] = []  # of each step: the values that it reads and writes
         for record in records:
             self._add(record)
         written = {record.target for record in records}
@@ -153,9 +132,9 @@ class Tape:
         self._made = [(i, v.shape) for i, v in numbered if v.slot is None and v.kept]
         inner = [value for value in self._values if value.slot is None and not value.kept]
         self._elements = _lay_out(inner, ALIGNED // dtype.itemsize)
-        self._places = np.array([0, *(v.place for v in self._values)], dtype=np.int64)
+        self._places = np.array([value.place for value in self._values], dtype=np.int64)
         layout = struct.pack("2q", self._elements, self._places.ctypes.data)
-        table = b"".join(map(_packed, self.steps, self.ends))
+        table = b"".join(map(_packed, self.steps, self._ends))
         self._tables = [ctypes.create_string_buffer(own, len(own)) for own in (table, layout)]
         self._address, self._layout = map(ctypes.addressof, self._tables)
         self._shared = any(record.shared for record in self.steps)
@@ -175,7 +154,7 @@ class Tape:
             target = self._of[record.target] = len(self._values)
             self._values.append(_Value(None, record.out, step, step))
         self.steps.append(record)
-        self.ends.append((source, target))
+        self._ends.append((source, target))
 
     def _known(self, slot: int, record: Record, step: int) -> int:
         """Return the value of a slot that exists when a step begins."""
@@ -189,88 +168,54 @@ class Tape:
 
     def __call__(self, state: State) -> None:
         """Play all, each image at the first of the widths."""
-        playing = self.open(state, apart=True)
-        self.play(playing, 0, len(self.steps), None, None)
-        self.close(playing, state)
-
-    def open(self, state: State, *, apart: bool = False) -> Playing:
-        """Return a batch before its first step.
-
-        Args:
-            state: has what is read.
-            apart: whether all steps will be played in one call, so that threads may take some
-                images each through them.
-        """
-        tensors: dict[int, Tensor] = {}
-        for i, slot, axes in self._given:
-            found: Tensor = state[slot]
-            tensors[i] = found.contiguous() if axes == 1 else native.channels_last(found)
-        size = found.shape[0]
-        threads = torch.get_num_threads()
-        together = apart and not self._shared and size >= threads
-        most = min(self._together, -(-size // threads)) if together else 0
-        images = most * threads if together else size
-        room = torch.empty(self._elements * images, dtype=self._dtype)
-        for i, shape in self._made:
-            made = torch.empty((size, *shape), dtype=self._dtype)
-            tensors[i] = made if len(shape) == 1 else made.permute(0, 3, 1, 2)
-        addresses = (ctypes.c_void_p * len(self._places))(room.data_ptr())
-        for i, tensor in tensors.items():
-            addresses[i + 1] = tensor.data_ptr()
-        return Playing(size, most, threads, addresses, tensors, room)
+        self.play(state)
 
     def play(
         self,
-        playing: Playing,
-        first: int,
-        last: int,
-        places: int | None,
-        macs: int | None,
+        state: State,
+        places: int | None = None,
+        macs: int | None = None,
         deciding: int | None = None,
     ) -> None:
-        """Play steps ``[first, last)``.
+        """Play all.
 
         Args:
-            playing: the batch.
-            first: index of a step.
-            last: likewise.
+            state: has what is read, and gets what is read after the tape.
             places: address of the widths by image, row by row, int32; see `Record.read`.
             macs: address of where MACs are counted, by image.
             deciding: address of a ``Deciding`` of the source, where decisions are on the tape.
+
+        Raises:
+            MemoryError: there is none for what lies between the calls.
         """
-        self._play(
-            *(self._address + first * struct.calcsize(_STEP), last - first),
-            *(self._layout, ctypes.addressof(playing.addresses), places, macs, deciding),
-            *(playing.size, playing.most, playing.threads),
-        )
-
-    def close(self, playing: Playing, state: State) -> None:
-        """Write to a state what is read after the tape."""
+        addresses = (ctypes.c_void_p * len(self._places))()
+        tensors: dict[int, Tensor] = {}
+        for i, slot, axes in self._given:
+            found: Tensor = state[slot]
+            found = found.contiguous() if axes == 1 else native.channels_last(found)
+            tensors[i], addresses[i] = found, found.data_ptr()
+        size = found.shape[0]
+        for i, shape in self._made:
+            made = torch.empty((size, *shape), dtype=self._dtype)
+            addresses[i] = made.data_ptr()
+            tensors[i] = made if len(shape) == 1 else made.permute(0, 3, 1, 2)
+        threads = torch.get_num_threads()
+        apart = not self._shared and size >= threads
+        most = min(self._together, -(-size // threads)) if apart else 0
+        if self._play(
+            *(self._address, len(self.steps), self._layout, addresses, places, macs, deciding),
+            *(size, most, threads),
+        ):
+            raise MemoryError(f"There is no memory for {size} images between layers.")
         for slot, i in self._written:
-            state[slot] = playing.tensors[i]
-
-    def value(self, playing: Playing, index: int) -> Tensor:
-        """Return a value, shape (B, C, H, W), channels last."""
-        found = playing.tensors.get(index)
-        if found is None:
-            own = self._values[index]
-            size, (high, wide, channels) = playing.size, own.shape
-            strides = (high * wide * channels, 1, wide * channels, channels)
-            found = playing.room.as_strided((size, channels, high, wide), strides, own.place * size)
-        return found
-
-    @staticmethod
-    def put(playing: Playing, index: int, tensor: Tensor) -> None:
-        """Let a tensor be a value."""
-        playing.tensors[index] = tensor
-        playing.addresses[index + 1] = tensor.data_ptr()
+            state[slot] = tensors[i]
 
 
 def _packed(record: Record, ends: tuple[int, int]) -> bytes:
     """Return a ``Step`` of the source."""
     return struct.pack(
         _STEP,
-        *(record.kind, record.call, record.widths, ends[0] + 1, ends[1] + 1),
+        *(record.kind, record.call, record.widths, *ends),
         *(record.read, record.write, record.writes, record.site),
     )
 
