@@ -18,7 +18,7 @@ from torch import Tensor
 from runtime_pruning.agents.decision_network import DecisionNetwork, log_penalty
 from runtime_pruning.network import native
 
-FLOAT = ctypes.sizeof(ctypes.c_float)
+LONG = ctypes.sizeof(ctypes.c_int64)
 
 
 class Weights(NamedTuple):
@@ -51,6 +51,9 @@ class DeployedDecisionPolicy:
     Attributes:
         macs_per_image: of all decisions, counted from the matrices that they multiply. Less than
             the network's own: the penalty is folded away, and the state's worth is not computed.
+        addresses: of each site's ``Decision`` of the compiled source; they live as long as this.
+        table: address of a table of them.
+        decide: the compiled call, where it can decide; else None.
     """
 
     @torch.no_grad()
@@ -73,14 +76,13 @@ class DeployedDecisionPolicy:
         self.addresses = [ctypes.addressof(call) for call in self._calls]
         self._table = (ctypes.c_void_p * len(self.addresses))(*self.addresses)
         self.table = ctypes.addressof(self._table)
+        like = self.sites[0].encode_FD
+        ours = like.device.type == "cpu" and like.dtype == torch.float32
+        self.decide = native.decide() if ours else None
 
     def start(self, batch: int) -> "CompiledChooser | TorchChooser":
         """Return what decides for the next ``batch`` images."""
-        like = self.sites[0].encode_FD
-        compiled = like.device.type == "cpu" and like.dtype == torch.float32
-        if compiled and native.decide() is not None:
-            return CompiledChooser(self, batch)
-        return TorchChooser(self, batch)
+        return TorchChooser(self, batch) if self.decide is None else CompiledChooser(self, batch)
 
 
 def _call(weights: Weights, *, lstm: bool) -> ctypes.Array[ctypes.c_char]:
@@ -118,25 +120,30 @@ class CompiledChooser:
     """
 
     def __init__(self, policy: DeployedDecisionPolicy, batch: int) -> None:
-        decide, config = native.decide(), policy.config
-        assert decide is not None
-        self._decide, self._calls, self._batch = decide, policy.addresses, batch
-        self._policy = policy  # its weights are what the addresses point to
-        self.settled = config.decides_from
-        # No tensors: they take microseconds to make.
-        self._previous = (ctypes.c_int64 * batch)(*[min(self.settled, 1)] * batch)
-        self._state = ctypes.create_string_buffer(2 * batch * config.hidden * FLOAT)
-        hidden = ctypes.addressof(self._state)
-        cell = hidden + batch * config.hidden * FLOAT
-        self._addresses = (ctypes.addressof(self._previous), hidden, cell)
-        self.compiled = native.Decisions(policy.table, self.settled, self._addresses)
+        self._policy, self._batch = policy, batch
+        self.settled = policy.config.decides_from
+        # The last decisions, hidden states and cells. No tensors: they take microseconds to make.
+        numbers, state = batch * LONG, batch * policy.config.hidden * native.FLOAT
+        self._room = ctypes.create_string_buffer(numbers + 2 * state)
+        first = ctypes.addressof(self._room)
+        self._state = (first, first + numbers, first + numbers + state)
+        if self.settled:
+            self._previous[:] = [1] * batch
+        self.compiled = native.Decisions(policy.table, self.settled, self._state)
+
+    @property
+    def _previous(self) -> native.Counts:
+        """The last decision of each image."""
+        return (ctypes.c_int64 * self._batch).from_buffer(self._room)
 
     def choose(self, site: int, features_BF: Tensor) -> Tensor:
         """Return ``groups_B``, int64 in [1, groups]."""
         if site >= self.settled:
             features_BF = features_BF.cpu().contiguous()
             features = features_BF.data_ptr()
-            self._decide(self._calls[site], features, self._batch, *self._addresses)
+            assert self._policy.decide is not None
+            address = self._policy.addresses[site]
+            self._policy.decide(address, features, self._batch, *self._state)
         return torch.tensor(self._previous)
 
     def choose_from(self, site: int, features_1CHW: Tensor) -> int | None:
@@ -149,8 +156,9 @@ class CompiledChooser:
         features_1CHW = native.channels_last(features_1CHW)
         _, channels, height, width = features_1CHW.shape
         features = features_1CHW.data_ptr()
-        own.decide(self._calls[site], features, channels, height * width, *self._addresses)
-        return self._previous[0]
+        address = self._policy.addresses[site]
+        own.decide(address, features, channels, height * width, *self._state)
+        return int(self._previous[0])
 
 
 class TorchChooser:

@@ -889,20 +889,22 @@ void decide_block(const Decision& d, const float* features, Long* previous, floa
     previous[b] = std::max_element(values, values + d.values) - values + 1;
 }
 
-// Decides for images [first, last); `features_of` has an image and a place that may take them, and
-// returns where the features of this image and those behind it are.
+// Decides for images; `features_of` has an image and a place that may take them, and returns where
+// the features of this image and those behind it are.
 template <typename F>
-void decide_all(const Decision& d, Long first, Long last, F features_of, Long* previous,
-                float* hidden, float* cell) {
+void decide_all(const Decision& d, Long batch, F features_of, Long* previous, float* hidden,
+                float* cell) {
   const Long gates = 2 * (d.lstm ? 4 : 3) * d.hidden;
   float* const place = scratch<float>(kTogether * (d.features + d.code + d.values + gates));
   float* const room = place + kTogether * d.features;
-  for (Long b = first; b < last;) {
-    const bool many = b + kTogether <= last;
-    const float* features = features_of(b, many ? kTogether : 1, place);
-    (many ? decide_block<kTogether> : decide_block<1>)(
-        d, features, previous + b, hidden + b * d.hidden, cell + b * d.hidden, room);
-    b += many ? kTogether : 1;
+  for (Long b = 0; b < batch;) {
+    const Long left = batch - b, images = left >= kTogether ? kTogether : left >= 4 ? 4 : 1;
+    const float* features = features_of(b, images, place);
+    const auto block = images == kTogether ? decide_block<kTogether>
+                       : images == 4       ? decide_block<4>
+                                           : decide_block<1>;
+    block(d, features, previous + b, hidden + b * d.hidden, cell + b * d.hidden, room);
+    b += images;
   }
 }
 
@@ -1029,16 +1031,16 @@ void decide_site(const Deciding& d, Long site, const Call& call, const Chosen& c
     const Decision& own = *d.decisions[site];
     const Long pixels = call.g.hi * call.g.wi;
     const auto features_of = [&](Long image, Long images, float* features) {
-      for (Long b = image; b < image + images; b++, features += own.features) {
+      for (Long b = first + image; b < first + image + images; b++, features += own.features) {
         const Long count = chosen.of(b).co;
         means(in + b * pixels * call.ld_in, call.ld_in, pixels, count, features);
         std::fill(features + count, features + own.features, 0.0f);
       }
       return features - images * own.features;
     };
+    const Long state = (before + first) * own.hidden;
     Long* previous = d.previous + before;
-    decide_all(own, first, last, features_of, previous, d.hidden + before * own.hidden,
-               d.cell + before * own.hidden);
+    decide_all(own, last - first, features_of, previous + first, d.hidden + state, d.cell + state);
     for (Long b = first; b < last; b++) groups[b * d.sites] = previous[b];
   }
   const Long key = d.known[site];
@@ -1167,7 +1169,7 @@ extern "C" {
 void decide(const Decision* decision, const float* features, Long batch, Long* previous,
             float* hidden, float* cell) {
   const auto features_of = [&](Long b, Long, float*) { return features + b * decision->features; };
-  decide_all(*decision, 0, batch, features_of, previous, hidden, cell);
+  decide_all(*decision, batch, features_of, previous, hidden, cell);
 }
 
 // The calls for one type of element. `decide_` is for one image, from the feature map that a site
@@ -1209,7 +1211,7 @@ void decide(const Decision* decision, const float* features, Long batch, Long* p
       pool(in, channels, pixels, nullptr, channels, 1, features, decision->features, Team{0, 1}); \
       return features;                                                                            \
     };                                                                                            \
-    decide_all(*decision, 0, 1, features_of, previous, hidden, cell);                             \
+    decide_all(*decision, 1, features_of, previous, hidden, cell);                             \
   }
 
 CALLS(float, float32)

@@ -21,7 +21,7 @@ from runtime_pruning.network.binding import (
 from runtime_pruning.network.graph import Value
 from runtime_pruning.network.graphs import Graphs, Piece
 from runtime_pruning.network.lowering import Lowered, Operation, separate
-from runtime_pruning.network.tape import Forgetting, State, Step, joined
+from runtime_pruning.network.tape import Forgetting, State, Step, joined, plays_apart
 
 Key: TypeAlias = tuple[int, ...]
 
@@ -140,6 +140,11 @@ class Programs:
                 self._chains.clear()
             self._chains[plan] = found
         return found
+
+    def apart(self, plan: Key) -> bool:
+        """Whether a batch under a plan that has run is taken apart inside a compiled call."""
+        chain = self.chain(plan)
+        return chain is not None and plays_apart(chain.steps)
 
     def part(self, state: State, stage: int, take: Callable[[Tensor], Tensor]) -> State:
         """Return a state with some of the images, on its way into a stage."""

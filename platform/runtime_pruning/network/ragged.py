@@ -37,7 +37,16 @@ from runtime_pruning.network.modes import Decider, Outcome, Planned
 from runtime_pruning.network.moves import cleared, copied, decided, pooling_first
 from runtime_pruning.network.native import Counts, Decisions, Numbers
 from runtime_pruning.network.programs import Programs
-from runtime_pruning.network.tape import Forgetting, Kind, Record, Recorded, State, Tape, joined
+from runtime_pruning.network.tape import (
+    Forgetting,
+    Kind,
+    Record,
+    Recorded,
+    State,
+    Tape,
+    joined,
+    plays_apart,
+)
 
 SMALL = 1024 * 1024  # bytes of a linear layer's weights that stay in a cache
 TINY = 64 * 1024  # likewise, in the first
@@ -95,6 +104,7 @@ class Keys:
         self._constant: dict[int, Options] = {}  # of values that no site decides, by channels
         table = b"".join(options.key() for options in self._options.values())
         self._table = ctypes.create_string_buffer(table, len(table))
+        self._table_at = ctypes.addressof(self._table)
         self._settle = native.settle()
 
     def __len__(self) -> int:
@@ -128,18 +138,14 @@ class Keys:
         size = struct.calcsize("4q")
         places = batch.places + begin * batch.size * ctypes.sizeof(ctypes.c_int32)
         self._settle(
-            *(ctypes.addressof(self._table) + begin * size, end - begin, batch.groups),
+            *(self._table_at + begin * size, end - begin, batch.groups),
             *(len(self._bounds), batch.size, places),
         )
 
     def let_decide(self, decisions: Decisions, batch: "_Batch") -> None:
         """Give a batch its ``Deciding`` of the source."""
-        packed = struct.pack(
-            "10q",
-            *(decisions.calls, decisions.settled, *decisions.state, batch.groups),
-            *(len(self._bounds), ctypes.addressof(self._table), self._known_at, batch.places),
-        )
-        batch.held = ctypes.create_string_buffer(packed, len(packed))
+        told = (*decisions.state, batch.groups, len(self._bounds), self._table_at, self._known_at)
+        batch.held = (ctypes.c_int64 * 10)(decisions.calls, decisions.settled, *told, batch.places)
         batch.deciding = ctypes.addressof(batch.held)
 
 
@@ -199,6 +205,9 @@ class Ragged:
     Args:
         programs: of the network; its weights and slots are used.
         dtype: of weights and features.
+
+    Attributes:
+        apart: whether a batch is taken apart inside a compiled call; known after the first run.
     """
 
     def __init__(self, programs: Programs, dtype: torch.dtype) -> None:
@@ -213,6 +222,7 @@ class Ragged:
         values = [v for stage in programs.lowered.stages for op in stage for v in op.widths]
         self._keys = Keys(programs.bounds, values)
         self._stages: list[list[Step]] | None = None
+        self.apart = False
         self._all: list[Step] = []  # of all stages
         self._deciding: list[Step] = []  # likewise, with the decisions between them
 
@@ -300,7 +310,8 @@ class Ragged:
                 sizes.append((high, wide, channels))
             bound.append(Forgetting(tuple(self._programs.dead[stage])))
             stages.append(bound)
-        self._all = self._joined([step for stage in stages for step in stage])
+        whole = [step for stage in stages for step in stage]
+        self._all, self.apart = self._joined(whole), plays_apart(joined(whole))
         together = list(stages[0])
         for site, bound in enumerate(stages[1:]):
             together += [Recorded((self._decision(site, sizes[site]),), self._dtype), *bound]

@@ -109,6 +109,7 @@ class Tape:
 
     Attributes:
         steps: the records that are calls.
+        apart: whether a thread takes a few images at a time through all of them.
     """
 
     def __init__(
@@ -137,7 +138,7 @@ class Tape:
         table = b"".join(map(_packed, self.steps, self._ends))
         self._tables = [ctypes.create_string_buffer(own, len(own)) for own in (table, layout)]
         self._address, self._layout = map(ctypes.addressof, self._tables)
-        self._shared = any(record.shared for record in self.steps)
+        self.apart = not any(record.shared for record in self.steps)
         image = max(1, self._elements * dtype.itemsize)
         self._together = max(1, min(TOGETHER, CACHED // image))
 
@@ -200,7 +201,7 @@ class Tape:
             addresses[i] = made.data_ptr()
             tensors[i] = made if len(shape) == 1 else made.permute(0, 3, 1, 2)
         threads = torch.get_num_threads()
-        apart = not self._shared and size >= threads
+        apart = self.apart and size >= threads
         most = min(self._together, -(-size // threads)) if apart else 0
         if self._play(
             *(self._address, len(self.steps), self._layout, addresses, places, macs, deciding),
@@ -277,6 +278,13 @@ class Forgetting:
         """Drop them."""
         for slot in self.slots:
             state[slot] = None
+
+
+def plays_apart(steps: Sequence[object]) -> bool:
+    """Whether steps are tapes that take images apart, so that nobody else need do that."""
+    return all(
+        step.apart if isinstance(step, Tape) else isinstance(step, Forgetting) for step in steps
+    )
 
 
 def joined(steps: Sequence[T | Recorded | Forgetting]) -> "tuple[T | Tape | Forgetting, ...]":
