@@ -338,8 +338,12 @@ def test_which_steps_are_a_mean_over_pixels(pool: Any, flatten: Any, known: bool
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (3, 7, 5), (4, 1, 1)])
-def test_images_are_scaled_exactly(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
-    images_BCHW = native.channels_last(torch.rand(2, *shape))
+@pytest.mark.parametrize("last", [False, True])
+def test_images_are_scaled_exactly(
+    last: bool, shape: tuple[int, int, int], dtype: torch.dtype
+) -> None:
+    images_BCHW = torch.rand(2, *shape)
+    images_BCHW = native.channels_last(images_BCHW) if last else images_BCHW
     mean, std = torch.rand(2, shape[0], 1, 1)
     scaling = Scaling(mean, std + 0.1)
     record = scaling.record(images_BCHW, 0, 1)
@@ -348,6 +352,7 @@ def test_images_are_scaled_exactly(shape: tuple[int, int, int], dtype: torch.dty
     Tape([record], {1}, dtype)(state)
     assert state[1] is not None
     assert torch.equal(state[1], scaling(images_BCHW).to(dtype))
+    assert native.channels_last(state[1]) is state[1]
     assert scaling.record(images_BCHW.double(), 0, 1) is None
 
 

@@ -57,6 +57,22 @@ class Bound(NamedTuple):
     macs: int
 
 
+def reads_planes(lowered: Lowered, dtype: torch.dtype, channels: int) -> bool:
+    """Whether all that reads images is a call for a tape, which takes them plane by plane too.
+
+    Args:
+        lowered: the operations of a network, to be bound to fused calls.
+        dtype: of its weights and features.
+        channels: of images.
+    """
+    operations = [op for stage in lowered.stages for op in stage]
+    readers = [op for op in operations if lowered.images in {value.name for value in op.reads}]
+    if native.functions(dtype) is None or len(readers) != 1:
+        return False
+    (first,) = readers
+    return first.scaling is not None and not first.followers and first.scaling.fits(channels)
+
+
 class Binder:
     """Binds operations, and runs them once while it does.
 

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network import native
+from runtime_pruning.network.binding import reads_planes
 from runtime_pruning.network.break_even import (
     BreakEven,
     check_batch,
@@ -138,6 +139,7 @@ class DeployedNetwork:
         self.fused = fused
         self.break_even: BreakEven | None = None
         self._groups = network.groups
+        self._bounds_LG = network.bounds_LG
         self._full = network.uniform(self._groups)
         self.dense_macs = self._macs(self._full)
         plain = network.plain
@@ -153,9 +155,12 @@ class DeployedNetwork:
                 for _ in range(2)
             )
             able = fused and channels_last and runs_ragged(lowered, dtype)
+            channels = network.image_shape[0]
+            self._planes = not channels_last or (fused and reads_planes(lowered, dtype, channels))
             self._ragged = Ragged(self._many, dtype) if able else None
         self._part = part
         self._parts: dict[tuple[int, int, bool], int] = {}
+        self._apart = {True: False, False: False}  # whether a compiled call takes batches apart
         self._fractions: dict[tuple[int, ...], float] = {}
         self._spent: dict[str, Told] = {}  # MACs of a policy's last batch, by image
         self._policies: WeakKeyDictionary[Policy, Policy] = WeakKeyDictionary()
@@ -180,7 +185,7 @@ class DeployedNetwork:
         """
         if self._part is not None:
             return min(self._part, batch)
-        if batch == 1 or self._device.type != "cpu":
+        if batch == 1 or self._apart[ragged] or self._device.type != "cpu":
             return batch
         key = (batch, torch.get_num_threads(), ragged)
         if key not in self._parts:
@@ -202,9 +207,9 @@ class DeployedNetwork:
 
         run(2)
         ours = self._ragged if ragged else None
-        if self._many.apart(self._full[: self._passed]) if ours is None else ours.apart:
-            return batch
-        return fastest_part(run, batch)
+        full = self._full[: self._passed]
+        self._apart[ragged] = self._many.apart(full) if ours is None else ours.apart
+        return batch if self._apart[ragged] else fastest_part(run, batch)
 
     def _part_in(self, mode: _Settled, batch: int) -> int:
         """Return how many images of a batch run together in a mode."""
@@ -436,7 +441,7 @@ class DeployedNetwork:
                 f"Images of shape (B, {', '.join(map(str, self.network.image_shape))}) are "
                 f"needed, but got {tuple(images_BCHW.shape)}."
             )
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        layout = torch.contiguous_format if self._planes else torch.channels_last
         dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
         return images_BCHW.to(self._device, dtype).contiguous(memory_format=layout)
 
@@ -444,8 +449,10 @@ class DeployedNetwork:
         images_BCHW = self.enter(images_BCHW)
         size = images_BCHW.shape[0]
         part = self.part(size)
+        if part >= size:
+            return self._run_uniform(images_BCHW, plan).float()
         parts = [self._run_uniform(images_BCHW[i : i + part], plan) for i in range(0, size, part)]
-        return (torch.cat(parts) if len(parts) > 1 else parts[0]).float()
+        return torch.cat(parts).float()
 
     def _run_uniform(self, images_BCHW: Tensor, plan: tuple[int, ...]) -> Tensor:
         programs = self.programs(images_BCHW.shape[0])
@@ -584,6 +591,6 @@ class DeployedNetwork:
             plans=outcome.plans,
             macs=outcome.macs,
             policy_macs=policy_macs,
-            bounds_LG=self.network.bounds_LG,
+            bounds_LG=self._bounds_LG,
             mode=mode,
         )

@@ -164,20 +164,30 @@ class Scaling:
         """Return the images, scaled."""
         return (images_BCHW - self._mean) / self._std
 
+    def fits(self, channels: int) -> bool:
+        """Whether a call for a tape can scale images of so many channels."""
+        parts = (self._mean, self._std)
+        return all(
+            part.dtype == torch.float32 and part.is_cpu and part.numel() == channels
+            for part in parts
+        )
+
     def record(self, like: Tensor, source: int, target: int) -> Record | None:
-        """Return the call for a tape, from float32 to its type; None where it does not fit."""
+        """Return the call for a tape, from float32 to its type; None where it does not fit.
+
+        Images are read in the order that these have: channels last, or plane by plane.
+        """
         channels, high, wide = like.shape[1:]
-        plain = [
-            part.dtype == torch.float32 and part.is_cpu for part in (like, self._mean, self._std)
-        ]
-        if not all(plain) or {self._mean.numel(), self._std.numel()} != {channels}:
+        if not self.fits(channels) or not like.is_cpu or like.dtype != torch.float32:
             return None
         # Pixels lie side by side: constants for as many as fill whole registers.
         mean, std = (part.flatten().repeat(_LONGEST) for part in (self._mean, self._std))
-        rows = _rows([(channels * _LONGEST, 0)])
+        last = like.is_contiguous(memory_format=torch.channels_last)
+        kind, period = (Kind.SCALE, _LONGEST) if last else (Kind.SCALE_PLANES, 1)
+        rows = _rows([(channels * period, 0)])
         rows[0, :2] = std.data_ptr(), mean.data_ptr()
         frame = native.Frame.over((high, wide))
-        record = _move(Kind.SCALE, (source, target), frame, (channels, channels), rows)
+        record = _move(kind, (source, target), frame, (channels, channels), rows)
         return record._replace(held=(record.held, mean, std))
 
 

@@ -987,6 +987,26 @@ void scale(const Call& call, const Width& width, const float* in, E* out, Long b
   });
 }
 
+// The same for images whose channels are planes, one after the other; `ci` of them.
+template <typename E>
+void scale_planes(const Call& call, const Width& width, const float* in, E* out, Long batch,
+                  Team team) {
+  constexpr int V = kLanes;
+  const float *mean = width.bias, *std = (const float*)width.weight;
+  const Long pixels = call.g.hi * call.g.wi, channels = width.ci;
+  team.share(batch * channels, [&](Long task) {
+    const Long c = task % channels;
+    const float* from = in + task * pixels;
+    E* to = out + task / channels * pixels * channels + c;
+    Long i = 0;
+    for (E some[V]; i + V <= pixels; i += V) {
+      write<V>(some, (read<V>(from + i) - mean[c]) / std[c]);
+      for (Long j = 0; j < V; j++) to[(i + j) * channels] = some[j];
+    }
+    for (; i < pixels; i++) write<1>(to + i * channels, Vec<1>::F{(from[i] - mean[c]) / std[c]});
+  });
+}
+
 // How wide a value is: the widest that the decisions of some sites ask for.
 struct Key {
   Long sites, counts;    // how many sites; group counts of each, none included
@@ -1048,7 +1068,18 @@ void decide_site(const Deciding& d, Long site, const Call& call, const Chosen& c
              before + last, d.places + key * batch);
 }
 
-enum Kind { kConvolve, kDepthwise, kLinear, kMaxPool, kCopy, kClear, kAverage, kScale, kDecide };
+enum Kind {
+  kConvolve,
+  kDepthwise,
+  kLinear,
+  kMaxPool,
+  kCopy,
+  kClear,
+  kAverage,
+  kScale,
+  kScalePlanes,
+  kDecide
+};
 
 // One of several calls that follow each other. Images of all have their widths in the same table.
 struct Step {
@@ -1100,7 +1131,8 @@ void play_some(const Step* steps, const Step* end, const Played& on, Long first,
                         on.macs ? on.macs + first : nullptr};
     const Long inputs = g.hi * g.wi * call.ld_in;
     const Long outputs = (s->kind == kAverage ? 1 : g.ho * g.wo) * call.ld_out;
-    const E* in = (const E*)value_of(s->in, inputs, s->kind == kScale ? sizeof(float) : sizeof(E));
+    const bool images = s->kind == kScale || s->kind == kScalePlanes;
+    const E* in = (const E*)value_of(s->in, inputs, images ? sizeof(float) : sizeof(E));
     E* out = (E*)value_of(s->out, outputs, sizeof(E));
     switch (s->kind) {
       case kConvolve:
@@ -1123,6 +1155,9 @@ void play_some(const Step* steps, const Step* end, const Played& on, Long first,
         break;
       case kScale:
         scale(call, *s->widths, (const float*)in, out, batch, team);
+        break;
+      case kScalePlanes:
+        scale_planes(call, *s->widths, (const float*)in, out, batch, team);
         break;
       case kDecide:
         team.share_parts(batch, kTogether, [&](Long begin, Long end) {

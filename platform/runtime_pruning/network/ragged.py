@@ -98,9 +98,9 @@ class Keys:
         self._options = {sites: by_sites[sites] for sites in ordered}
         self._index = {sites: i for i, sites in enumerate(ordered)}
         last = [max(sites) for sites in ordered]
-        known = [sum(site < end for site in last) for end in range(len(bounds) + 1)]
-        self._known = np.array(known, dtype=np.int64)
-        self._known_at = self._known.ctypes.data
+        self._known = [sum(site < end for site in last) for end in range(len(bounds) + 1)]
+        self._known_table = np.array(self._known, dtype=np.int64)
+        self._known_at = self._known_table.ctypes.data
         self._constant: dict[int, Options] = {}  # of values that no site decides, by channels
         table = b"".join(options.key() for options in self._options.values())
         self._table = ctypes.create_string_buffer(table, len(table))
@@ -132,7 +132,7 @@ class Keys:
             last: likewise.
             batch: holds the decisions of all sites before ``last``.
         """
-        begin, end = int(self._known[first]), int(self._known[last])
+        begin, end = self._known[first], self._known[last]
         if begin == end:
             return
         size = struct.calcsize("4q")

@@ -42,8 +42,9 @@ class Kind(IntEnum):
     CLEAR = 5
     AVERAGE = 6
     SCALE = 7
-    DECIDE = 8
-    MOVE = 9  # the target is the source by another name
+    SCALE_PLANES = 8
+    DECIDE = 9
+    MOVE = 10  # the target is the source by another name
 
 
 class Record(NamedTuple):
@@ -162,6 +163,7 @@ class Tape:
         if slot not in self._of:
             self._of[slot] = len(self._values)
             flat = len(record.out or ()) == 1 and record.kind != Kind.AVERAGE
+            flat = flat or record.kind == Kind.SCALE_PLANES  # in the order that it has
             self._values.append(_Value(slot, (0,) if flat else (0, 0, 0), step, step))
         found = self._of[slot]
         self._values[found].last = step
