@@ -224,7 +224,7 @@ class DeployedNetwork:
 
     def static(self, groups_L: Sequence[int]) -> Callable[[Tensor], Tensor]:
         """Return a network pruned to one plan for good: the limit of what slicing can gain."""
-        plan = self._known(torch.tensor([list(groups_L)]), 1).first
+        plan = self._read(torch.tensor([list(groups_L)]), 1).first
         return torch.inference_mode()(lambda images_BCHW: self._uniform(images_BCHW, plan))
 
     def run(
@@ -480,7 +480,7 @@ class DeployedNetwork:
         groups_BL = np.concatenate([np.asarray(outcome.plans), np.array(counts)[:, None]], 1)
         return Outcome(logits_BK, groups_BL, macs_B)
 
-    def _known(self, groups_BL: Tensor, size: int) -> Planned:
+    def _read(self, groups_BL: Tensor, size: int) -> Planned:
         """Return plans of so many images.
 
         Raises:
@@ -519,7 +519,7 @@ class DeployedNetwork:
         """Run plans that are known."""
         images_BCHW = self.enter(images_BCHW)
         size = images_BCHW.shape[0]
-        plans = self._known(groups_BL, size)
+        plans = self._read(groups_BL, size)
         chosen: _Settled = "prefix"
         if mode != "auto" or not plans.alike:
             chosen = self._mode(mode, size, partial(self._fraction_of, plans))
@@ -554,8 +554,9 @@ class DeployedNetwork:
         if mode == "dense" and not (plans.alike and plans.first == self._full[:sites]):
             return run_dense(programs, images_BCHW, plans, sites)
         if plans.alike:
-            logits_BK, macs = run_uniform(programs, images_BCHW, plans.first)
-            return Outcome(logits_BK, plans.counts, [macs] * plans.size)
+            plan = plans.first
+            logits_BK, macs = run_uniform(programs, images_BCHW, plan)
+            return Outcome.alike(logits_BK, plan, macs)
         if mode == "ragged" and self._ragged is not None:
             return self._ragged.run(images_BCHW, plans)
         if mode == "bucket":

@@ -47,7 +47,7 @@ def _tensor(told: Told) -> Tensor:
     return torch.from_numpy(np.asarray(told, dtype=np.int64))
 
 
-@dataclass(frozen=True)
+@dataclass  # to freeze it takes a microsecond, of the 75 that a small network takes
 class Execution:
     """What came of running a plan on a batch. Tensors are made when they are asked for.
 

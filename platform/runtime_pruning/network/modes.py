@@ -6,7 +6,6 @@ plans and the machine; what they return does not, but for the MACs of `run_dense
 Dimensions: B images, C channels, L sites, F features, K classes, N images of a part.
 """
 
-import ctypes
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -74,7 +73,8 @@ class Planned:
     """Plans that are known beforehand.
 
     Before a pass the caches hold little of Python: each call of numpy or PyTorch takes 10 to 60
-    microseconds, as much as some layers take. So plans are read once, by a compiled call.
+    microseconds, as much as some layers take. So plans are read once, those of several images by a
+    compiled call.
 
     Args:
         groups_BL: int64, on the CPU; copied.
@@ -82,8 +82,7 @@ class Planned:
 
     Attributes:
         size: images.
-        groups_BL: see above.
-        counts: group counts (B, L).
+        counts: group counts (B, L), if a compiled call read them.
         alike: whether all images have the same plan.
 
     Raises:
@@ -91,29 +90,35 @@ class Planned:
     """
 
     def __init__(self, groups_BL: Tensor, most: int) -> None:
-        self.groups_BL, self._most = groups_BL, most
+        self._groups_BL, self._most = groups_BL, most
         self.size, sites = groups_BL.shape
-        self.counts: Counts = (ctypes.c_int64 * sites * self.size)()
-        fit, self.alike = native.take_plans(groups_BL, most, self.counts)
-        if not self.size or not fit:
+        taken = native.take_plans(groups_BL, most) if self.size > 1 else None
+        self.counts: Counts | None = None
+        if taken is None:
+            self.rows = rows = list(map(tuple, groups_BL.tolist()))
+            fit = rows != [] and min(map(min, rows)) >= 1 and max(map(max, rows)) <= most
+            self.alike = rows.count(rows[0]) == len(rows) if rows else True
+        else:
+            self.counts, fit, self.alike = taken
+        if not fit:
             wrong = [plan for plan in self.rows if min(plan) < 1 or max(plan) > most]
             raise ConfigError(
                 f"Plans of {sites} counts in [1, {most}] are needed, but got {(*wrong, ())[0]}."
             )
 
-    @property
-    def first(self) -> Plan:
-        """The plan of the first image."""
-        return tuple(self.counts[0])
-
     @cached_property
     def rows(self) -> list[Plan]:
         """The plan of each image."""
-        return list(map(tuple, self.counts))
+        return list(map(tuple, self.counts or ()))
+
+    @property
+    def first(self) -> Plan:
+        """The plan of the first image."""
+        return self.rows[0] if self.counts is None else tuple(self.counts[0])
 
     def part(self, first: int, last: int, sites: int) -> "Planned":
         """Return the plans of images ``[first, last)``, for so many first sites."""
-        return Planned(self.groups_BL[first:last, :sites], self._most)
+        return Planned(self._groups_BL[first:last, :sites], self._most)
 
     def __call__(self, site: int, features: Callable[[], Tensor]) -> Sequence[int]:
         """Return the site's column."""

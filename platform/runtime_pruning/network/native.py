@@ -21,7 +21,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -115,23 +114,19 @@ def clear(features: Tensor, first_B: Numbers, last_B: Numbers) -> None:
     )
 
 
-def take_plans(groups_BL: Tensor, most: int, into: Counts) -> tuple[bool, bool]:
-    """Copy group counts; return whether each is in [1, most], and whether all images have the same.
+def take_plans(groups_BL: Tensor, most: int) -> tuple[Counts, bool, bool] | None:
+    """Copy group counts, int64, on the CPU; None where this machine has no compiled calls.
 
-    Args:
-        groups_BL: int64, on the CPU.
-        most: see above.
-        into: shape (B, L).
+    Returns:
+        Counts (B, L), whether each is in [1, most], and whether all images have the same.
     """
     library = _library()
     if library is None:
-        numbers_BL = np.asarray(into)
-        numbers_BL[:] = groups_BL.numpy()
-        fit = bool((numbers_BL >= 1).all() and (numbers_BL <= most).all())
-        return fit, bool((numbers_BL == numbers_BL[:1]).all())
+        return None
     (batch, sites), strides = groups_BL.shape, groups_BL.stride()
-    found = library.take_plans(groups_BL.data_ptr(), *strides, batch, sites, most, into)
-    return found > 0, found == 1
+    counts: Counts = (ctypes.c_int64 * sites * batch)()
+    found = library.take_plans(groups_BL.data_ptr(), *strides, batch, sites, most, counts)
+    return counts, found > 0, found == 1
 
 
 class Decisions(NamedTuple):

@@ -236,6 +236,7 @@ class Ragged:
         if self._stages is None:
             self._stages = self._bind(images_BCHW[:1])
         if isinstance(decide, Planned):
+            assert decide.counts is not None
             batch = self._new(images_BCHW, decide.counts)
             self._keys.settle(0, self._sites, batch)
             for step in self._all:
