@@ -379,6 +379,8 @@ def test_between_what_was_measured_times_are_interpolated() -> None:
     assert table.at(6, 0.1) == pytest.approx({"a": 0.5, "b": 0.6})
     assert [table.choose(8, fraction) for fraction in (0.5, 0.55, 0.6, 1.0)] == ["a", "a", "b", "b"]
     assert table.choose(8, 0.5, steady="b") == "a"
+    assert table.always(8) is None
+    assert BreakEven(1, {key: {**row, "c": 0.1} for key, row in rows.items()}).always(8) == "c"
     assert table.choose(8, 0.57, steady="b") == "b"
     assert table.choose(2, 0.5, steady="b") == "a"
 
@@ -523,6 +525,28 @@ def test_parts_of_a_batch_return_what_the_whole_returns(mode: DeployedMode) -> N
         assert torch.equal(other.executed_macs_B, one.executed_macs_B)
     assert mode == "image" or len(policy.seen[-1]) == 1  # 3, 3, 1
     close(cut.dense(images_BCHW), network.backbone(images_BCHW))
+
+
+@torch.no_grad()
+def test_a_batch_that_a_compiled_call_takes_apart_is_not_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Then there is nothing to measure; where another call is between, there is."""
+    measured: list[int] = []
+
+    def measuring(run: Callable[[int], object], batch: int) -> int:
+        measured.append(batch)
+        return 2
+
+    monkeypatch.setattr("runtime_pruning.network.deployed.fastest_part", measuring)
+    taken = deploy(traced("resnet20-cifar", (3, 16, 16)))
+    if "ragged" not in taken.modes:
+        pytest.skip("needs a compiler and an x86 CPU")
+    assert (taken.part(6), taken.part(6, ragged=True), taken.part(9)) == (6, 6, 9)
+    assert measured == []
+    plain = deploy(traced("resnet20-cifar", (3, 16, 16)), fused=False)
+    assert (plain.part(6), plain.part(9)) == (2, 2)
+    assert measured == [6, 9]
 
 
 def test_a_part_holds_at_least_one_image() -> None:

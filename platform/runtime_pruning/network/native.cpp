@@ -1182,7 +1182,8 @@ void play_some(const Step* steps, const Step* end, const Played& on, Long first,
 template <typename E>
 Long play(const Step* steps, const Step* end, Played on, Long most, Long threads) {
   const Long bytes = on.layout->elements * (Long)sizeof(E);
-  on.room = (char*)aligned_alloc(kAligned, std::max(bytes * (most ? most * threads : on.batch), kAligned));
+  const Long images = most ? most * threads : on.batch;
+  on.room = (char*)aligned_alloc(kAligned, std::max(bytes * images, kAligned));
   if (!on.room) return 1;
   together(threads, [&](Team team) {
     if (!most) return play_some<E>(steps, end, on, 0, on.batch, team);
