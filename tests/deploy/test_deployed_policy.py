@@ -16,9 +16,9 @@ from runtime_pruning.network.modes import Asking
 SHAPE = (3, 16, 16)
 
 
-def network(name: str, *, streams: bool) -> PrunableNetwork:
-    backbone = backbones.create(name, num_classes=10, image_shape=SHAPE, seed=1)
-    return trace(backbone, SHAPE, groups=4, align=4, streams=streams).eval()
+def network(name: str, *, streams: bool, shape: tuple[int, int, int] = SHAPE) -> PrunableNetwork:
+    backbone = backbones.create(name, num_classes=10, image_shape=shape, seed=1)
+    return trace(backbone, shape, groups=4, align=4, streams=streams).eval()
 
 
 def policy(traced: PrunableNetwork, cell: Cell, settled: int = 0) -> DecisionPolicy:
@@ -35,7 +35,7 @@ def policy(traced: PrunableNetwork, cell: Cell, settled: int = 0) -> DecisionPol
         )
     )
     seen: list[torch.Tensor] = []
-    run = traced.start(torch.rand(64, *SHAPE), mode="masked")
+    run = traced.start(torch.rand(64, *traced.image_shape), mode="masked")
     widest = max(traced.feature_widths)
     while not run.finished:
         features_BF = run.features_BF
@@ -100,6 +100,23 @@ def test_decisions_between_compiled_calls_are_those_that_are_asked_for(
     assert torch.equal(between.groups_BL, expected.groups_BL)
     assert torch.equal(between.logits_BK, expected.logits_BK)
     assert torch.equal(between.executed_macs_B, expected.executed_macs_B)
+
+
+@pytest.mark.parametrize("settled", [0, 2])
+@pytest.mark.parametrize("threads", [2, 3])
+@torch.inference_mode()
+def test_threads_share_the_means_of_large_feature_maps(threads: int, settled: int) -> None:
+    shape = (3, 32, 31)  # rows that threads cannot share evenly
+    traced = network("mcifarnet", streams=False, shape=shape)
+    chosen = policy(traced, "gru", settled)
+    deployed = deploy(traced)
+    image_1CHW = torch.rand(1, *shape)
+    expected = traced.execute(image_1CHW, chosen, mode="sliced")
+    assert len(expected.groups_BL.unique()) > 2
+    torch.set_num_threads(threads)
+    found = deployed.execute(image_1CHW, chosen)
+    assert torch.equal(found.groups_BL, expected.groups_BL)
+    torch.testing.assert_close(found.logits_BK, expected.logits_BK, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])

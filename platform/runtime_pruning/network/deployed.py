@@ -261,7 +261,7 @@ class DeployedNetwork:
         size = images_BCHW.shape[0]
         table = self._tables.get(policy) if mode == "auto" else None
         if table is not None and table.threads == torch.get_num_threads():
-            mode = cast(PolicyMode, table.choose(size, 1.0))
+            mode = cast(PolicyMode, table.choose(size, 1.0, steady="full"))
         if mode == "full":
             logits_BK = self._uniform(images_BCHW, self._full)
             return self._execution(Outcome.alike(logits_BK, self._full, self.dense_macs), mode, 0)

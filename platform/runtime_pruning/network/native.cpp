@@ -69,6 +69,7 @@ struct bf16 {
 };
 
 constexpr Long kTogether = 8;  // images that are decided at once: they share the matrices
+constexpr Long kLarge = 64 * 1024;  // bytes of a feature map whose means threads share
 
 // Threads that share the tasks of a call; one of them is this one.
 struct Team {
@@ -1039,11 +1040,35 @@ struct Deciding {
   int32_t* places;      // [key][image]
 };
 
+// Means over parts of the pixels of feature maps, [image][part][channel].
+struct Parts {
+  float* means;  // or null
+  Long count;
+
+  // Finds those of a part of an image's pixels.
+  template <typename E>
+  void find(const E* in, Long ld, Long pixels, Long channels, Long image, Long part) const {
+    const Long first = pixels * part / count, last = pixels * (part + 1) / count;
+    in += (image * pixels + first) * ld;
+    ::means(in, ld, last - first, channels, means + (image * count + part) * ld);
+  }
+
+  // The means over all pixels.
+  void join(Long ld, Long pixels, Long channels, Long image, float* to) const {
+    std::fill(to, to + channels, 0.0f);
+    const float* from = means + image * count * ld;
+    for (Long part = 0; part < count; part++, from += ld) {
+      const Long own = pixels * (part + 1) / count - pixels * part / count;
+      for (Long c = 0; c < channels; c++) to[c] += from[c] * ((float)own / (float)pixels);
+    }
+  }
+};
+
 // Decides a site for images [first, last) of a batch behind its first `before`, from their feature
-// maps at `in`.
+// maps at `in`, or from `parts` of those.
 template <typename E>
 void decide_site(const Deciding& d, Long site, const Call& call, const Chosen& chosen, const E* in,
-                 Long batch, Long before, Long first, Long last) {
+                 const Parts& parts, Long batch, Long before, Long first, Long last) {
   Long* groups = d.groups + before * d.sites + site;
   if (site < d.settled) {
     for (Long b = first; b < last; b++) groups[b * d.sites] = 1;
@@ -1052,8 +1077,11 @@ void decide_site(const Deciding& d, Long site, const Call& call, const Chosen& c
     const Long pixels = call.g.hi * call.g.wi;
     const auto features_of = [&](Long image, Long images, float* features) {
       for (Long b = first + image; b < first + image + images; b++, features += own.features) {
-        const Long count = chosen.of(b).co;
-        means(in + b * pixels * call.ld_in, call.ld_in, pixels, count, features);
+        const Long count = chosen.of(b).co, ld = call.ld_in;
+        if (parts.means)
+          parts.join(ld, pixels, count, b, features);
+        else
+          means(in + b * pixels * ld, ld, pixels, count, features);
         std::fill(features + count, features + own.features, 0.0f);
       }
       return features - images * own.features;
@@ -1110,6 +1138,7 @@ struct Played {
   Long* macs;
   const Deciding* deciding;
   Long batch;
+  float* means;  // room for parts of feature maps' means; null where threads do not share an image
 };
 
 // Plays steps for images [first, last) of a batch.
@@ -1159,11 +1188,19 @@ void play_some(const Step* steps, const Step* end, const Played& on, Long first,
       case kScalePlanes:
         scale_planes(call, *s->widths, (const float*)in, out, batch, team);
         break;
-      case kDecide:
+      case kDecide: {
+        const bool shared = s->site >= on.deciding->settled && inputs * (Long)sizeof(E) >= kLarge;
+        const Parts parts{shared ? on.means : nullptr, team.count};
+        if (parts.means)
+          team.share(batch * team.count, [&](Long task) {
+            const Long b = task / team.count, part = task % team.count;
+            parts.find(in, call.ld_in, g.hi * g.wi, chosen.of(b).co, b, part);
+          });
         team.share_parts(batch, kTogether, [&](Long begin, Long end) {
-          decide_site(*on.deciding, s->site, call, chosen, in, on.batch, first, begin, end);
+          decide_site(*on.deciding, s->site, call, chosen, in, parts, on.batch, first, begin, end);
         });
         break;
+      }
       case kClear:
         team.share(batch, [&](Long b) {
           const Width& width = chosen.of(b);
@@ -1183,8 +1220,14 @@ template <typename E>
 Long play(const Step* steps, const Step* end, Played on, Long most, Long threads) {
   const Long bytes = on.layout->elements * (Long)sizeof(E);
   const Long images = most ? most * threads : on.batch;
-  on.room = (char*)aligned_alloc(kAligned, std::max(bytes * images, kAligned));
+  Long widest = 0;
+  if (!most && on.batch < threads)
+    for (const Step* s = steps; s < end; s++)
+      if (s->kind == kDecide) widest = std::max(widest, s->call->ld_in);
+  const Long values = (on.batch * threads * widest * (Long)sizeof(float) / kAligned + 1) * kAligned;
+  on.room = (char*)aligned_alloc(kAligned, bytes * images + values);
   if (!on.room) return 1;
+  if (widest) on.means = (float*)(on.room + bytes * images);
   together(threads, [&](Team team) {
     if (!most) return play_some<E>(steps, end, on, 0, on.batch, team);
     Played own = on;
@@ -1238,7 +1281,7 @@ void decide(const Decision* decision, const float* features, Long batch, Long* p
   Long play_##type(const Step* steps, Long count, const Layout* layout, char* const* values,      \
                    const int32_t* places, Long* macs, const Deciding* deciding, Long batch,       \
                    Long most, Long threads) {                                                     \
-    const Played on{layout, nullptr, values, places, macs, deciding, batch};                      \
+    const Played on{layout, nullptr, values, places, macs, deciding, batch, nullptr};             \
     return play<E>(steps, steps + count, on, most, threads);                                      \
   }                                                                                               \
   void decide_##type(const Decision* decision, const E* in, Long channels, Long pixels,           \
