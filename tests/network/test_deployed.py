@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -585,6 +586,19 @@ def test_a_whole_network_is_one_compiled_call(
             assert chain is not None
             assert list(map(type, chain.steps)) == [Tape, Forgetting]
             assert sum(record.kind == Kind.LINEAR for record in chain.steps[0].steps) == 1
+
+
+@pytest.mark.parametrize("name", ["mcifarnet", "resnet20-cifar", "mobilenet_v2"])
+@torch.no_grad()
+def test_the_layers_of_unlike_plans_are_one_compiled_call(name: str) -> None:
+    """Residual adds with and without a ReLU after them are done by their convolutions."""
+    network = traced(name, SHAPES[name])
+    deployed = deploy(network)
+    if "ragged" not in deployed.modes:
+        pytest.skip("needs a compiler and an x86 CPU")
+    deployed.run(images(network, 3), plans(network, 3, seed=3), mode="ragged")
+    assert deployed._ragged is not None
+    assert sum(isinstance(step, partial) for step in deployed._ragged._all) == 1
 
 
 KEEPING = """

@@ -378,7 +378,8 @@ class Ragged:
         to, onto, keys = self._slots[op.output.name], op.onto, self._keys
         features = native.channels_last(batch.state[self._slots[op.source.name]])
         positive = onto is not None and onto.name in self._programs.lowered.nonnegative
-        inside = onto is None or (op.activation.attr == "relu" and positive)
+        inside = onto is None or op.activation == NOTHING
+        inside = inside or (op.activation.attr == "relu" and positive)
         activation = op.activation if inside else NOTHING
         records, room = ([], None) if onto is None else self._stream(op, index, batch)
         layer = _Layer(self, op, activation, features, room)
