@@ -22,6 +22,7 @@ from runtime_pruning.network import native
 from runtime_pruning.network.graph import Ref, Step
 from runtime_pruning.network.kernels import (
     NOTHING,
+    Activation,
     Geometry,
     Layer,
     Ours,
@@ -197,6 +198,33 @@ def test_which_linear_layers_are_ours() -> None:
     assert not linear_runs(torch.zeros(2, 5, dtype=torch.float64))
     assert not linear_runs(torch.zeros(2, 3, 5))
     assert not linear_runs(torch.zeros(2, 5, dtype=torch.bfloat16))  # read by pairs
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [(3, 1, 1), (3, 1, 0), (3, 2, 1), (5, 1, 2), ((3, 1), 1, (1, 0)), ((1, 3), (2, 1), (0, 1))],
+)
+@pytest.mark.parametrize("size", [(3, 3), (6, 7), (5, 27)])  # no tile, one, many and what is left
+@pytest.mark.parametrize("channels", [3, 16, 24, 40])
+def test_one_kernel_per_channel(
+    channels: int,
+    size: tuple[int, int],
+    kernel: int | tuple[int, int],
+    stride: int | tuple[int, int],
+    padding: int | tuple[int, int],
+    dtype: torch.dtype,
+) -> None:
+    high, wide = (kernel, kernel) if isinstance(kernel, int) else kernel
+    down, along = (stride, stride) if isinstance(stride, int) else stride
+    above, before = (padding, padding) if isinstance(padding, int) else padding
+    weight, bias = drawn(channels, 1, high, wide, dtype=dtype), drawn(channels, dtype=dtype)
+    features = native.channels_last(drawn(2, channels, *size, dtype=dtype))
+    layer = Layer(weight, bias, Geometry((down, along), (above, before), (1, 1)), channels)
+    found = Ours(layer, Activation("hardtanh", (0.0, 1.5)), features, None)(features)
+    moves = {"stride": (down, along), "padding": (above, before), "groups": channels}
+    whole = functional.conv2d(features.float(), weight.float(), bias.float(), **moves)
+    near(found, whole.clamp(0, 1.5))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -633,31 +633,66 @@ inline __attribute__((always_inline)) void depthwise_tile(const Call& call, cons
   }
 }
 
+// The same for a kernel of 3 by 3 that moves pixel by pixel: each pixel of a row is read once.
+template <typename E, int P>
+inline __attribute__((always_inline)) void depthwise_three(const Call& call, const Width& width,
+                                                           const E* in, E* out, Long c) {
+  constexpr int V = kLanes;
+  typedef Vec<V>::F F;
+  F sums[P], pixels[P + 2];
+#pragma GCC unroll 8
+  for (int p = 0; p < P; p++) sums[p] = read<V>(width.bias + c);
+  const E* weights = (const E*)width.weight + c;
+  in += c;
+  for (int y = 0; y < 3; y++, in += call.g.wi * call.ld_in, weights += 3 * width.tap) {
+#pragma GCC unroll 10
+    for (int p = 0; p < P + 2; p++) pixels[p] = read<V>(in + p * call.ld_in);
+#pragma GCC unroll 3
+    for (int x = 0; x < 3; x++) {
+      const F weight = read<V>(weights + x * width.tap);
+#pragma GCC unroll 8
+      for (int p = 0; p < P; p++) sums[p] += weight * pixels[p + x];
+    }
+  }
+  const F low = call.low + F{}, high = call.high + F{};
+#pragma GCC unroll 8
+  for (int p = 0; p < P; p++)
+    finish<V>(call.add, out + p * call.ld_out + c, sums[p], V, low, high);
+}
+
 // Row y of one image's result: each channel by a kernel of its own.
 template <typename E>
 void depthwise_row(const Call& call, const Width& width, const E* image, E* out, Long y) {
-  constexpr int V = kLanes, P = 4;
+  constexpr int V = kLanes, P = 4, WIDE = V == 16 ? 8 : 4;
   const Geometry& g = call.g;
   const Long above = g.pad_y - y * g.stride_y;
   const Long top = std::max<Long>(above, 0), bottom = std::min(g.hi + above, g.kh);
   for (Long x = 0; x < g.wo;) {
     const Long before = g.pad_x - x * g.stride_x;
     const Long left = std::max<Long>(before, 0), right = std::min(g.wi + before, g.kw);
-    const Long last = g.wi + before - (P - 1) * g.stride_x;
-    const bool inner = x + P <= g.wo && left == 0 && last >= g.kw;
+    const auto fit = [&](Long pixels) {
+      const Long last = g.wi + before - (pixels - 1) * g.stride_x;
+      return x + pixels <= g.wo && left == 0 && last >= g.kw;
+    };
+    const bool inner = fit(P);
     const bool three = inner && top == 0 && bottom == 3 && g.kh == 3 && g.kw == 3;
+    const bool wide = three && g.stride_x == 1 && fit(WIDE);
     const E* in = image - (above * g.wi + before) * call.ld_in;
     E* to = out + (y * g.wo + x) * call.ld_out;
     for (Long c = 0; c < width.co; c += V) {
       const Long count = std::min<Long>(width.co - c, V);
-      if (three && count == V)
+      if (wide && count == V)
+        depthwise_three<E, WIDE>(call, width, in, to, c);
+      else if (wide)
+        depthwise_tile<E, WIDE>(call, width, in, to, c, count, 0, 3, 0, 3);
+      else if (three && count == V)
         depthwise_tile<E, P>(call, width, in, to, c, V, 0, 3, 0, 3);
       else if (inner)
         depthwise_tile<E, P>(call, width, in, to, c, count, top, bottom, left, right);
       else
         depthwise_tile<E, 1>(call, width, in, to, c, count, top, bottom, left, right);
     }
-    x += inner ? P : 1;
+    x += wide ? WIDE : inner ? P : 1;
   }
 }
 
