@@ -92,7 +92,7 @@ def played(
     assert like is not None
     tape = Tape(records, range(len(state)), like.dtype)
     places_KB = np.stack(places)
-    tape.play(state, places_KB.ctypes.data)
+    tape(state, places_KB.ctypes.data)
     return state
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from runtime_pruning.agents.decision_network import DecisionNetwork, log_penalty
 from runtime_pruning.network import native
 
-LONG = ctypes.sizeof(ctypes.c_int64)
+FLOAT, LONG = ctypes.sizeof(ctypes.c_float), ctypes.sizeof(ctypes.c_int64)
 
 
 class Weights(NamedTuple):
@@ -123,7 +123,7 @@ class CompiledChooser:
         self._policy, self._batch = policy, batch
         self.settled = policy.config.decides_from
         # The last decisions, hidden states and cells. No tensors: they take microseconds to make.
-        numbers, state = batch * LONG, batch * policy.config.hidden * native.FLOAT
+        numbers, state = batch * LONG, batch * policy.config.hidden * FLOAT
         self._room = ctypes.create_string_buffer(numbers + 2 * state)
         first = ctypes.addressof(self._room)
         self._state = (first, first + numbers, first + numbers + state)

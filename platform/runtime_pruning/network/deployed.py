@@ -140,6 +140,7 @@ class DeployedNetwork:
         self.break_even: BreakEven | None = None
         self._groups = network.groups
         self._bounds_LG = network.bounds_LG
+        self._looks_twice = network.second_look
         self._full = network.uniform(self._groups)
         self.dense_macs = self._macs(self._full)
         plain = network.plain
@@ -524,7 +525,7 @@ class DeployedNetwork:
         if mode != "auto" or not plans.alike:
             chosen = self._mode(mode, size, partial(self._fraction_of, plans))
         part = self._part_in(chosen, size)
-        if part >= size and self._passed == len(self._full):
+        if part >= size and not self._looks_twice:
             outcome = self._run_once(images_BCHW, plans, chosen)
         else:
             outcome = joined(
@@ -544,7 +545,7 @@ class DeployedNetwork:
         """Run images ``[first, last)`` together."""
         images_BCHW = images_BCHW[first:last]
         once = self._run_once(images_BCHW, plans.part(first, last, self._passed), mode)
-        if self._passed == len(self._full):
+        if not self._looks_twice:
             return once
         return self._again(once, images_BCHW, [row[-1] for row in plans.rows[first:last]])
 
@@ -567,7 +568,7 @@ class DeployedNetwork:
         """Run what a chooser says, the whole batch going from site to site."""
         decide = Asking(chooser, images_BCHW.shape[0], self._groups)
         once = self._asked_once(images_BCHW, decide, mode)
-        if not self.network.second_look:
+        if not self._looks_twice:
             return once
         counts = decide(self._passed, lambda: certainty(once.logits_BK))
         return self._again(once, images_BCHW, counts)

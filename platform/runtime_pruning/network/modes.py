@@ -97,7 +97,7 @@ class Planned:
         if taken is None:
             self.rows = rows = list(map(tuple, groups_BL.tolist()))
             fit = rows != [] and min(map(min, rows)) >= 1 and max(map(max, rows)) <= most
-            self.alike = rows.count(rows[0]) == len(rows) if rows else True
+            self.alike = rows[1:] == rows[:-1]
         else:
             self.counts, fit, self.alike = taken
         if not fit:

@@ -180,10 +180,10 @@ class Scaling:
         channels, high, wide = like.shape[1:]
         if not self.fits(channels) or not like.is_cpu or like.dtype != torch.float32:
             return None
-        # Pixels lie side by side: constants for as many as fill whole registers.
-        mean, std = (part.flatten().repeat(_LONGEST) for part in (self._mean, self._std))
+        # Where pixels lie side by side: constants for as many as fill whole registers.
         last = like.is_contiguous(memory_format=torch.channels_last)
         kind, period = (Kind.SCALE, _LONGEST) if last else (Kind.SCALE_PLANES, 1)
+        mean, std = (part.flatten().repeat(period) for part in (self._mean, self._std))
         rows = _rows([(channels * period, 0)])
         rows[0, :2] = std.data_ptr(), mean.data_ptr()
         frame = native.Frame.over((high, wide))

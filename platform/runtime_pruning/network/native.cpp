@@ -1325,7 +1325,7 @@ void decide(const Decision* decision, const float* features, Long batch, Long* p
       pool(in, channels, pixels, nullptr, channels, 1, features, decision->features, Team{0, 1}); \
       return features;                                                                            \
     };                                                                                            \
-    decide_all(*decision, 1, features_of, previous, hidden, cell);                             \
+    decide_all(*decision, 1, features_of, previous, hidden, cell);                                \
   }
 
 CALLS(float, float32)

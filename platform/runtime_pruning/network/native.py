@@ -36,7 +36,6 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # numbers in glibc's malloc.h
 HUGE = 2 * 1024 * 1024  # bytes of a huge page
 _SOURCE = Path(__file__).with_suffix(".cpp")
 INFINITY = float("inf")
-FLOAT = ctypes.sizeof(ctypes.c_float)
 
 Numbers: TypeAlias = npt.NDArray[Any]
 Counts: TypeAlias = ctypes.Array[Any]  # int64; numpy sees an array in it, and takes longer

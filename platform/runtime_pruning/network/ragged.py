@@ -98,9 +98,9 @@ class Keys:
         self._options = {sites: by_sites[sites] for sites in ordered}
         self._index = {sites: i for i, sites in enumerate(ordered)}
         last = [max(sites) for sites in ordered]
-        self._known = [sum(site < end for site in last) for end in range(len(bounds) + 1)]
-        self._known_table = np.array(self._known, dtype=np.int64)
-        self._known_at = self._known_table.ctypes.data
+        known = [sum(site < end for site in last) for end in range(len(bounds) + 1)]
+        self._known = (ctypes.c_int64 * len(known))(*known)
+        self._known_at = ctypes.addressof(self._known)
         self._constant: dict[int, Options] = {}  # of values that no site decides, by channels
         table = b"".join(options.key() for options in self._options.values())
         self._table = ctypes.create_string_buffer(table, len(table))
@@ -312,12 +312,13 @@ class Ragged:
             bound.append(Forgetting(tuple(self._programs.dead[stage])))
             stages.append(bound)
         whole = [step for stage in stages for step in stage]
-        self._all, self.apart = self._joined(whole), plays_apart(joined(whole))
+        tapes = joined(whole)
+        self._all, self.apart = list(map(_of_batch, tapes)), plays_apart(tapes)
         together = list(stages[0])
         for site, bound in enumerate(stages[1:]):
             together += [Recorded((self._decision(site, sizes[site]),), self._dtype), *bound]
-        self._deciding = self._joined(together)
-        return [self._joined(stage) for stage in stages]
+        self._deciding = _joined(together)
+        return [_joined(stage) for stage in stages]
 
     def _decision(self, site: int, size: tuple[int, ...]) -> Record:
         """Return the call that decides a site."""
@@ -325,18 +326,6 @@ class Ragged:
         options, key = self._keys.options(value), self._keys.index(value)
         slot = self._programs.site_slots[site]
         return decided(size, slot, site, options.channels.tolist(), key)
-
-    def _joined(self, bound: Sequence[Bound]) -> list[Step]:
-        """Return steps that do the same, those that can be played together in one tape each."""
-        steps: list[Step] = []
-        for step in joined(bound):
-            if isinstance(step, Tape):
-                steps.append(partial(_play, step))
-            elif isinstance(step, Forgetting):
-                steps.append(_on_state(step))
-            else:
-                steps.append(step)
-        return steps
 
     def _steps(self, op: Operation, index: int, batch: _Batch) -> list[Bound]:
         """Return what an operation does to a batch; it has been done to this one."""
@@ -346,7 +335,7 @@ class Ragged:
             parts.insert(0, self._cast)
         for part in parts:
             steps = part(op, index, batch)
-            for step in self._joined(steps):
+            for step in _joined(steps):
                 step(batch)
             bound += steps
         return bound
@@ -463,9 +452,21 @@ class Ragged:
         return [run]
 
 
+def _joined(bound: Sequence[Bound]) -> list[Step]:
+    """Return steps that do the same, those that can be played together in one tape each."""
+    return list(map(_of_batch, joined(bound)))
+
+
+def _of_batch(step: Step | Tape | Forgetting) -> Step:
+    """Return the step of a batch that plays a tape, drops values, or is one already."""
+    if isinstance(step, Tape):
+        return partial(_play, step)
+    return _on_state(step) if isinstance(step, Forgetting) else step
+
+
 def _play(tape: Tape, batch: _Batch) -> None:
     """Play a tape for a batch."""
-    tape.play(batch.state, batch.places, batch.macs, batch.deciding)
+    tape(batch.state, batch.places, batch.macs, batch.deciding)
 
 
 def _on_state(step: Callable[[State], None]) -> Step:

@@ -169,18 +169,14 @@ class Tape:
         self._values[found].last = step
         return found
 
-    def __call__(self, state: State) -> None:
-        """Play all, each image at the first of the widths."""
-        self.play(state)
-
-    def play(
+    def __call__(
         self,
         state: State,
         places: int | None = None,
         macs: int | None = None,
         deciding: int | None = None,
     ) -> None:
-        """Play all.
+        """Play all; each image at the first of the widths, if no others are told.
 
         Args:
             state: has what is read, and gets what is read after the tape.
