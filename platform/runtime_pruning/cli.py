@@ -27,6 +27,7 @@ from runtime_pruning.network import trace
 from runtime_pruning.network.deployed import deploy
 from runtime_pruning.sweeping.cluster import results_root
 from runtime_pruning.sweeping.explaining import explain_sweep
+from runtime_pruning.sweeping.zoo import train_recipe
 from runtime_pruning.testing.scorecard import score
 from runtime_pruning.tracking.rebuild import frontier_pages, rebuild, rebuild_proofs, rebuild_test
 from runtime_pruning.tracking.storage import open_store, resolve_uri
@@ -83,6 +84,12 @@ def _parser() -> argparse.ArgumentParser:
     timed.add_argument("--dtype", choices=DTYPES, default="float32")
     timed.add_argument("--threads", type=int, help="of torch; its own choice if absent")
     timed.set_defaults(run=_measure)
+    trained = commands.add_parser("train", help="train a network of the zoo by its recipe")
+    trained.add_argument("recipe", type=Path, help="a YAML file: zoo/resnet20-cifar10.yaml")
+    trained.add_argument("--data-dir", type=Path, help="folder of the dataset")
+    trained.add_argument("--epochs", type=int, help="in place of the recipe's")
+    trained.add_argument("--threads", type=int, help="of torch; its own choice if absent")
+    trained.set_defaults(run=_train)
     _add_backbone_commands(commands)
     return parser
 
@@ -181,6 +188,13 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         print(f"batch {batch}: {predicted_against_measured(table, stepper, batch=batch)}")
     if (disturbed := table.notes["disturbed_share"]) > 0.1:
         print(f"warning: {disturbed:.0%} of the timings were disturbed: calibrate on an idle host")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    """Train a network of the zoo, or go on where that was interrupted."""
+    _use_threads(arguments.threads)
+    trained = train_recipe(arguments.recipe, data_dir=arguments.data_dir, epochs=arguments.epochs)
+    print(f"Wrote {trained.weights} and {trained.manifest}")
 
 
 def _plugins(arguments: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -104,6 +104,15 @@ class TrainConfig:
             if not holds:
                 name = next(word for word in rule.split() if word in vars(self))
                 raise ValueError(f"`{rule}` must hold, but got {getattr(self, name)}.")
+
+    def changed(self) -> dict[str, Any]:
+        """Return the settings that are not at their defaults: what a checkpoint is known by."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            field.name: own[field.name]
+            for field in fields(self)
+            if own[field.name] != field.default
+        }
 
 
 class StepOutcome(NamedTuple):
@@ -304,7 +313,7 @@ class _FitState:
         fresh = path.with_name(path.name + ".part")
         torch.save(
             {
-                "config": asdict(self.config),
+                "config": self.config.changed(),
                 "images": len(self.split),
                 "network": self.network.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
@@ -319,7 +328,7 @@ class _FitState:
     def load(self, path: Path) -> None:
         """Go on from a checkpoint of the same training."""
         saved = torch.load(path, weights_only=True, map_location="cpu")
-        own = {"config": asdict(self.config), "images": len(self.split)}
+        own = {"config": self.config.changed(), "images": len(self.split)}
         for what, value in own.items():
             if saved[what] != value:
                 raise ConfigError(
