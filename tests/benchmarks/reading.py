@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from runtime_pruning.datasets.folder import find_files
+from runtime_pruning.datasets.folder import list_files
 from runtime_pruning.datasets.images import LazyImages
-from runtime_pruning.datasets.parquet import find_parquet, parquet_files
+from runtime_pruning.datasets.parquet import list_parquet, parquet_files
 from runtime_pruning.datasets.stored import ImageStore, StoredImages
 
 SIZE = 224
@@ -36,8 +36,8 @@ def main() -> None:
         folder = Path(name)
         write_files(folder / "files", options.images)
         write_parquet(folder / "files", folder / "parquet")
-        files = find_files(folder / "files").encoded
-        parquet = find_parquet(parquet_files(folder / "parquet"), folder / "cache").encoded
+        files = list_files(folder / "files").encoded
+        parquet = list_parquet(parquet_files(folder / "parquet"), folder / "cache").encoded
         for _ in range(2):
             for threads in options.threads:
                 torch.set_num_threads(threads)

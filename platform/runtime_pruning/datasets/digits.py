@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from runtime_pruning.datasets.catalogue import register
-from runtime_pruning.datasets.cutting import SPLIT_SEED, stratified_order
 from runtime_pruning.datasets.splits import (
     DatasetInfo,
     ImageDataset,
@@ -17,6 +16,7 @@ from runtime_pruning.datasets.splits import (
     TrainingSplit,
     ValidationSplit,
 )
+from runtime_pruning.datasets.splitting import SPLIT_SEED, stratified_order
 
 INFO = DatasetInfo("digits", tuple("0123456789"), (1, 8, 8))
 SIZES = (897, 250, 300, 350)  # training, policy, validation, test

@@ -17,7 +17,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from runtime_pruning.datasets.decoding import suffixes
-from runtime_pruning.datasets.found import PARTS, Found, check_classes
+from runtime_pruning.datasets.listing import PARTS, ImageListing, check_classes
 from runtime_pruning.errors import DataError
 
 
@@ -45,7 +45,7 @@ class FileImages:
         return repr(str(self.open(row)))
 
 
-def find_files(data_dir: Path) -> Found:
+def list_files(data_dir: Path) -> ImageListing:
     """List all images of a folder; none is opened.
 
     Raises:
@@ -71,7 +71,7 @@ def find_files(data_dir: Path) -> Found:
             names += [os.path.relpath(image, root) for image in images]
             labels += [label] * len(images)
             part_of += [list(PARTS).index(part)] * len(images)
-    return Found(
+    return ImageListing(
         encoded=FileImages(str(root), pa.array(names)),
         labels_N=np.array(labels, np.int64),
         part_N=np.array(part_of, np.int64),

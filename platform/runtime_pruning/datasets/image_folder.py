@@ -14,12 +14,11 @@ from pydantic import ConfigDict
 
 from runtime_pruning.config import build_config
 from runtime_pruning.datasets.catalogue import DATA_ENV, register
-from runtime_pruning.datasets.cutting import Given, cut
 from runtime_pruning.datasets.decoding import Fit
-from runtime_pruning.datasets.folder import find_files
-from runtime_pruning.datasets.found import PARTS, Found
+from runtime_pruning.datasets.folder import list_files
 from runtime_pruning.datasets.images import Int64Array
-from runtime_pruning.datasets.parquet import find_parquet, parquet_files
+from runtime_pruning.datasets.listing import PARTS, ImageListing
+from runtime_pruning.datasets.parquet import list_parquet, parquet_files
 from runtime_pruning.datasets.splits import (
     DatasetInfo,
     ImageDataset,
@@ -29,6 +28,7 @@ from runtime_pruning.datasets.splits import (
     TrainingSplit,
     ValidationSplit,
 )
+from runtime_pruning.datasets.splitting import SourceParts, stratified_split
 from runtime_pruning.datasets.stored import ImageStore, StoredImages
 from runtime_pruning.errors import DataError
 
@@ -57,7 +57,7 @@ class ImageFolderConfig:
 
 @register(NAME)
 def load_image_folder(data_dir: Path | None = None, **settings: Any) -> ImageDataset:
-    """Return the images of a folder; splits that it does not have are cut, see `cut`.
+    """Return the images of a folder; splits that it does not have are made, see `stratified_split`.
 
     Args:
         data_dir: the folder.
@@ -71,21 +71,23 @@ def load_image_folder(data_dir: Path | None = None, **settings: Any) -> ImageDat
     if data_dir is None:
         raise DataError(f"The dataset {NAME!r} needs a folder: give one, or set {DATA_ENV} to it.")
     parts = parquet_files(data_dir)
-    found = find_parquet(parts) if parts else find_files(data_dir)
-    store = ImageStore(found.encoded, config.image_size, config.fit)
+    listing = list_parquet(parts) if parts else list_files(data_dir)
+    store = ImageStore(listing.encoded, config.image_size, config.fit)
     looked_at = np.unique(np.linspace(0, len(store.encoded) - 1, CHECKED).astype(np.int64))
     store.check(looked_at)
-    return _dataset(found, store)
+    return _dataset(listing, store)
 
 
-def _dataset(found: Found, store: ImageStore) -> ImageDataset:
+def _dataset(listing: ImageListing, store: ImageStore) -> ImageDataset:
     """Return the four splits over one store; an image's id is its row there."""
-    rows = cut(Given(found.labels_N, *(found.rows(part) for part in PARTS)), found.classes)
-    content = hashlib.sha256(f"{found.key}\n{store.size} {store.fit}".encode()).hexdigest()[:16]
-    info = DatasetInfo(NAME, found.classes, store.image_shape, content)
+    rows = stratified_split(
+        SourceParts(listing.labels_N, *(listing.rows(part) for part in PARTS)), listing.classes
+    )
+    content = hashlib.sha256(f"{listing.key}\n{store.size} {store.fit}".encode()).hexdigest()[:16]
+    info = DatasetInfo(NAME, listing.classes, store.image_shape, content)
 
     def split(kind: type[S], rows_N: Int64Array) -> S:
-        return kind.from_arrays(info, StoredImages(store, rows_N), found.labels_N[rows_N], rows_N)
+        return kind.from_arrays(info, StoredImages(store, rows_N), listing.labels_N[rows_N], rows_N)
 
     return ImageDataset(
         info,

@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from runtime_pruning.datasets.cache import cache_folder, replacing
-from runtime_pruning.datasets.found import PARTS, Found, check_classes
 from runtime_pruning.datasets.images import Int64Array
+from runtime_pruning.datasets.listing import PARTS, ImageListing, check_classes
 from runtime_pruning.errors import DataError
 
 _PACKED = pa.schema([("image", pa.large_binary())])
@@ -97,7 +97,7 @@ def parquet_files(data_dir: Path) -> dict[str, list[Path]]:
     return {}
 
 
-def find_parquet(parts: dict[str, list[Path]], cache: Path | None = None) -> Found:
+def list_parquet(parts: dict[str, list[Path]], cache: Path | None = None) -> ImageListing:
     """Read the labels of Parquet files and unpack their images.
 
     Args:
@@ -122,7 +122,7 @@ def find_parquet(parts: dict[str, list[Path]], cache: Path | None = None) -> Fou
             check_classes(f"The {part} part", names, classes)
     for _, path in tqdm(files, "Unpacking", unit="file", disable=None):
         unpack(path, folder)
-    return Found(
+    return ImageListing(
         encoded=ParquetImages([path for _, path in files], sizes, folder),
         labels_N=labels_N,
         part_N=part_N,

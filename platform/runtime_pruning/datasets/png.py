@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from runtime_pruning.datasets.images import UInt8Array
-from runtime_pruning.datasets.threads import spread
+from runtime_pruning.datasets.parallel import map_rows
 from runtime_pruning.errors import DataError
 
 CHUNK = 512  # images that one thread decodes between two ticks of the bar
@@ -42,7 +42,7 @@ def decode_pngs(
         _decode_rows(pngs, rows, images_NCHW, what)
 
     with tqdm(total=len(pngs), desc=f"Decoding {what}", unit="image", disable=None) as bar:
-        for rows in spread(len(pngs), decode, threads=threads or _usable_cores(), chunk=CHUNK):
+        for rows in map_rows(len(pngs), decode, threads=threads or _usable_cores(), chunk=CHUNK):
             bar.update(len(rows))
     return images_NCHW
 

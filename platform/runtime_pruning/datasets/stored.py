@@ -15,7 +15,7 @@ import torch
 
 from runtime_pruning.datasets.decoding import Fit, check_header, decode
 from runtime_pruning.datasets.images import Int64Array, LazyImages, UInt8Array
-from runtime_pruning.datasets.threads import spread
+from runtime_pruning.datasets.parallel import map_rows
 
 # Decoded images that a process keeps: all of a small dataset, next to nothing of a large one.
 CACHE_BYTES = 128 * 2**20
@@ -91,7 +91,9 @@ class ImageStore:
                 images_BCHW[place] = decode(source, self.size, self.fit, name=name)
 
         threads = torch.get_num_threads()
-        for _ in spread(len(places), work, threads=threads, chunk=1 + len(places) // 4 // threads):
+        for _ in map_rows(
+            len(places), work, threads=threads, chunk=1 + len(places) // 4 // threads
+        ):
             pass
 
     def check(self, rows: Int64Array) -> None:
@@ -105,7 +107,7 @@ class ImageStore:
             for row in map(int, rows[some.start : some.stop]):
                 check_header(self.encoded.open(row), name=self.encoded.name(row))
 
-        for _ in spread(len(rows), work, threads=torch.get_num_threads(), chunk=256):
+        for _ in map_rows(len(rows), work, threads=torch.get_num_threads(), chunk=256):
             pass
 
 

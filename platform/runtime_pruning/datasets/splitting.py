@@ -16,7 +16,7 @@ POLICY, VALIDATION, TEST = 0.1, 0.1, 0.2
 SPLIT_SEED = 0
 
 
-class Given(NamedTuple):
+class SourceParts(NamedTuple):
     """What a dataset comes as: rows of labelled images, in one to three parts."""
 
     labels_N: Int64Array
@@ -25,8 +25,8 @@ class Given(NamedTuple):
     test: Int64Array  # likewise
 
 
-class Rows(NamedTuple):
-    """Rows of each split. Any head of one holds the classes in proportion."""
+class SplitRows(NamedTuple):
+    """SplitRows of each split. Any head of one holds the classes in proportion."""
 
     training: Int64Array
     policy: Int64Array
@@ -34,7 +34,7 @@ class Rows(NamedTuple):
     test: Int64Array
 
 
-def cut(given: Given, classes: Sequence[str]) -> Rows:
+def stratified_split(given: SourceParts, classes: Sequence[str]) -> SplitRows:
     """Return the four splits, the same ones each time; each holds each class.
 
     The policy split is always cut from the training part, the validation split where there is
@@ -49,23 +49,23 @@ def cut(given: Given, classes: Sequence[str]) -> Rows:
         DataError: a class has too few images to be in each split.
     """
 
-    def deal(part: str, rows: Int64Array, *shares: float) -> list[Int64Array]:
-        return _deal(given.labels_N, rows, shares, classes, part)
+    def divide(part: str, rows: Int64Array, *shares: float) -> list[Int64Array]:
+        return _divide(given.labels_N, rows, shares, classes, part)
 
     if len(given.validation) and len(given.test):
-        policy, training = deal("training", given.train, POLICY)
-        (validation,) = deal("validation", given.validation)
-        (test,) = deal("test", given.test)
+        policy, training = divide("training", given.train, POLICY)
+        (validation,) = divide("validation", given.validation)
+        (test,) = divide("test", given.test)
     elif len(given.validation):
-        policy, training = deal("training", given.train, POLICY)
-        validation, test = deal("validation", given.validation, 0.5)
+        policy, training = divide("training", given.train, POLICY)
+        validation, test = divide("validation", given.validation, 0.5)
     elif len(given.test):
-        policy, validation, training = deal("training", given.train, POLICY, VALIDATION)
-        (test,) = deal("test", given.test)
+        policy, validation, training = divide("training", given.train, POLICY, VALIDATION)
+        (test,) = divide("test", given.test)
     else:
-        parts = deal("training", given.train, POLICY, VALIDATION, TEST)
+        parts = divide("training", given.train, POLICY, VALIDATION, TEST)
         policy, validation, test, training = parts
-    return Rows(training, policy, validation, test)
+    return SplitRows(training, policy, validation, test)
 
 
 def stratified_order(labels_N: Int64Array, *, seed: int) -> Int64Array:
@@ -82,7 +82,7 @@ def stratified_order(labels_N: Int64Array, *, seed: int) -> Int64Array:
     return np.lexsort((labels_N, place_N)).astype(np.int64)
 
 
-def _deal(
+def _divide(
     labels_N: Int64Array,
     rows: Int64Array,
     shares: Sequence[float],
@@ -102,9 +102,9 @@ def _deal(
     by_class = np.argsort(labels, kind="stable")
     rank = np.empty(len(rows), np.int64)  # of each row within its class
     rank[by_class] = np.arange(len(rows)) - (np.cumsum(count_K) - count_K)[labels[by_class]]
-    dealt, start_K = [], np.zeros(len(classes), np.int64)
+    divided, start_K = [], np.zeros(len(classes), np.int64)
     for share in shares:
         end_K = start_K + np.maximum(1, np.rint(share * count_K).astype(np.int64))
-        dealt.append(rows[(rank >= start_K[labels]) & (rank < end_K[labels])])
+        divided.append(rows[(rank >= start_K[labels]) & (rank < end_K[labels])])
         start_K = end_K
-    return [*dealt, rows[rank >= start_K[labels]]]
+    return [*divided, rows[rank >= start_K[labels]]]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 
-def spread(
+def map_rows(
     count: int, work: Callable[[range], None], *, threads: int, chunk: int
 ) -> Iterator[range]:
     """Do ``work`` on all rows; yield each chunk of them when it is done, in order.

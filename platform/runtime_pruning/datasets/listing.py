@@ -20,7 +20,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class Found(NamedTuple):
+class ImageListing(NamedTuple):
     """Labelled images.
 
     Attributes:
