@@ -6,7 +6,6 @@ penalty=...)``, and ``make_vec`` with ``vectorization_mode="vector_entry_point"`
 
 import gymnasium
 
-from pruning_envs.draws import PenaltyRange
 from pruning_envs.protocols import (
     AnswerLoss,
     ExecutionMode,
@@ -17,6 +16,7 @@ from pruning_envs.protocols import (
     StepCost,
     answer_loss,
 )
+from pruning_envs.sampling import PenaltyRange
 from pruning_envs.single_env import RuntimePruningEnv
 from pruning_envs.vector_env import RuntimePruningVectorEnv
 

@@ -27,7 +27,6 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pruning_envs.draws import ImageQueue, PenaltyRange, Shard
 from pruning_envs.protocols import (
     AnswerLoss,
     ExecutionMode,
@@ -38,6 +37,7 @@ from pruning_envs.protocols import (
     StepCost,
     answer_loss,
 )
+from pruning_envs.sampling import ImageQueue, PenaltyRange, Shard
 
 # Finite, as the checkers ask, and such that high - low does not overflow float32.
 FEATURE_LIMIT = 1e30

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from pruning_envs.oracle import OracleNetwork
+from runtime_pruning.agents.algorithm import build, export
 from runtime_pruning.agents.dqn import dqn_config
 from runtime_pruning.agents.policy import DecisionPolicy, SpreadPolicy
-from runtime_pruning.agents.running import build, export
 from runtime_pruning.agents.settings import DQNSettings
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from pruning_envs.oracle import OracleNetwork
+from runtime_pruning.agents.algorithm import build, export, push_backbone, restore, save
 from runtime_pruning.agents.dqn import PruningDQN, dqn_config
 from runtime_pruning.agents.policy import DecisionPolicy
 from runtime_pruning.agents.replay import Episodes
-from runtime_pruning.agents.running import build, export, push_backbone, restore, save
 from runtime_pruning.agents.settings import DQNSettings
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]

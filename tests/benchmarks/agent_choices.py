@@ -26,8 +26,8 @@ import yaml
 
 from pruning_envs.oracle import OracleNetwork, oracle_images
 from runtime_pruning import backbones, cost, datasets
+from runtime_pruning.agents.algorithm import build
 from runtime_pruning.agents.dqn import dqn_config
-from runtime_pruning.agents.running import build
 from runtime_pruning.agents.schedule import EpsilonSchedule
 from runtime_pruning.agents.settings import DQNSettings
 from runtime_pruning.methods.rnp import reward_scale

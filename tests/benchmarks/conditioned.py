@@ -20,8 +20,8 @@ import ray
 import torch
 
 from pruning_envs import PenaltyRange
+from runtime_pruning.agents.algorithm import export
 from runtime_pruning.agents.policy import DecisionPolicy
-from runtime_pruning.agents.running import export
 from runtime_pruning.cost.macs import dense_macs
 from runtime_pruning.frontier.dominance import Reference, hypervolume
 from runtime_pruning.methods import RNPConfig, Task

@@ -24,9 +24,9 @@ import scipy.stats
 import torch
 
 from runtime_pruning import backbones, cost, datasets
+from runtime_pruning.agents.algorithm import build, export
 from runtime_pruning.agents.dqn import dqn_config
 from runtime_pruning.agents.policy import DecisionPolicy
-from runtime_pruning.agents.running import build, export
 from runtime_pruning.agents.schedule import EpsilonSchedule
 from runtime_pruning.agents.settings import DQNSettings
 from runtime_pruning.cost.macs import dense_macs, plan_macs

@@ -30,9 +30,9 @@ from ray.rllib.algorithms.dqn import DQNConfig
 
 from pruning_envs.oracle import OracleNetwork, oracle_images
 from runtime_pruning import backbones, cost
+from runtime_pruning.agents.algorithm import build
 from runtime_pruning.agents.dqn import dqn_config
 from runtime_pruning.agents.env_runner import SharedPruningEnv
-from runtime_pruning.agents.running import build
 from runtime_pruning.agents.settings import DQNSettings
 from runtime_pruning.network import PrunableNetwork, trace
 

@@ -34,10 +34,10 @@ from ray.rllib.utils.metrics import (
 from pruning_envs import AnswerLoss, ExecutionMode, PenaltyRange, StagedNetwork, StepCost
 from runtime_pruning.agents.decision_network import DecisionConfig
 from runtime_pruning.agents.env_runner import BatchedEnvRunner, SharedPruningEnv
+from runtime_pruning.agents.object_store import ObjectStoreValue
 from runtime_pruning.agents.replay import EpisodeReplay
 from runtime_pruning.agents.rl_module import QF_NEXT, QF_TARGET_NEXT, RNPModule
 from runtime_pruning.agents.settings import DQNSettings
-from runtime_pruning.agents.sharing import Shared
 from runtime_pruning.agents.targets import greedy_returns, train_batch
 from runtime_pruning.errors import ContractError
 
@@ -96,7 +96,7 @@ def dqn_config(
         ValueError: a penalty that is none.
     """
     settings = settings or DQNSettings()
-    shared_network: Shared[Any] = Shared(network)
+    shared_network: ObjectStoreValue[Any] = ObjectStoreValue(network)
     staged: Any = shared_network.get()
     decision = DecisionConfig(
         feature_widths=tuple(staged.feature_widths),
@@ -109,12 +109,12 @@ def dqn_config(
     )
     env_config = {
         "network": shared_network,
-        "data": Shared(data),
+        "data": ObjectStoreValue(data),
         "split": split,
         "penalty": PenaltyRange.of(penalty),
         "alpha": alpha,
         "loss": loss,
-        "step_cost": None if step_cost is None else Shared(step_cost),
+        "step_cost": None if step_cost is None else ObjectStoreValue(step_cost),
         "mode": mode,
         "seed": settings.seed,
         "device": settings.env_device,
@@ -321,7 +321,7 @@ class PruningDQN(DQN):
         if self.backbone is None:
             return
         version = self.backbone_version
-        shared: Shared[Mapping[str, Any]] = Shared(self.backbone)
+        shared: ObjectStoreValue[Mapping[str, Any]] = ObjectStoreValue(self.backbone)
         answers = group.foreach_env_runner(
             lambda runner: runner.set_backbone(shared.get(), version),
             remote_worker_ids=worker_ids,
@@ -342,7 +342,9 @@ class PruningDQN(DQN):
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the configuration without network and data, which lie in this cluster's store."""
         (state,), kwargs = super().get_ctor_args_and_kwargs()
-        plain = {k: v for k, v in state["env_config"].items() if not isinstance(v, Shared)}
+        plain = {
+            k: v for k, v in state["env_config"].items() if not isinstance(v, ObjectStoreValue)
+        }
         return (state | {"env_config": plain},), kwargs
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -380,7 +382,7 @@ class PruningDQN(DQN):
         state = self.learner_group.get_state(components=f"{LEARNER}/{MODULE}", inference_only=True)[
             LEARNER
         ]
-        shared: Shared[dict[str, Any]] = Shared(state)
+        shared: ObjectStoreValue[dict[str, Any]] = ObjectStoreValue(state)
         for group in (self.env_runner_group, self.eval_env_runner_group):
             if group is not None:
                 group.foreach_env_runner(lambda runner: runner.replace_module_state(shared.get()))

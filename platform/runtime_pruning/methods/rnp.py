@@ -25,8 +25,8 @@ from torch import Tensor
 
 from pruning_envs import AnswerLoss, PenaltyRange, answer_loss
 from runtime_pruning import cost
+from runtime_pruning.agents.algorithm import build, export, push_backbone, restore, save
 from runtime_pruning.agents.policy import DecisionPolicy, SpreadPolicy
-from runtime_pruning.agents.running import build, export, push_backbone, restore, save
 from runtime_pruning.agents.settings import DQNSettings
 from runtime_pruning.datasets import PolicySplit
 from runtime_pruning.methods.base import Effort, Method, Report, Task, register

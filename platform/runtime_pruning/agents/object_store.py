@@ -7,7 +7,7 @@ import ray
 T = TypeVar("T")
 
 
-class Shared(Generic[T]):
+class ObjectStoreValue(Generic[T]):
     """A value in Ray's object store.
 
     RLlib copies its configuration often and deeply; this is copied as the reference that it is.
@@ -25,8 +25,8 @@ class Shared(Generic[T]):
         value: T = ray.get(self._ref)
         return value
 
-    def __copy__(self) -> "Shared[T]":
+    def __copy__(self) -> "ObjectStoreValue[T]":
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Shared[T]":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ObjectStoreValue[T]":
         return self

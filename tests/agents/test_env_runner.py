@@ -11,9 +11,9 @@ import ray
 import torch
 
 from runtime_pruning import backbones, datasets
+from runtime_pruning.agents.algorithm import build, export, push_backbone
 from runtime_pruning.agents.dqn import PruningDQN, dqn_config
 from runtime_pruning.agents.policy import DecisionPolicy
-from runtime_pruning.agents.running import build, export, push_backbone
 from runtime_pruning.agents.settings import DQNSettings
 from runtime_pruning.network import PrunableNetwork, trace
 
