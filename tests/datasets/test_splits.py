@@ -1,6 +1,9 @@
 """Splits: types over Arrow, views without copies, bad input refused with rule and value."""
 
+import hashlib
 import pickle
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -89,6 +92,57 @@ def test_a_slice_pickles_its_own_rows_only() -> None:
     assert again.ids_N.tolist() == [8, 9, 10]
     assert again.images_NCHW[0].tolist() == [[[4, 5], [6, 7]]]
     assert np.shares_memory(again.images_NCHW, IMAGES)
+
+
+def test_the_content_hash_is_that_of_the_bytes_in_order() -> None:
+    two = TrainingSplit.from_arrays(INFO, IMAGES[:2], [0, 1], [7, 8])
+    written = hashlib.sha256(b'[1, ["cat", "dog"], [1, 2, 2]]')
+    for column in ([7, 8], [0, 1]):
+        written.update(b"".join(value.to_bytes(8, "little") for value in column))
+    written.update(bytes(range(8)))
+    assert two.content_hash() == written.hexdigest()[:32]
+    same = TrainingSplit.from_arrays(INFO, IMAGES, LABELS, np.arange(5) + 7).head(2)
+    assert same.content_hash() == two.content_hash()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"images": IMAGES ^ 1},
+        {"images": IMAGES[::-1]},
+        {"labels": [0, 1, 1, 0, 0]},
+        {"ids": np.arange(5) + 1},
+        {"info": DatasetInfo("toy", ("dog", "cat"), (1, 2, 2))},
+        {
+            "info": DatasetInfo("toy", ("cat", "dog"), (2, 2, 1)),
+            "images": IMAGES.reshape(5, 2, 2, 1),
+        },
+    ],
+)
+def test_any_change_of_the_content_changes_its_hash(change: dict[str, Any]) -> None:
+    same = {"info": INFO, "images": IMAGES, "labels": LABELS, "ids": np.arange(5)}
+    changed = TrainingSplit.from_arrays(**{**same, **change}).content_hash()
+    assert changed != TrainingSplit.from_arrays(**same).content_hash()
+
+
+def test_name_process_and_memory_do_not_change_the_content_hash() -> None:
+    split = split_of()
+    renamed = DatasetInfo("toy2", INFO.classes, INFO.image_shape)
+    copies = [
+        pickle.loads(pickle.dumps(split)),
+        split.take(np.arange(5)),
+        TrainingSplit.from_arrays(renamed, IMAGES, LABELS),
+    ]
+    assert {copy.content_hash() for copy in copies} == {split.content_hash()}
+
+
+def test_a_datasets_content_hash_knows_each_split() -> None:
+    whole = dataset()
+    hashes = {whole.content_hash(), dataset().content_hash()}
+    assert len(hashes) == 1
+    hashes.add(replace(whole, test=whole.test.head(4)).content_hash())
+    hashes.add(replace(whole, training=whole.training.head(4)).content_hash())
+    assert len(hashes) == 3
 
 
 def test_validation_and_test_are_held_out_and_the_others_are_not() -> None:

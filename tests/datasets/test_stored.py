@@ -3,17 +3,22 @@
 The twelve images are plain: image n is of brightness 10 n.
 """
 
+import hashlib
 import io
 import pickle
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
 
+from runtime_pruning.datasets.folder import FileImages
 from runtime_pruning.datasets.stored import ImageStore, StoredImages
+from runtime_pruning.errors import DataError
 
 BYTES = 3 * 8 * 8  # of one decoded image
 
@@ -109,6 +114,27 @@ def three_threads() -> Iterator[None]:
 def test_threads_put_each_image_in_its_place() -> None:
     rows = np.random.default_rng(1).integers(0, 12, 100)
     assert brightness(stored(0)[rows]) == rows.tolist()
+
+
+def test_the_content_hash_is_of_encoded_bytes_size_and_fit() -> None:
+    images = stored()
+    written = hashlib.sha256(b"8 crop")
+    for row in range(12):
+        written.update(hashlib.sha256(Plain().open(row).getvalue()).digest())
+    assert images.content_hash() == written.digest()
+    others = [
+        images.take(np.arange(11)),
+        images.take(np.arange(12)[::-1]),
+        StoredImages(ImageStore(Plain(), 4, "crop"), np.arange(12)),
+        StoredImages(ImageStore(Plain(), 8, "stretch"), np.arange(12)),
+    ]
+    assert len({images.content_hash(), *(other.content_hash() for other in others)}) == 5
+
+
+def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    gone = FileImages(str(tmp_path), pa.array(["a/1.png"]))
+    with pytest.raises(DataError, match=r"a/1\.png' must be readable"):
+        StoredImages(ImageStore(gone, 8, "crop"), np.arange(1)).content_hash()
 
 
 def test_only_addresses_are_pickled() -> None:

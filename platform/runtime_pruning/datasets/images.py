@@ -4,6 +4,7 @@ Dimensions: N images, B images of one reading, C channels, H W pixels.
 """
 
 import abc
+import hashlib
 from typing import ClassVar, Self
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy.typing as npt
 
 Int64Array = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
+
+HASHED = 256  # images that are in memory at once while all are hashed
 
 
 class LazyImages(abc.ABC):
@@ -38,6 +41,17 @@ class LazyImages(abc.ABC):
     @abc.abstractmethod
     def take(self, rows_B: Int64Array) -> Self:
         """Return the images at rows in [0, N), none of them read."""
+
+    def content_hash(self) -> bytes:
+        """Return a SHA-256 that tells these images, in their order, from all others.
+
+        It must be the same on all machines. Here it is made of the pixels, all of which are read: a
+        subclass that knows its images otherwise, by a hash of their files, say, overrides it.
+        """
+        digest = hashlib.sha256()
+        for start in range(0, len(self), HASHED):
+            digest.update(np.ascontiguousarray(self[start : start + HASHED]).data)
+        return digest.digest()
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -4,6 +4,7 @@ Dimensions: N images of a split, B images of one reading, S slots of the cache, 
 H W pixels.
 """
 
+import hashlib
 import math
 import threading
 from io import BytesIO
@@ -16,6 +17,7 @@ import torch
 from runtime_pruning.datasets.decoding import Fit, check_header, decode
 from runtime_pruning.datasets.images import Int64Array, LazyImages, UInt8Array
 from runtime_pruning.datasets.parallel import map_rows
+from runtime_pruning.errors import DataError
 
 # Decoded images that a process keeps: all of a small dataset, next to nothing of a large one.
 CACHE_BYTES = 128 * 2**20
@@ -110,6 +112,30 @@ class ImageStore:
         for _ in map_rows(len(rows), work, threads=torch.get_num_threads(), chunk=256):
             pass
 
+    def digests(self, rows_N: Int64Array) -> UInt8Array:
+        """Return the SHA-256 of each image's encoded bytes, shape (N, 32).
+
+        Raises:
+            DataError: a file cannot be read; the message names it.
+        """
+        digest_NX = np.empty((len(rows_N), 32), np.uint8)
+
+        def work(some: range) -> None:
+            for place in some:
+                digest_NX[place] = np.frombuffer(self._digest(int(rows_N[place])), np.uint8)
+
+        for _ in map_rows(len(rows_N), work, threads=torch.get_num_threads(), chunk=256):
+            pass
+        return digest_NX
+
+    def _digest(self, row: int) -> bytes:
+        source = self.encoded.open(row)
+        try:
+            content = source.read_bytes() if isinstance(source, Path) else source.getbuffer()
+        except OSError as error:
+            raise DataError(f"{self.encoded.name(row)} must be readable: {error}") from error
+        return hashlib.sha256(content).digest()
+
 
 class StoredImages(LazyImages):
     """Some images of a store, in an order of their own.
@@ -134,6 +160,16 @@ class StoredImages(LazyImages):
     def read(self, rows_B: Int64Array) -> UInt8Array:
         """Return ``images_BCHW``, decoded now unless they are in the store's cache."""
         return self.store.read(self.rows_N[rows_B])
+
+    def content_hash(self) -> bytes:
+        """Return a hash of the images' encoded bytes, their size and how they are fitted.
+
+        Bytes and not names, sizes or dates: a copy on another machine has other dates, and an image
+        that was replaced under its name may have the same size.
+        """
+        digest = hashlib.sha256(f"{self.store.size} {self.store.fit}".encode())
+        digest.update(self.store.digests(self.rows_N).data)
+        return digest.digest()
 
     def take(self, rows_B: Int64Array) -> Self:
         """Return the images at ``rows_B``, none of them read."""
