@@ -3,18 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEV_READY := $(VENV)/.ready-dev
 UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.txt)
 PRESET ?= digits
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .PHONY: frontier test check ui clean
 
 frontier: $(READY)  ## The main job: sweep, train, measure, draw (PRESET=digits by default).
 	$(BIN)/python sweeps/frontier.py --preset $(PRESET)
 
-test: $(READY) check  ## Everything CI runs.
+test: $(DEV_READY) check  ## Everything CI runs.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-check: $(READY)  ## Formatting, lint and types.
+check: $(DEV_READY)  ## Formatting, lint and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -22,13 +24,21 @@ check: $(READY)  ## Formatting, lint and types.
 ui: $(READY)  ## The MLflow UI on 127.0.0.1, with the link to the frontier.
 	$(BIN)/runtime-pruning ui
 
+# While something is being installed there is no $(READY): a set-up that was interrupted, and may
+# have left half a package behind, is begun anew by the same command.
 # Byte-compiling at install time spares the first Ray start a minute.
-$(READY): requirements.txt pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(READY): requirements.txt requirements-cuda.txt pyproject.toml
+	test -e $@ || $(PYTHON) -m venv --clear $(VENV)
+	rm -f $@
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	$(INSTALL) --compile-bytecode -r requirements.txt
+	$(INSTALL) --no-deps --no-build-isolation -e .
 	touch $@
+
+$(DEV_READY): $(READY) requirements-dev.txt
+	rm -f $(READY)
+	$(INSTALL) --compile-bytecode -r requirements.txt -r requirements-dev.txt
+	touch $(READY) $@
 
 clean:
 	rm -rf $(VENV) results
