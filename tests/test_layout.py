@@ -16,7 +16,7 @@ SOURCE_ROOTS = ("platform", "envs", "sweeps")
 # Lower may not import higher; neighbours on one line may import each other.
 LAYERS = (
     {"errors"},
-    {"config", "locking", "registry"},
+    {"config", "files", "registry"},
     {"backbones", "datasets", "network", "cost"},
     {"agents", "frontier", "tracking"},
     {"methods"},

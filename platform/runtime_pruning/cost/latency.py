@@ -8,7 +8,6 @@ Dimensions: B images (plans), L sites, I and O measured widths.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from runtime_pruning.errors import ConfigError, DataError
+from runtime_pruning.files import replacing
 
 SCHEMA_VERSION = 1
 FIXED = "(fixed)"  # stands for what an execution costs beside its units
@@ -201,10 +201,8 @@ class LatencyTable:
         """Write Parquet in one go: a reader finds the old file or the new one."""
         columns = [list(column) for column in zip(*self.rows, strict=True)]
         table = pa.table(columns, schema=SCHEMA.with_metadata(self._metadata()))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f"{path.name}.{os.getpid()}.part")
-        pq.write_table(table, fresh)
-        os.replace(fresh, path)
+        with replacing(path) as unfinished:
+            pq.write_table(table, unfinished)
 
     def _metadata(self) -> dict[str, str]:
         return {

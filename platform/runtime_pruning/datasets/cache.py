@@ -3,11 +3,12 @@
 import contextlib
 import hashlib
 import os
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
+
+from runtime_pruning.files import replacing
 
 CACHE_ENV = "RUNTIME_PRUNING_CACHE"
 
@@ -49,17 +50,3 @@ def cached_table(
     ):
         writer.write_table(table)
     return table
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a file to write that takes the place of ``path`` in one move, or never does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".unfinished")
-    os.close(handle)
-    unfinished = Path(name)
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -24,10 +24,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from runtime_pruning.datasets.cache import cache_folder, replacing
+from runtime_pruning.datasets.cache import cache_folder
 from runtime_pruning.datasets.images import Int64Array
 from runtime_pruning.datasets.listing import PARTS, ImageListing, check_classes
 from runtime_pruning.errors import DataError
+from runtime_pruning.files import replacing
 
 _PACKED = pa.schema([("image", pa.large_binary())])
 _NONE = pa.array([], pa.large_binary())

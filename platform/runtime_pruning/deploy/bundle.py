@@ -20,9 +20,9 @@ from runtime_pruning.agents.decision_network import DecisionConfig, DecisionNetw
 from runtime_pruning.agents.policy import DecisionPolicy
 from runtime_pruning.config import build_config
 from runtime_pruning.errors import ContractError, DataError
+from runtime_pruning.files import save_tensors
 from runtime_pruning.network import PrunableNetwork, trace
 from runtime_pruning.network.policies import CascadePolicy, FixedPolicy, Policy
-from runtime_pruning.network.storing import save_tensors
 from runtime_pruning.registry import Registry
 
 SCHEMA = 1

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from runtime_pruning.datasets import Split
 from runtime_pruning.errors import DataError
+from runtime_pruning.files import write_text
 from runtime_pruning.frontier.decisions_picture import draw_decisions, draw_gallery
 from runtime_pruning.frontier.dynamics import Dynamics, decisions_of, upper_bound_of
 from runtime_pruning.frontier.points import OperatingPoint
@@ -77,6 +78,4 @@ def write_explanation(
         dense_macs=point.dense_macs,
         title=f"{what}{penalty}: cost of dense MACs",
     )
-    unfinished = folder / f".{DYNAMICS_FILE}.partial"
-    unfinished.write_text(json.dumps(dynamics.to_dict(), indent=2) + "\n")
-    unfinished.replace(folder / DYNAMICS_FILE)
+    write_text(folder / DYNAMICS_FILE, json.dumps(dynamics.to_dict(), indent=2) + "\n")

@@ -4,7 +4,6 @@ Dimensions: N images, L sites. Rows are ordered by image id, so that records of 
 pair up row by row. Stored as Parquet; the split and the schema's version are in its metadata.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runtime_pruning.errors import DataError
+from runtime_pruning.files import replacing
 
 HeldOut = Literal["validation", "test"]
 Ints = npt.NDArray[np.int64]
@@ -173,10 +173,8 @@ class Record:
 
 def write_record(record: Record, path: Path) -> None:
     """Write a record as Parquet; a reader sees the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    pq.write_table(record.table, partial, compression="zstd")
-    partial.replace(path)
+    with replacing(path) as unfinished:
+        pq.write_table(record.table, unfinished, compression="zstd")
 
 
 def read_record(path: Path) -> Record:

@@ -29,11 +29,11 @@ from runtime_pruning.agents.algorithm import build, export, push_backbone, resto
 from runtime_pruning.agents.policy import DecisionPolicy, SpreadPolicy
 from runtime_pruning.agents.settings import DQNSettings
 from runtime_pruning.datasets import PolicySplit
+from runtime_pruning.files import save_tensors
 from runtime_pruning.methods.base import Effort, Method, Report, Task, register
 from runtime_pruning.methods.evaluation import batches
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import Policy, RandomPolicy
-from runtime_pruning.network.storing import save_tensors
 from runtime_pruning.network.training import TrainConfig, finetune, recalibrate_batch_norm
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ Dimensions: B images, C channels, H W pixels.
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from runtime_pruning.datasets import Split, augment, to_float
 from runtime_pruning.errors import ConfigError, DataError, DivergedError
+from runtime_pruning.files import replacing
 from runtime_pruning.network.batch_norm import NORMS
 from runtime_pruning.network.execution import Mode
 from runtime_pruning.network.prunable import PrunableNetwork
@@ -309,21 +309,17 @@ class _FitState:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint in one go: a reader finds the old one or the new one."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(path.name + ".part")
-        torch.save(
-            {
-                "config": self.config.changed(),
-                "images": len(self.split),
-                "network": self.network.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "generator": self.generator.get_state(),
-                "global_rng": torch.get_rng_state(),
-                "reports": [tuple(report) for report in self.reports],
-            },
-            fresh,
-        )
-        os.replace(fresh, path)
+        state = {
+            "config": self.config.changed(),
+            "images": len(self.split),
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "global_rng": torch.get_rng_state(),
+            "reports": [tuple(report) for report in self.reports],
+        }
+        with replacing(path) as unfinished:
+            torch.save(state, unfinished)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint of the same training."""

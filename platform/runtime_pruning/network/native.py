@@ -25,7 +25,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from runtime_pruning.locking import locked
+from runtime_pruning.files import locked
 
 BLOCK = 16  # outputs that lie together in packed weights
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC")

@@ -25,6 +25,7 @@ import torch
 
 from runtime_pruning.datasets import HeldOutSplit, ImageDataset
 from runtime_pruning.deploy import Bundle, read_bundle
+from runtime_pruning.files import write_text
 from runtime_pruning.frontier.dynamics import Dynamics
 from runtime_pruning.frontier.explanation import explain, write_explanation
 from runtime_pruning.frontier.points import OperatingPoint
@@ -198,9 +199,7 @@ def _fixed_plans(
             "settings": asdict(settings),
             "fixed": [asdict(plan) for plan in found],
         }
-        unfinished = folder / f".{CONTROLS_FILE}.partial"
-        unfinished.write_text(json.dumps(told, indent=2) + "\n")
-        unfinished.replace(path)
+        write_text(path, json.dumps(told, indent=2) + "\n")
     plans = json.loads(path.read_text())["fixed"]
     return [FixedPlan(**{**plan, "groups": tuple(plan["groups"])}) for plan in plans]
 

@@ -19,10 +19,10 @@ from torch import nn
 from runtime_pruning import backbones, datasets
 from runtime_pruning.config import build_config
 from runtime_pruning.datasets import Split, to_float
-from runtime_pruning.datasets.cache import cache_folder, replacing
+from runtime_pruning.datasets.cache import cache_folder
 from runtime_pruning.errors import ConfigError
+from runtime_pruning.files import save_tensors, write_text
 from runtime_pruning.network import trace
-from runtime_pruning.network.storing import save_tensors
 from runtime_pruning.network.training import EpochReport, TrainConfig, TrainReport, train
 
 _BATCH = 250  # images per forward pass when accuracy is measured
@@ -111,16 +111,14 @@ def train_recipe(
         on_epoch=tell,
     )
     trained = Trained(path.with_suffix(".safetensors"), path.with_suffix(".json"))
-    with replacing(trained.weights) as unfinished:
-        save_tensors(backbone.state_dict(), unfinished)
+    save_tensors(backbone.state_dict(), trained.weights)
     found = {
         "validation": accuracy(backbone, data.validation),
         "test": accuracy(backbone, data.test),
     }
     manifest = _manifest(recipe, config, report, found, path)
     manifest["sha256"] = hashlib.sha256(trained.weights.read_bytes()).hexdigest()
-    with replacing(trained.manifest) as unfinished:
-        unfinished.write_text(json.dumps(manifest, indent=2) + "\n")
+    write_text(trained.manifest, json.dumps(manifest, indent=2) + "\n")
     return trained
 
 

@@ -15,7 +15,7 @@ from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
 from runtime_pruning.errors import ConfigError, UserError
-from runtime_pruning.locking import locked
+from runtime_pruning.files import locked
 
 _SQLITE = "sqlite:///"
 

@@ -1,0 +1,77 @@
+"""A frontier that grows: points as they come in, and the report of them when it is asked for.
+
+Of a record it keeps what the bootstrap needs, so that no record is read for a drawing.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from runtime_pruning.frontier.dominance import Reference, hypervolume, losses_of, pareto_mask
+from runtime_pruning.frontier.points import OperatingPoint
+from runtime_pruning.frontier.proof import Proof
+from runtime_pruning.frontier.report import Report, draw_report
+from runtime_pruning.frontier.uncertainty import Evidence
+
+
+class Board:
+    """Points of one sweep with their evidence and proofs.
+
+    Args:
+        reference: corner of the hypervolume.
+    """
+
+    def __init__(self, reference: Reference) -> None:
+        self.reference = reference
+        self._points: dict[str, tuple[OperatingPoint, Evidence]] = {}
+        self._proofs: dict[str, Proof] = {}
+        self._drawn = 0
+        self.version = 0  # counts what has come
+
+    def __len__(self) -> int:
+        """Return how many points there are."""
+        return len(self._points)
+
+    def __contains__(self, point_id: str) -> bool:
+        """Whether a point of that id is there."""
+        return point_id in self._points
+
+    def add(self, point: OperatingPoint, evidence: Evidence) -> None:
+        """Take in a point; a later one of the same id takes its place."""
+        self._points[point.point_id] = point, evidence
+        self.version += 1
+
+    def add_proof(self, point_id: str, proof: Proof) -> None:
+        """Take in what a point's controls show, on validation."""
+        self._proofs[point_id] = proof
+        self.version += 1
+
+    @property
+    def points(self) -> list[OperatingPoint]:
+        """All points, as they came."""
+        return [point for point, _ in self._points.values()]
+
+    def on_front(self) -> Mapping[str, bool]:
+        """Return, by point id, whether no other point beats one."""
+        if not self._points:
+            return {}
+        return dict(zip(self._points, pareto_mask(losses_of(self.points)).tolist(), strict=True))
+
+    def hypervolume(self) -> float:
+        """Return the area that the points dominate; at least one must be there."""
+        return hypervolume(losses_of(self.points), self.reference.losses_K)
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the last report shows all that has come."""
+        return self._drawn == self.version
+
+    def draw(self, folder: Path) -> Report:
+        """Write page, picture and table to a folder.
+
+        Raises:
+            DataError: no points, or points that may not share a frontier.
+        """
+        self._drawn = self.version  # what cannot be drawn is not tried again
+        return draw_report(
+            self._points.values(), folder, reference=self.reference, proofs=self._proofs
+        )
