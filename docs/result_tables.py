@@ -59,7 +59,7 @@ class Column(_Strict):
 
 
 class View(_Strict):
-    """A table: a line for each distinct text of the key columns, in the data's order.
+    """A table: a line for each distinct text of the key columns that has a cell to show.
 
     Attributes:
         keys: columns that tell lines apart.
@@ -134,7 +134,8 @@ def table(name: str, view_name: str) -> str:
         key = tuple(column.of([record]) for column in view.keys)
         lines.setdefault(key, []).append(record)
     headings = [column.heading for column in view.keys + view.cells]
-    rows = [[*key, *(column.of(group) for column in view.cells)] for key, group in lines.items()]
+    cells = {key: [column.of(group) for column in view.cells] for key, group in lines.items()}
+    rows = [[*key, *filled] for key, filled in cells.items() if any(filled)]
     return "\n".join(map(_line, [headings, ["---"] * len(headings), *rows]))
 
 

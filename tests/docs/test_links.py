@@ -54,3 +54,14 @@ def test_no_page_is_an_orphan() -> None:
         for link in LINK.findall(FENCE.sub("", page.read_text()))
     }
     assert [page for page in PAGES if page.resolve() not in linked] == [ROOT / "README.md"]
+
+
+def test_pages_that_code_and_presets_name_exist() -> None:
+    named = {}
+    for folder in ("platform", "envs", "sweeps", "cluster", "zoo"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in {".py", ".cpp", ".h", ".yaml", ".md"}:
+                for page in re.findall(r"\b(?:docs/[\w/-]+|[A-Z]{3,})\.md\b", path.read_text()):
+                    named[page] = path
+    assert "docs/lab/narrow-streams.md" in named
+    assert {page: path for page, path in named.items() if not (ROOT / page).exists()} == {}
