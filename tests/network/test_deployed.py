@@ -358,12 +358,12 @@ def test_the_mode_is_chosen_by_what_was_measured() -> None:
     assert set(table.ratios[8, 0.5]) == set(deployed.modes)
     assert all(ratio > 0 for row in table.ratios.values() for ratio in row.values())
     assert table.table().count("\n") == 5
-    for mode in ("bucket", "dense", "image"):
-        rows = {"image": 2.0, "prefix": 2.0, "bucket": 2.0, "dense": 2.0, mode: 0.5}
+    for mode in ("prefix", "dense", "image"):
+        rows = {"image": 2.0, "prefix": 2.0, "dense": 2.0, mode: 0.5}
         deployed.break_even = type(table)(torch.get_num_threads(), {(8, 0.5): rows})
         assert deployed.run(images_BCHW, plans_BL).mode == mode
         assert deployed.execute(images_BCHW, MeanPolicy(4)).mode == mode
-    rows = {"bucket": 0.5, "ragged": 0.51}
+    rows = {"prefix": 0.5, "ragged": 0.51}
     if "ragged" in deployed.modes:  # about as fast, whatever plans meet
         deployed.break_even = type(table)(torch.get_num_threads(), {(8, 0.5): rows})
         assert deployed.run(images_BCHW, plans_BL).mode == "ragged"
@@ -411,7 +411,7 @@ def test_a_policy_that_costs_more_than_it_saves_is_not_asked() -> None:
     assert found.executed_macs_B.tolist() == [deployed.dense_macs] * 8
     assert found.policy_macs_B.tolist() == [0] * 8
     assert (found.groups_BL == network.groups).all()
-    assert deployed.execute(images_BCHW, slow, mode="bucket").mode == "bucket"  # as it is told
+    assert deployed.execute(images_BCHW, slow, mode="prefix").mode == "prefix"  # as it is told
     assert deployed.execute(images_BCHW, MeanPolicy(4)).mode != "full"  # another policy
 
     slow.seconds = 0.0  # the table is of the policy as it was, and of so many threads
@@ -424,8 +424,8 @@ def test_a_policy_runs_in_the_mode_that_was_fastest_for_it() -> None:
     network = traced("digits-cnn", (1, 8, 8))
     deployed = deploy(network)
     policy = MeanPolicy(4)
-    rows = dict.fromkeys(("image", "prefix", "bucket", "dense", "full"), 1.0)
-    for mode in ("image", "prefix", "bucket", "dense"):
+    rows = dict.fromkeys(("image", "prefix", "dense", "full"), 1.0)
+    for mode in ("image", "prefix", "dense"):
         table = BreakEven(torch.get_num_threads(), {(8, 1.0): {**rows, mode: 0.5}})
         deployed._tables[policy] = table
         assert deployed.execute(images(network, 8), policy).mode == mode

@@ -104,7 +104,7 @@ def test_masked_equals_sliced(network: PrunableNetwork) -> None:
     assert torch.equal(masked.executed_macs_B, passes_B * dense_macs(network))
 
 
-@pytest.mark.parametrize("mode", ["auto", "image", "prefix", "bucket", "ragged"])
+@pytest.mark.parametrize("mode", ["auto", "image", "prefix", "ragged"])
 def test_a_deployed_network_looks_twice_in_each_mode(
     network: PrunableNetwork, mode: DeployedMode
 ) -> None:

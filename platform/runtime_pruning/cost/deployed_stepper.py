@@ -56,8 +56,7 @@ class DeployedStepper:
 
     def whole(self, plan: Plan) -> Callable[[Tensor], Tensor]:
         """Return the network at one plan, launched call by call as its stages are."""
-        static, graphs = self._deployed.static(plan), self._deployed.graphs
-        return static if graphs is None else graphs.without(static)
+        return self._deployed.static(plan)
 
     def _axes(self, stage: int) -> tuple[Width, Width]:
         """Return the widths that a stage reads, and that its own site writes."""

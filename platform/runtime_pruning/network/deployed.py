@@ -5,16 +5,11 @@ mode means what `PrunableNetwork` means; they differ in how a part with unlike p
 
 * ``image``: one image at a time; nothing is gathered.
 * ``prefix``: the batch is split where plans part, and never joined again until the logits.
-* ``bucket``: stage by stage, the images that share widths are gathered, run and put back.
 * ``ragged``: layer by layer, one call in which each image has widths of its own (`native`).
 * ``dense``: everything is computed and absent channels are set to zero: executed MACs are dense.
 * ``auto``: the fastest of these for the batch and the MACs that are expected, by measurement.
 * ``full``, of policies alone: nobody is asked, all images run at full width. ``auto`` does so where
   a policy was measured and no mode is faster than dense: what deciding takes cannot be left out.
-
-On CUDA, images that share a plan, and one image that is decided as it goes, run captured where that
-pays (`graphs`); parts of a batch that part from each other, and decisions, are launched call by
-call.
 
 Dimensions: B images, C channels, H W pixels, L sites, F features, K classes.
 """
@@ -41,7 +36,6 @@ from runtime_pruning.network.break_even import (
     run_parts,
 )
 from runtime_pruning.network.execution import Execution, Told, certainty
-from runtime_pruning.network.graphs import SIGHTINGS, CudaRecorder, Graphs
 from runtime_pruning.network.kernels import fused_calls_exist
 from runtime_pruning.network.lowering import lower
 from runtime_pruning.network.modes import (
@@ -51,7 +45,6 @@ from runtime_pruning.network.modes import (
     gathered,
     joined,
     run_alone,
-    run_bucket,
     run_dense,
     run_planned_prefix,
     run_prefix,
@@ -62,8 +55,8 @@ from runtime_pruning.network.programs import MOST_CHAINS, Programs
 from runtime_pruning.network.prunable import PrunableNetwork
 from runtime_pruning.network.ragged import Ragged, runs_ragged
 
-_Settled: TypeAlias = Literal["image", "prefix", "bucket", "ragged", "dense"]
-DeployedMode: TypeAlias = Literal["auto", "image", "prefix", "bucket", "ragged", "dense"]
+_Settled: TypeAlias = Literal["image", "prefix", "ragged", "dense"]
+DeployedMode: TypeAlias = Literal["auto", "image", "prefix", "ragged", "dense"]
 DEPLOYED_MODES: tuple[DeployedMode, ...] = get_args(DeployedMode)
 PolicyMode: TypeAlias = DeployedMode | Literal["full"]
 SAMPLED = 16  # plans of a batch that are looked at to choose its mode
@@ -120,7 +113,6 @@ class DeployedNetwork:
     Attributes:
         network: see above.
         break_even: which mode pays, if it was measured.
-        graphs: what is captured, and why the rest is not; None where there are no CUDA graphs.
         dense_macs: of one pass of the backbone at full width, per image.
     """
 
@@ -146,13 +138,12 @@ class DeployedNetwork:
         plain = network.plain
         self._passed = len(plain.sites)  # decisions of a pass; a second look comes after it
         self._device = next(network.parameters()).device
-        self.graphs = Graphs(CudaRecorder(self._device)) if self._device.type == "cuda" else None
         bounds = [site.bounds for site in plain.sites]
         with torch.inference_mode():
             lowered = lower(plain, fused=fused)
             # Calls are chosen on the first input: those for one image are others than for many.
             self._alone, self._many = (
-                Programs(lowered, bounds, dtype=dtype, fused=fused, graphs=self.graphs)
+                Programs(lowered, bounds, dtype=dtype, fused=fused)
                 for _ in range(2)
             )
             able = fused and channels_last and runs_ragged(lowered, dtype)
@@ -330,9 +321,6 @@ class DeployedNetwork:
     ) -> BreakEven:
         """Time each mode against dense at random plans; ``auto`` goes by it from here on.
 
-        Only the dense baseline runs captured: the plans here come again and again, and in use most
-        come once.
-
         Args:
             batches: sizes to measure at.
             fractions: of the dense MACs; those below the smallest plan count as that plan. At 1 all
@@ -352,10 +340,6 @@ class DeployedNetwork:
                     mode: partial(self.run, images_BCHW, plans_BL, mode=mode)
                     for mode in (("image", "dense") if batch == 1 else self.modes)
                 }
-                if self.graphs is not None:
-                    calls = {mode: self.graphs.without(call) for mode, call in calls.items()}
-                    for _ in range(SIGHTINGS + 1):
-                        self.dense(images_BCHW)
                 calls[_BASELINE] = partial(self.dense, images_BCHW)
                 found = compared(
                     calls, _BASELINE, rounds=rounds, least_seconds=least_seconds, wait=self._wait
@@ -560,8 +544,6 @@ class DeployedNetwork:
             return Outcome.alike(logits_BK, plan, macs)
         if mode == "ragged" and self._ragged is not None:
             return self._ragged.run(images_BCHW, plans)
-        if mode == "bucket":
-            return run_bucket(programs, images_BCHW, plans, sites)
         return run_planned_prefix(programs, images_BCHW, plans.rows)
 
     def _asked(self, images_BCHW: Tensor, chooser: Chooser, mode: _Settled) -> Outcome:
@@ -584,7 +566,7 @@ class DeployedNetwork:
             return Outcome.alike(logits_BK, (1,) * self._passed, macs)
         if mode == "ragged" and self._ragged is not None:
             return self._ragged.run(images_BCHW, decide)
-        ways = {"dense": run_dense, "bucket": run_bucket, "prefix": run_prefix, "image": run_alone}
+        ways = {"dense": run_dense, "prefix": run_prefix, "image": run_alone}
         return ways[mode](self.programs(decide.size), images_BCHW, decide, self._passed)
 
     def _execution(self, outcome: Outcome, mode: str, policy_macs: int) -> Execution:

@@ -19,7 +19,6 @@ from runtime_pruning.errors import ConfigError
 from runtime_pruning.network import native
 from runtime_pruning.network.binding import Mask, Masks
 from runtime_pruning.network.execution import Told
-from runtime_pruning.network.graphs import Piece
 from runtime_pruning.network.kernels import pooled
 from runtime_pruning.network.native import Counts, Decisions
 from runtime_pruning.network.policies import Chooser
@@ -180,10 +179,6 @@ def run_uniform(programs: Programs, images_BCHW: Tensor, plan: Plan) -> tuple[Te
     """Return ``logits_BK`` of images that share a plan, and the MACs of each."""
     state = programs.new_state(images_BCHW)
     chain = programs.chain(plan)
-    if chain is not None and programs.graphs is not None:
-        piece = Piece(chain.steps, [programs.images_slot], [programs.logits_slot])
-        programs.graphs.run(plan, piece, state)
-        return state[programs.logits_slot].clone(), chain.macs
     if chain is not None:
         for step in chain.steps:
             step(state)
@@ -197,19 +192,16 @@ def run_uniform(programs: Programs, images_BCHW: Tensor, plan: Plan) -> tuple[Te
 def run_alone(programs: Programs, image_1CHW: Tensor, decide: Asking, sites: int) -> Outcome:
     """Run one image, deciding as it goes."""
     state = programs.new_state(image_1CHW)
-    run = programs.run if programs.graphs is None else programs.replay
     plan: list[int] = []
-    macs = run(0, (), state)
+    macs = programs.run(0, (), state)
     look = decide.look
     for site in range(sites):
         groups = None if look is None else look(site, state[programs.site_slots[site]])
         if groups is None:
             (groups,) = decide(site, partial(features_of, programs, site, state))
         plan.append(groups)
-        macs += run(site + 1, programs.key(site + 1, plan), state)
-    logits_BK = state[programs.logits_slot]
-    logits_BK = logits_BK if programs.graphs is None else logits_BK.clone()
-    return Outcome(logits_BK, [plan], [macs])
+        macs += programs.run(site + 1, programs.key(site + 1, plan), state)
+    return Outcome(state[programs.logits_slot], [plan], [macs])
 
 
 def run_dense(programs: Programs, images_BCHW: Tensor, decide: Decider, sites: int) -> Outcome:
@@ -359,80 +351,6 @@ def _split(programs: Programs, part: _Part, stage: int, column: Sequence[int]) -
         rows = [part.rows[place] for place in own]
         children.append(_Part(rows, state, (*part.plan, groups), part.macs))
     return children
-
-
-# Buckets
-
-
-def run_bucket(programs: Programs, images_BCHW: Tensor, decide: Decider, sites: int) -> Outcome:
-    """Stage by stage, gather the images that share widths, run them, put them back."""
-    size = images_BCHW.shape[0]
-    state = programs.new_state(images_BCHW)
-    plans: list[Plan] = [()] * size
-    macs = [programs.run(0, (), state)] * size
-    for stage in range(1, sites + 1):
-        column = decide(stage - 1, partial(features_of, programs, stage - 1, state))
-        plans = [(*plan, groups) for plan, groups in zip(plans, column, strict=True)]
-        rows: dict[tuple[int, ...], list[int]] = {}
-        for image, plan in enumerate(plans):
-            rows.setdefault(programs.key(stage, plan), []).append(image)
-        if len(rows) == 1:
-            spent = programs.run(stage, next(iter(rows)), state)
-            macs = [before + spent for before in macs]
-            continue
-        for images, spent in _run_buckets(programs, stage, rows, plans, state):
-            for image in images:
-                macs[image] += spent
-    return Outcome(state[programs.logits_slot], plans, macs)
-
-
-def _run_buckets(
-    programs: Programs,
-    stage: int,
-    rows: dict[tuple[int, ...], list[int]],
-    plans: list[Plan],
-    state: State,
-) -> list[tuple[list[int], int]]:
-    """Run the buckets of a stage; return the images and MACs per image of each."""
-    spent, pieces = [], []
-    for key, images in rows.items():
-        rows_N = torch.tensor(images)
-        own = programs.new_state(state[0])
-        for name in programs.reads[stage]:
-            slot, value = programs.slots[name], programs.value(name)
-            found = state[slot]
-            if isinstance(found, Tensor) and name not in programs.constants:
-                width = programs.channels(value, plans[images[0]]) * value.factor
-                found = gathered(found.narrow(1, 0, width), rows_N)
-            own[slot] = found
-        spent.append((images, programs.run(stage, key, own)))
-        pieces.append((rows_N, own))
-    for name in programs.writes[stage]:
-        slot = programs.slots[name]
-        state[slot] = _assembled([(rows_N, own[slot]) for rows_N, own in pieces], len(plans))
-    for slot in programs.dead[stage]:
-        state[slot] = None
-    return spent
-
-
-def _assembled(pieces: list[tuple[Tensor, Tensor]], size: int) -> Tensor:
-    """Put images back in order, at the largest width; absent channels are zeros."""
-    like = pieces[0][1]
-    if not isinstance(like, Tensor):
-        return like
-    width = max(piece.shape[1] for _, piece in pieces)
-    mixed = any(piece.shape[1] < width for _, piece in pieces)
-    if like.ndim != 4:
-        whole = like.new_zeros(size, width, *like.shape[2:])
-        for rows_N, piece in pieces:
-            whole[:, : piece.shape[1]].index_copy_(0, rows_N.to(like.device), piece)
-        return whole
-    shape = (size, *like.shape[2:], width)
-    whole = like.new_zeros(shape) if mixed else like.new_empty(shape)
-    for rows_N, piece in pieces:
-        part = whole if piece.shape[1] == width else whole[..., : piece.shape[1]]
-        part.index_copy_(0, rows_N.to(like.device), piece.permute(0, 2, 3, 1))
-    return whole.permute(0, 3, 1, 2)
 
 
 def gathered(tensor: Tensor, rows_N: Tensor) -> Tensor:

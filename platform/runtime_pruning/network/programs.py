@@ -19,7 +19,6 @@ from runtime_pruning.network.binding import (
     masking,
 )
 from runtime_pruning.network.graph import Value
-from runtime_pruning.network.graphs import Graphs, Piece
 from runtime_pruning.network.lowering import Lowered, Operation, separate
 from runtime_pruning.network.tape import Forgetting, State, Step, joined, plays_apart
 
@@ -53,7 +52,6 @@ class Programs:
         bounds: channels by group count, per site.
         dtype: of weights and features.
         fused: whether to use fused calls.
-        graphs: captures what comes again, on CUDA.
     """
 
     def __init__(
@@ -63,10 +61,8 @@ class Programs:
         *,
         dtype: torch.dtype,
         fused: bool,
-        graphs: Graphs | None = None,
     ) -> None:
         self.lowered = lowered
-        self.graphs = graphs
         self.bounds = bounds
         self.relevant = tuple(_relevant_sites(stage) for stage in lowered.stages)
         self.full = tuple((FULL,) * len(sites) for sites in self.relevant)
@@ -86,10 +82,6 @@ class Programs:
         self.constants = _constants(lowered)
         self.widths = tuple(_deciding_sites(stage) for stage in lowered.stages)
         self.dead = tuple(self._dead(stage) for stage in numbers)
-        self.reads = tuple(self._reads(stage) for stage in numbers)
-        self.writes = tuple(self._writes(stage) for stage in numbers)
-        self._read_slots = tuple([self.slots[name] for name in names] for names in self.reads)
-        self._written_slots = tuple([self.slots[name] for name in names] for names in self.writes)
         self._live = tuple(self._live_slots(stage) for stage in numbers)
         self.binder = Binder(lowered, self.slots, dtype=dtype, fused=fused)
         self._made: dict[tuple[int, Key], Program] = {}
@@ -114,15 +106,6 @@ class Programs:
         else:
             for step in program.steps:
                 step(state)
-        return program.macs
-
-    def replay(self, stage: int, key: Key, state: State) -> int:
-        """Do what `run` does, captured where that pays; needs ``graphs``."""
-        program = self._made.get((stage, key))
-        if program is None or self.graphs is None:
-            return self.run(stage, key, state)
-        piece = Piece(program.steps, self._read_slots[stage], self._written_slots[stage])
-        self.graphs.run((stage, key), piece, state)
         return program.macs
 
     def chain(self, plan: Key) -> Program | None:
@@ -204,17 +187,6 @@ class Programs:
         last, first = self.lowered.last_reader, self._borders[stage]
         live = [name for name in self._made_before(stage) if last.get(name, -1) >= first]
         return [(self.slots[name], name in self.constants) for name in live]
-
-    def _reads(self, stage: int) -> list[str]:
-        """Return the values of earlier stages that a stage reads."""
-        read = {value.name for op in self.lowered.stages[stage] for value in op.reads}
-        return [name for name in self._made_before(stage) if name in read]
-
-    def _writes(self, stage: int) -> list[str]:
-        """Return the values that a stage makes and a later one, or the caller, reads."""
-        last, end = self.lowered.last_reader, self._borders[stage + 1]
-        made = [op.output.name for op in self.lowered.stages[stage]]
-        return [name for name in made if last.get(name, -1) >= end]
 
 
 def _relevant_sites(stage: tuple[Operation, ...]) -> tuple[int, ...]:
