@@ -16,13 +16,27 @@ SOURCE_ROOTS = ("platform", "envs", "sweeps")
 # Lower may not import higher; neighbours on one line may import each other.
 LAYERS = (
     {"errors"},
-    {"config", "files", "registry"},
-    {"backbones", "datasets", "network", "cost"},
+    {"config", "files", "glossary", "registry"},
+    {"timing"},
+    {"backbones", "datasets"},
+    {"network"},
+    {"executor"},
+    {"cost"},
     {"agents", "frontier", "tracking"},
     {"methods"},
     {"cli", "deploy", "sweeping"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+# The folders of `executor/`, from bottom to top; a folder's files may import each other downwards.
+EXECUTOR = (
+    {"native"},
+    {"commands"},
+    {"ir"},
+    {"kernels"},
+    {"program"},
+    {"mode_table", "batching"},
+    {"deployed", "autotuning", "plan_sampling"},
+)
 # Contract suites see whatever they test; nothing imports them but the command that prints them.
 UNRANKED = {"testing"}
 

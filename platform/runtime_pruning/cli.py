@@ -18,13 +18,13 @@ from runtime_pruning.cost.latency_cost import table_path
 from runtime_pruning.datasets import to_float
 from runtime_pruning.deploy import read_bundle, time_bundle
 from runtime_pruning.errors import ConfigError, UserError
+from runtime_pruning.executor.deployed import deploy
 from runtime_pruning.frontier.dominance import Reference
 from runtime_pruning.frontier.proof import CONTROLS
 from runtime_pruning.frontier.report import draw_report
 from runtime_pruning.frontier.style import gain_text
 from runtime_pruning.frontier.uncertainty import Evidence
 from runtime_pruning.network import trace
-from runtime_pruning.network.deployed import deploy
 from runtime_pruning.sweeping.cluster import results_root
 from runtime_pruning.sweeping.explaining import explain_sweep
 from runtime_pruning.sweeping.zoo import train_recipe

@@ -32,7 +32,8 @@ from runtime_pruning.agents.schedule import EpsilonSchedule
 from runtime_pruning.agents.settings import DQNSettings
 from runtime_pruning.methods.rnp import reward_scale
 from runtime_pruning.network import order_channels, trace
-from runtime_pruning.network.training import TrainConfig, train
+from runtime_pruning.network.trainer import TrainConfig
+from runtime_pruning.network.training import train
 
 LOCKSTEP = 100  # images per batch
 

@@ -26,7 +26,8 @@ from runtime_pruning import backbones, datasets
 from runtime_pruning.datasets import ImageDataset, to_float
 from runtime_pruning.network import PrunableNetwork, channel_importance, order_channels, trace
 from runtime_pruning.network.policies import FixedPolicy, RandomPolicy
-from runtime_pruning.network.training import TrainConfig, recalibrate_batch_norm, train
+from runtime_pruning.network.trainer import TrainConfig
+from runtime_pruning.network.training import recalibrate_batch_norm, train
 
 GROUPS = 4
 

@@ -45,9 +45,10 @@ from torch import Tensor, nn
 from runtime_pruning import backbones
 from runtime_pruning.agents.decision_network import DecisionConfig, DecisionNetwork
 from runtime_pruning.agents.policy import DecisionPolicy
-from runtime_pruning.cost.measuring import measure
-from runtime_pruning.network import DEPLOYED_MODES, DeployedNetwork, PrunableNetwork, deploy, trace
-from runtime_pruning.network.break_even import interleaved
+from runtime_pruning.executor import DEPLOYED_MODES, DeployedNetwork, deploy
+from runtime_pruning.network import PrunableNetwork, trace
+from runtime_pruning.timing.comparison import measure
+from runtime_pruning.timing.turns import interleaved
 
 CIFAR, IMAGENET = (3, 32, 32), (3, 224, 224)
 WAYS = (*DEPLOYED_MODES, "decided", "uniform", "static", "pruned", "eager", "masked", "released")

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from runtime_pruning.datasets import Split, to_float
-from runtime_pruning.network import PrunableNetwork, deploy
-from runtime_pruning.network.deployed import DeployedNetwork
-from runtime_pruning.network.execution import certainty
+from runtime_pruning.executor import deploy
+from runtime_pruning.executor.deployed import DeployedNetwork
+from runtime_pruning.network import PrunableNetwork
+from runtime_pruning.network.staged_run import certainty
 from runtime_pruning.sweeping.checks import check_sweep
 from runtime_pruning.sweeping.prepare import prepare
 from runtime_pruning.sweeping.presets import load_preset

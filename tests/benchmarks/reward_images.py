@@ -34,7 +34,8 @@ from runtime_pruning.datasets import to_float
 from runtime_pruning.methods.rnp import reward_scale
 from runtime_pruning.network import PrunableNetwork, order_channels, trace
 from runtime_pruning.network.policies import FixedPolicy
-from runtime_pruning.network.training import TrainConfig, train
+from runtime_pruning.network.trainer import TrainConfig
+from runtime_pruning.network.training import train
 
 PENALTIES = (0.1, 0.3, 1.0, 3.0)
 LOCKSTEP = 125

@@ -17,7 +17,6 @@ from runtime_pruning import backbones, cost
 from runtime_pruning.cost.agreement import kendall_tau, predicted_against_measured
 from runtime_pruning.cost.calibration import calibrate
 from runtime_pruning.cost.deployed_stepper import DeployedStepper
-from runtime_pruning.cost.device import Device, this_device
 from runtime_pruning.cost.latency import FIXED, LatencyTable, Row
 from runtime_pruning.cost.latency_cost import LatencyStepCost, find_table, table_path
 from runtime_pruning.cost.steppers import (
@@ -30,8 +29,9 @@ from runtime_pruning.cost.steppers import (
     pair_of,
 )
 from runtime_pruning.errors import ConfigError, DataError
+from runtime_pruning.executor.deployed import deploy
 from runtime_pruning.network import PrunableNetwork, trace
-from runtime_pruning.network.deployed import deploy
+from runtime_pruning.timing.device import Device, this_device
 
 DIGITS = (1, 8, 8)
 

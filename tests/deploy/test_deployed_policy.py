@@ -10,8 +10,9 @@ from runtime_pruning import backbones
 from runtime_pruning.agents.decision_network import Cell, DecisionConfig, DecisionNetwork
 from runtime_pruning.agents.deployed_decision import CompiledChooser, TorchChooser
 from runtime_pruning.agents.policy import DecisionPolicy
-from runtime_pruning.network import PrunableNetwork, deploy, trace
-from runtime_pruning.network.modes import Asking
+from runtime_pruning.executor import deploy
+from runtime_pruning.executor.batching.plans import PolicyDecider
+from runtime_pruning.network import PrunableNetwork, trace
 
 SHAPE = (3, 16, 16)
 
@@ -94,7 +95,7 @@ def test_decisions_between_compiled_calls_are_those_that_are_asked_for(
         return choose(self, site, features_BF)
 
     monkeypatch.setattr(CompiledChooser, "choose", choosing)
-    monkeypatch.setattr(Asking, "compiled", None)
+    monkeypatch.setattr(PolicyDecider, "compiled", None)
     expected = deployed.execute(images_BCHW, chosen, mode="ragged")
     assert asked == list(range(len(traced.sites))) * math.ceil(19 / part)
     assert torch.equal(between.groups_BL, expected.groups_BL)

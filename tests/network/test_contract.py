@@ -10,7 +10,7 @@ from torchvision import models
 from runtime_pruning import backbones
 from runtime_pruning.cost.macs import plan_macs
 from runtime_pruning.network import trace
-from runtime_pruning.network.execution import MODES
+from runtime_pruning.network.staged_run import MODES
 from runtime_pruning.testing.network import PrunableNetworkContract, close
 
 IMAGE_SHAPES = {"digits-cnn": (1, 8, 8)}

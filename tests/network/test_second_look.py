@@ -20,8 +20,9 @@ from runtime_pruning.cost.latency_cost import LatencyStepCost
 from runtime_pruning.cost.macs import MacStepCost, dense_macs, plan_macs
 from runtime_pruning.datasets import TrainingSplit, load
 from runtime_pruning.errors import ConfigError
-from runtime_pruning.network import PrunableNetwork, deploy, trace
-from runtime_pruning.network.deployed import DeployedMode
+from runtime_pruning.executor import deploy
+from runtime_pruning.executor.deployed import DeployedMode
+from runtime_pruning.network import PrunableNetwork, trace
 from runtime_pruning.network.policies import CascadePolicy, FixedPolicy
 from runtime_pruning.network.training import recalibrate_batch_norm
 from runtime_pruning.testing.network import shake, spread
@@ -151,8 +152,8 @@ def test_a_first_pass_that_nobody_decides_is_run_as_one(
             expected = network.execute(images(batch), policy)
         deployed = deploy(network)
         monkeypatch.setattr(deployed, "_ragged", None)
-        monkeypatch.setattr("runtime_pruning.network.deployed.run_alone", None)
-        monkeypatch.setattr("runtime_pruning.network.deployed.run_prefix", None)
+        monkeypatch.setattr("runtime_pruning.executor.deployed.run_alone", None)
+        monkeypatch.setattr("runtime_pruning.executor.deployed.run_prefix", None)
         found = deployed.execute(images(batch), policy)
         assert torch.equal(found.groups_BL, expected.groups_BL)
         assert torch.equal(found.executed_macs_B, expected.executed_macs_B)

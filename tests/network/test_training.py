@@ -14,15 +14,9 @@ from runtime_pruning.datasets import Split, TrainingSplit, to_float
 from runtime_pruning.errors import ConfigError, DivergedError
 from runtime_pruning.network import PrunableNetwork, order_channels, trace
 from runtime_pruning.network.batch_norm import is_conditioned
-from runtime_pruning.network.fitting import learning_rate
 from runtime_pruning.network.policies import FixedPolicy, PlanPolicy, Policy, RandomPolicy
-from runtime_pruning.network.training import (
-    EpochReport,
-    TrainConfig,
-    finetune,
-    recalibrate_batch_norm,
-    train,
-)
+from runtime_pruning.network.trainer import EpochReport, TrainConfig, learning_rate
+from runtime_pruning.network.training import finetune, recalibrate_batch_norm, train
 
 DATA = datasets.load("digits")
 SHORT = TrainConfig(epochs=3, batch_size=64, lr=0.1, pad=1, calibration_images=128)

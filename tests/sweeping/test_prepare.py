@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from runtime_pruning.network.training import TrainConfig
+from runtime_pruning.network.trainer import TrainConfig
 from runtime_pruning.sweeping.checks import check_sweep
 from runtime_pruning.sweeping.config import PrepareConfig
 from runtime_pruning.sweeping.prepare import Prepared, preparation_key, prepare

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from runtime_pruning import backbones
 from runtime_pruning.backbones import catalogue
 from runtime_pruning.cli import main
-from runtime_pruning.network import rules
+from runtime_pruning.network import per_channel
 from runtime_pruning.testing import scorecard
 from runtime_pruning.testing.scorecard import Scorecard, score
 
@@ -80,7 +80,7 @@ def test_each_fault_is_named(
     def as_it_is(module: nn.Module, features: Tensor, present_BC: Tensor | None) -> Tensor:
         return module(features)
 
-    monkeypatch.setitem(rules._RULES, nn.Softmax2d, as_it_is)
+    monkeypatch.setitem(per_channel._RULES, nn.Softmax2d, as_it_is)
     monkeypatch.delitem(scorecard._PROMISES, ELSEWHERE)
     register(getattr(faulty, name))
     card = score("faulty", image_shape=SHAPE)
@@ -98,7 +98,7 @@ def test_widths_that_change_the_picture_are_seen_in_the_macs(
     def shrinks(module: nn.Module, features: Tensor, present_BC: Tensor | None) -> Tensor:
         return features if features.shape[1] == 16 else features[:, :, ::2, ::2]
 
-    monkeypatch.setitem(rules._RULES, nn.Softmax2d, shrinks)
+    monkeypatch.setitem(per_channel._RULES, nn.Softmax2d, shrinks)
     monkeypatch.delitem(scorecard._PROMISES, ELSEWHERE)
     register(faulty.WronglyDeclared)
     found = failed(score("faulty", image_shape=SHAPE))

@@ -8,11 +8,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from runtime_pruning import glossary
 from runtime_pruning.errors import DataError
 from runtime_pruning.frontier import OperatingPoint, Record, write_record
 from runtime_pruning.frontier.explanation import explain
 from runtime_pruning.frontier.proof import Controls, control_path, prove
-from runtime_pruning.tracking import glossary
 from runtime_pruning.tracking.mlflow_store import FrontierTracker
 from runtime_pruning.tracking.rebuild import rebuild_proofs
 

@@ -15,10 +15,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from runtime_pruning import glossary
 from runtime_pruning.errors import DataError
 from runtime_pruning.frontier import OperatingPoint, Record, derive, write_record
 from runtime_pruning.frontier.dominance import Reference, hypervolume, losses_of, pareto_mask
-from runtime_pruning.tracking import glossary
 from runtime_pruning.tracking.mlflow_store import FrontierTracker
 from runtime_pruning.tracking.rebuild import load_record, rebuild
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from runtime_pruning.agents.decision_network import DecisionNetwork, log_penalty
-from runtime_pruning.network import native
+from runtime_pruning.executor.native import abi, library, memory
 
 FLOAT, LONG = ctypes.sizeof(ctypes.c_float), ctypes.sizeof(ctypes.c_int64)
 
@@ -78,7 +78,7 @@ class DeployedDecisionPolicy:
         self.table = ctypes.addressof(self._table)
         like = self.sites[0].encode_FD
         ours = like.device.type == "cpu" and like.dtype == torch.float32
-        self.decide = native.decide() if ours else None
+        self.decide = library.decide() if ours else None
 
     def start(self, batch: int) -> "CompiledChooser | TorchChooser":
         """Return what decides for the next ``batch`` images."""
@@ -129,10 +129,10 @@ class CompiledChooser:
         self._state = (first, first + numbers, first + numbers + state)
         if self.settled:
             self._previous[:] = [1] * batch
-        self.compiled = native.Decisions(policy.table, self.settled, self._state)
+        self.compiled = abi.Decisions(policy.table, self.settled, self._state)
 
     @property
-    def _previous(self) -> native.Counts:
+    def _previous(self) -> abi.Counts:
         """The last decision of each image."""
         return (ctypes.c_int64 * self._batch).from_buffer(self._room)
 
@@ -150,10 +150,10 @@ class CompiledChooser:
         """Return the groups of one image from the feature map itself; None where it cannot."""
         if site < self.settled:
             return 1
-        own = native.functions(features_1CHW.dtype) if features_1CHW.is_cpu else None
+        own = library.functions(features_1CHW.dtype) if features_1CHW.is_cpu else None
         if own is None:
             return None
-        features_1CHW = native.channels_last(features_1CHW)
+        features_1CHW = memory.channels_last(features_1CHW)
         _, channels, height, width = features_1CHW.shape
         features = features_1CHW.data_ptr()
         address = self._policy.addresses[site]

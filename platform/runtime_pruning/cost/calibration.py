@@ -19,9 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from runtime_pruning.cost.device import Device
 from runtime_pruning.cost.latency import FIXED, LatencyTable, Row
-from runtime_pruning.cost.signs import load_average
 from runtime_pruning.cost.steppers import (
     Plan,
     Stepper,
@@ -32,6 +30,8 @@ from runtime_pruning.cost.steppers import (
 )
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network import PrunableNetwork, Site
+from runtime_pruning.timing.contamination import load_average
+from runtime_pruning.timing.device import Device
 
 # A timing counts as undisturbed if the thread ran for nearly all of it.
 _SHARE, _SLACK_NS = 0.95, 20_000

@@ -10,12 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
-from runtime_pruning.cost.device import Device, this_device
 from runtime_pruning.cost.steppers import Plan, UnitStep
-from runtime_pruning.network import PrunableNetwork, native
-from runtime_pruning.network.deployed import DeployedNetwork
+from runtime_pruning.executor.deployed import DeployedNetwork
+from runtime_pruning.executor.native import build, library
+from runtime_pruning.executor.program.stage_programs import StagePrograms
+from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.graph import Width
-from runtime_pruning.network.programs import Programs
+from runtime_pruning.timing.device import Device, this_device
 
 
 class DeployedStepper:
@@ -34,8 +35,8 @@ class DeployedStepper:
         """What the network runs on, in which precision, by which calls."""
         where = next(self.network.parameters()).device
         calls = "fused" if self._deployed.fused else "unfused"
-        if self._deployed.fused and native.functions(self._deployed.dtype) is not None:
-            calls = f"fused own {native.version()}"
+        if self._deployed.fused and library.functions(self._deployed.dtype) is not None:
+            calls = f"fused own {build.version()}"
         return this_device(self._deployed.dtype, where, calls=calls)
 
     def steps(self, images_BCHW: Tensor, plan: Plan) -> Sequence[UnitStep]:
@@ -70,6 +71,6 @@ class DeployedStepper:
         return Width(max(channels, default=0), sites)
 
 
-def _again(programs: Programs, stage: int, key: Plan, before: list[Any]) -> None:
+def _again(programs: StagePrograms, stage: int, key: Plan, before: list[Any]) -> None:
     """Run a stage on what stood before it."""
     programs.run(stage, key, list(before))

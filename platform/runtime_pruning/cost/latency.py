@@ -134,7 +134,7 @@ class LatencyTable:
 
     Attributes:
         rows: one per unit, pair of widths and batch.
-        device_key: see `runtime_pruning.cost.device.Device.key`.
+        device_key: see `runtime_pruning.timing.device.Device.key`.
         network_key: tells networks apart by structure; see `calibration.network_key`.
         backbone: its name, for people.
         num_sites: columns of a plan.

@@ -15,8 +15,8 @@ from runtime_pruning.cost.latency import LatencyTable
 from runtime_pruning.cost.macs import channels_so_far
 from runtime_pruning.cost.steppers import Stepper, network_key
 from runtime_pruning.errors import ConfigError
+from runtime_pruning.executor.deployed import deploy
 from runtime_pruning.network import PrunableNetwork
-from runtime_pruning.network.deployed import deploy
 
 CALIBRATION_ENV = "RUNTIME_PRUNING_CALIBRATION"
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from runtime_pruning.cost.device import Device, this_device
 from runtime_pruning.network import PrunableNetwork, Site
-from runtime_pruning.network.execution import StagedRun
 from runtime_pruning.network.graph import Unit, Width
+from runtime_pruning.network.staged_run import StagedRun
+from runtime_pruning.timing.device import Device, this_device
 
 Plan: TypeAlias = tuple[int, ...]  # groups per site
 Pair: TypeAlias = tuple[int, int]  # input width, output width

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runtime_pruning.cost.measuring import Measurement, measure
 from runtime_pruning.deploy.bundle import Bundle
-from runtime_pruning.network.break_even import check_batch, run_parts
-from runtime_pruning.network.deployed import DeployedNetwork, deploy
+from runtime_pruning.executor.autotuning import check_batch, run_parts
+from runtime_pruning.executor.deployed import DeployedNetwork, deploy
+from runtime_pruning.timing.comparison import Measurement, measure
 
 FEW = 16  # images on which the modes are compared
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from runtime_pruning import glossary
 from runtime_pruning.errors import DataError
 from runtime_pruning.frontier.proof import CONTROLS, Advantage, Proof
 from runtime_pruning.frontier.records import Ints, Record
-from runtime_pruning.tracking import glossary
 
 DECILES = 10
 _QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)

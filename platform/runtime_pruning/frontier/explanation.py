@@ -15,13 +15,7 @@ from runtime_pruning.frontier.dynamics import Dynamics, decisions_of, upper_boun
 from runtime_pruning.frontier.points import OperatingPoint
 from runtime_pruning.frontier.proof import Controls, prove
 from runtime_pruning.frontier.records import Record, read_record
-from runtime_pruning.tracking.glossary import (
-    CONTROLS_FILE,
-    DECISIONS,
-    DYNAMICS_FILE,
-    GALLERY,
-    ORACLE,
-)
+from runtime_pruning.glossary import CONTROLS_FILE, DECISIONS, DYNAMICS_FILE, GALLERY, ORACLE
 
 
 def explain(

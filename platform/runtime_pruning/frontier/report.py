@@ -16,7 +16,7 @@ from runtime_pruning.frontier.proof import Proof, Proofs
 from runtime_pruning.frontier.style import gain_text
 from runtime_pruning.frontier.summary import FrontierSummary, summarise
 from runtime_pruning.frontier.uncertainty import Evidence
-from runtime_pruning.tracking.glossary import PAGE, PICTURE, TABLE
+from runtime_pruning.glossary import PAGE, PICTURE, TABLE
 
 
 class Report(NamedTuple):

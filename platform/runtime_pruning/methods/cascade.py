@@ -22,8 +22,8 @@ from runtime_pruning.datasets import Split
 from runtime_pruning.methods.base import CalibratedConfig, Effort, Method, Report, Task, register
 from runtime_pruning.methods.evaluation import batches
 from runtime_pruning.network import PrunableNetwork
-from runtime_pruning.network.execution import certainty
 from runtime_pruning.network.policies import CascadePolicy, FixedPolicy
+from runtime_pruning.network.staged_run import certainty
 from runtime_pruning.network.training import recalibrate_batch_norm
 
 BATCH = 256

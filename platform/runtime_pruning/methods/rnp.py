@@ -34,7 +34,8 @@ from runtime_pruning.methods.base import Effort, Method, Report, Task, register
 from runtime_pruning.methods.evaluation import batches
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import Policy, RandomPolicy
-from runtime_pruning.network.training import TrainConfig, finetune, recalibrate_batch_norm
+from runtime_pruning.network.trainer import TrainConfig
+from runtime_pruning.network.training import finetune, recalibrate_batch_norm
 
 if TYPE_CHECKING:
     from runtime_pruning.agents.dqn import PruningDQN

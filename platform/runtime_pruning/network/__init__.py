@@ -1,21 +1,13 @@
-"""A backbone made prunable: traced, grouped, run at any width, trained for it."""
+"""A backbone made prunable in plain PyTorch: traced, grouped, run at any width, trained for it."""
 
-from runtime_pruning.network.deployed import (
-    DEPLOYED_MODES,
-    DeployedMode,
-    DeployedNetwork,
-    deploy,
-)
-from runtime_pruning.network.execution import Execution, Mode, StagedRun
+from runtime_pruning.network.channel_order import channel_importance, order_channels
 from runtime_pruning.network.graph import Site, Unit
-from runtime_pruning.network.grouping import channel_importance, group_bounds, order_channels
+from runtime_pruning.network.groups import group_bounds
 from runtime_pruning.network.prunable import PrunableNetwork
+from runtime_pruning.network.staged_run import Execution, Mode, StagedRun
 from runtime_pruning.network.tracing import trace
 
 __all__ = [
-    "DEPLOYED_MODES",
-    "DeployedMode",
-    "DeployedNetwork",
     "Execution",
     "Mode",
     "PrunableNetwork",
@@ -23,7 +15,6 @@ __all__ = [
     "StagedRun",
     "Unit",
     "channel_importance",
-    "deploy",
     "group_bounds",
     "order_channels",
     "trace",

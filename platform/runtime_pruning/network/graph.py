@@ -23,7 +23,7 @@ _dispatched = {
     if getattr(function, "__qualname__", name) != name
 }
 
-Kind = Literal["convolution", "depthwise", "linear", "add", "follow", "opaque", "again"]
+UnitKind = Literal["convolution", "depthwise", "linear", "add", "follow", "opaque", "again"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Step:
+class FxCall:
     """One operation, as torch.fx saw it.
 
     Attributes:
@@ -113,11 +113,11 @@ class Unit:
         frees: values that nobody reads after this unit.
     """
 
-    kind: Kind
-    head: Step | None
+    kind: UnitKind
+    head: FxCall | None
     inputs: tuple[Value, ...]
     output: Value
-    followers: tuple[Step, ...] = ()
+    followers: tuple[FxCall, ...] = ()
     site: int | None = None
     mac_scale: int = 0
     mac_per_input: bool = False

@@ -1,196 +1,24 @@
-"""A backbone made prunable: its sites, its units, and the ways to run it.
+"""A backbone made prunable: the ways to run it.
 
-Dimensions: B images, C channels, H W pixels, L sites, F features, K classes.
+Dimensions: B images, C channels, H W pixels, L sites.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
-from functools import reduce
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from runtime_pruning.errors import ConfigError, TracingError
-from runtime_pruning.network.batch_norm import NORMS, condition, is_conditioned
-from runtime_pruning.network.execution import Execution, Mode, StagedRun
-from runtime_pruning.network.graph import Graph, SecondPass, Site, Unit, Value, Width
-from runtime_pruning.network.grouping import fitting_align, group_bounds
+from runtime_pruning.errors import ConfigError
 from runtime_pruning.network.policies import PlannedChooser, Policy
-from runtime_pruning.network.slices import SliceCache
+from runtime_pruning.network.staged_run import Execution, Mode, StagedRun
+from runtime_pruning.network.traced import TracedNetwork
 
-SECOND_LOOK = "second_look"  # the site's name, and the value's
 
-
-class PrunableNetwork(nn.Module):
+class PrunableNetwork(TracedNetwork):
     """A backbone whose sites run, image by image, with as many channel groups as a plan says.
 
     With g groups a site computes only its first ``bounds[g]`` channels; absent channels count as
     zeros wherever they are read. Built by `runtime_pruning.network.trace`.
-
-    Attributes:
-        backbone: the plain module; its weights are this network's only weights.
-        image_shape: (C, H, W).
-        graph: the units that execution runs.
-        groups: blocks of channels per site.
-        sites: where decisions are taken, in order of execution.
-        feature_widths: input channels of each site: the length of its pooled features.
-        num_classes: length of the logits.
-        weighted_units: those whose head is a convolution or a linear layer.
-        priced_units: those that execute MACs.
-        bounds_LG: channels by group count, from none on, at each site, int64.
-        plain: the network without its second look; the network itself where it has none.
     """
-
-    def __init__(
-        self,
-        backbone: nn.Module,
-        image_shape: tuple[int, int, int],
-        graph: Graph,
-        *,
-        groups: int,
-        align: int,
-        second_look: bool = False,
-    ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.image_shape = image_shape
-        self.groups = groups
-        self.second_look = second_look
-        self._align = align
-        self.num_classes = graph.num_classes
-        self._modules_by_path: dict[str, Any] = {}
-        heads = [unit for unit in graph.units if unit.site is not None]
-        self.sites = tuple(self._site(unit, groups, align) for unit in heads)
-        self._slices = SliceCache()
-        self.weighted_units = tuple(unit for unit in graph.units if unit.mac_scale)
-        self.priced_units = self.weighted_units
-        self._plain: list[PrunableNetwork] = []  # a list hides it from torch: no module twice
-        self.graph = self._looking_twice(graph) if second_look else graph
-        self.feature_widths = tuple(site.in_channels for site in self.sites)
-        self.bounds_LG = torch.tensor([site.bounds for site in self.sites])
-
-    @property
-    def units(self) -> tuple[Unit, ...]:
-        """All units, in order of execution."""
-        return self.graph.units
-
-    def regroup(self, groups: int, align: int = 8) -> "PrunableNetwork":
-        """Return a network on the same weights (shared, not copied) with other groups.
-
-        Raises:
-            TracingError: a site has fewer channels than ``groups``.
-        """
-        return self._remade(groups, align, second_look=self.second_look)
-
-    def with_second_look(self) -> "PrunableNetwork":
-        """Return a network on the same weights (shared, not copied) that may look twice.
-
-        It has one site more, the last, which is decided when the logits are there. Its features are
-        the class probabilities, greatest first; one group keeps the answer, g > 1 groups run the
-        image again with g groups at each site. Both passes are executed and counted. Its channels,
-        as `channels` and records have them, are its groups.
-        """
-        return self._remade(self.groups, self._align, second_look=True)
-
-    def _remade(self, groups: int, align: int, *, second_look: bool) -> "PrunableNetwork":
-        """Return a network on the same weights."""
-        other = PrunableNetwork(
-            self.backbone,
-            self.image_shape,
-            self.plain.graph,
-            groups=groups,
-            align=align,
-            second_look=second_look,
-        )
-        return other.train(self.training)
-
-    @property
-    def plain(self) -> "PrunableNetwork":
-        """The network without its second look; the network itself where it has none."""
-        return self._plain[0] if self._plain else self
-
-    def uniform(self, groups: int) -> tuple[int, ...]:
-        """Return the plan that runs so many groups at each site, and looks once."""
-        plan = (groups,) * len(self.plain.sites)
-        return (*plan, 1) if self.second_look else plan
-
-    def _looking_twice(self, graph: Graph) -> Graph:
-        """Return the graph with a second pass at its end; add the site that decides it."""
-        site = len(self.sites)
-        once = PrunableNetwork(
-            self.backbone, self.image_shape, graph, groups=self.groups, align=self._align
-        )
-        once._slices = self._slices
-        self._plain.append(once)
-        logits = graph.units[-1].output
-        again = SecondPass(
-            kind="again",
-            head=None,
-            inputs=(logits,),
-            output=Value(SECOND_LOOK, Width(self.groups, frozenset({site}))),
-            site=site,
-            frees=(logits.name,),
-            bounds=tuple(own.bounds for own in self.sites),
-            units=self.weighted_units,
-        )
-        counts = tuple(range(self.groups + 1))
-        self.sites += (Site(site, SECOND_LOOK, graph.num_classes, self.groups, counts, 1),)
-        self.priced_units += (again,)
-        return replace(graph, units=(*graph.units, again), logits=SECOND_LOOK)
-
-    def condition_batch_norm(self) -> "PrunableNetwork":
-        """Keep batch-norm statistics per width, behind each layer that reads pruned channels.
-
-        Widths are those of the present groups: call it on the finest. The statistics become
-        buffers of the backbone's modules; a second call changes nothing.
-        """
-        for unit in self.units:
-            if unit.conditional:
-                widths = {b for i in unit.source.width.sites for b in self.sites[i].bounds[1:]}
-                for norm in self._norms(unit):
-                    if not is_conditioned(norm):
-                        condition(norm, sorted(widths))
-        return self
-
-    def load_backbone(self, tensors: Mapping[str, Tensor]) -> None:
-        """Load the backbone's ``state_dict`` strictly, statistics per width included if it has any.
-
-        Raises:
-            RuntimeError: names or shapes differ.
-        """
-        for name, widths in tensors.items():
-            path, _, buffer = name.rpartition(".")
-            if buffer == "narrow_widths" and not is_conditioned(self.module(path)):
-                narrow = widths.tolist()
-                condition(self.module(path), [*narrow, narrow[-1] + 1])
-        self.backbone.load_state_dict(tensors)
-
-    def _norms(self, unit: Unit) -> list[Any]:
-        """Return the batch norms that follow a unit's head."""
-        steps = (step for step in unit.followers if step.op == "module")
-        found = (self.module(step.target) for step in steps)
-        return [module for module in found if isinstance(module, NORMS)]
-
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Return ``logits_BK`` of the plain backbone."""
-        return self.backbone(images_BCHW)
-
-    def channels(self, groups_BL: Tensor) -> Tensor:
-        """Return ``channels_BL``, int64: how many channels a plan runs at each site.
-
-        Raises:
-            ConfigError: a group count below one or above ``groups``, or more columns than sites.
-        """
-        columns = groups_BL.shape[1]
-        if columns > len(self.sites):
-            raise ConfigError(f"A plan has {len(self.sites)} sites, but got {columns} columns.")
-        low, high = (int(bound) for bound in groups_BL.aminmax()) if groups_BL.numel() else (1, 1)
-        if low < 1 or high > self.groups:
-            raise ConfigError(
-                f"`1 <= groups <= {self.groups}` must hold, but got a plan from {low} to {high}."
-            )
-        return self.bounds_LG[:columns].T.gather(0, groups_BL.cpu())
 
     def start(self, images_BCHW: Tensor, *, mode: Mode = "sliced") -> StagedRun:
         """Return a run that stands before the first decision.
@@ -227,51 +55,3 @@ class PrunableNetwork(nn.Module):
         run = self.start(images_BCHW)
         run.complete(chooser)
         return run.groups_BL
-
-    # For execution, grouping and cost
-
-    def module(self, path: str) -> Any:
-        """Return the backbone's module (or other attribute) at a dotted path."""
-        found = self._modules_by_path.get(path)
-        if found is None:
-            found = reduce(getattr, path.split("."), self.backbone)
-            if isinstance(found, nn.Module):
-                self._modules_by_path[path] = found
-        return found
-
-    def head_module(self, unit: Unit) -> Any:
-        """Return the convolution or linear layer that heads a unit."""
-        assert unit.head is not None
-        return self.module(unit.head.target)
-
-    @property
-    def slices(self) -> SliceCache:
-        """Slices of weights, prepared once."""
-        return self._slices
-
-    def _site(self, unit: Unit, groups: int, align: int) -> Site:
-        """Return the site that a unit heads."""
-        conv = self.head_module(unit)
-        assert unit.site is not None
-        assert unit.head is not None
-        try:
-            bounds = group_bounds(conv.out_channels, groups, align)
-        except ConfigError as error:
-            raise TracingError(f"Site {unit.head.target!r} cannot be cut: {error}") from error
-        return Site(
-            index=unit.site,
-            name=unit.head.target,
-            in_channels=conv.in_channels,
-            channels=conv.out_channels,
-            bounds=bounds,
-            align=fitting_align(conv.out_channels, groups, align),
-        )
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "PrunableNetwork":
-        self._slices.clear()
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return self
-
-    def extra_repr(self) -> str:
-        """Return the sites and their bounds, for ``print``."""
-        return "\n".join(f"site {s.index} {s.name}: {s.bounds}" for s in self.sites)

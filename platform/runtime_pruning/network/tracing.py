@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from runtime_pruning.errors import TracingError
-from runtime_pruning.network.cutting import cut
+from runtime_pruning.network.partitioning import partition
 from runtime_pruning.network.prunable import PrunableNetwork
 
 
@@ -34,7 +34,7 @@ def trace(
         TracingError: the backbone cannot be made prunable; the message names the node.
     """
     fx_graph = _fx_graph(backbone)
-    graph = cut(fx_graph, backbone, _shapes(backbone, fx_graph, image_shape), streams=streams)
+    graph = partition(fx_graph, backbone, _shapes(backbone, fx_graph, image_shape), streams=streams)
     channels, height, width = image_shape
     return PrunableNetwork(backbone, (channels, height, width), graph, groups=groups, align=align)
 

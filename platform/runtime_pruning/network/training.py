@@ -21,7 +21,9 @@ from torch.nn import functional
 
 from runtime_pruning.datasets import Split, TrainingSplit, to_float
 from runtime_pruning.network.batch_norm import NORMS, start_counting, stop_counting
-from runtime_pruning.network.fitting import (
+from runtime_pruning.network.policies import Policy, RandomPolicy
+from runtime_pruning.network.prunable import PrunableNetwork
+from runtime_pruning.network.trainer import (
     EpochReport,
     Learn,
     OnEpoch,
@@ -32,8 +34,6 @@ from runtime_pruning.network.fitting import (
     fit,
     learns_fast_in_bfloat16,
 )
-from runtime_pruning.network.policies import Policy, RandomPolicy
-from runtime_pruning.network.prunable import PrunableNetwork
 
 __all__ = [
     "EpochReport",

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict
 
 from runtime_pruning.errors import ConfigError
-from runtime_pruning.network.fitting import Precision, Schedule, TrainConfig
+from runtime_pruning.network.trainer import Precision, Schedule, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from runtime_pruning.errors import InterruptedSweepError
 from runtime_pruning.frontier.records import HeldOut
+from runtime_pruning.glossary import TEST_RECORD
 from runtime_pruning.methods import Method
 from runtime_pruning.sweeping.callback import SweepCallback, listening
 from runtime_pruning.sweeping.checks import Material, method_config
@@ -32,7 +33,6 @@ from runtime_pruning.sweeping.prepare import Prepared
 from runtime_pruning.sweeping.proving import examine, prove_point
 from runtime_pruning.sweeping.search import FrontierSearch, opening_points
 from runtime_pruning.sweeping.trial import ENDED, Shared, run_control, run_trial
-from runtime_pruning.tracking.glossary import TEST_RECORD
 
 
 @dataclass(kw_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from runtime_pruning import datasets
+from runtime_pruning import datasets, glossary
 from runtime_pruning.datasets import ImageDataset
 from runtime_pruning.deploy import read_bundle
 from runtime_pruning.errors import DataError
@@ -18,7 +18,6 @@ from runtime_pruning.frontier.records import HeldOut, Record
 from runtime_pruning.frontier.summary import DENSE
 from runtime_pruning.sweeping.config import ProofConfig
 from runtime_pruning.sweeping.proving import Subject, measure_controls, write_dynamics
-from runtime_pruning.tracking import glossary
 from runtime_pruning.tracking.rebuild import (
     download,
     dynamics_folder,

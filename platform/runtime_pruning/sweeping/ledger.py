@@ -15,9 +15,9 @@ from runtime_pruning.frontier.report import draw_report
 from runtime_pruning.frontier.style import gain_text
 from runtime_pruning.frontier.summary import DENSE
 from runtime_pruning.frontier.uncertainty import Evidence
+from runtime_pruning.glossary import BUNDLE, RECORD
 from runtime_pruning.sweeping.proving import FOLDERS, RECORDS
 from runtime_pruning.sweeping.trial import read_point
-from runtime_pruning.tracking.glossary import BUNDLE, RECORD
 from runtime_pruning.tracking.mlflow_store import FrontierTracker
 
 

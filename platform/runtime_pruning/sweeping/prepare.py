@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from runtime_pruning.datasets import TrainingSplit
 from runtime_pruning.files import save_tensors
 from runtime_pruning.network import PrunableNetwork
-from runtime_pruning.network.grouping import order_channels
+from runtime_pruning.network.channel_order import order_channels
 from runtime_pruning.network.training import train
 from runtime_pruning.sweeping.checks import Material
 

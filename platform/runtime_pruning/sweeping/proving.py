@@ -31,6 +31,16 @@ from runtime_pruning.frontier.explanation import explain, write_explanation
 from runtime_pruning.frontier.points import OperatingPoint
 from runtime_pruning.frontier.proof import control_path
 from runtime_pruning.frontier.records import HeldOut, Record, read_record, write_record
+from runtime_pruning.glossary import (
+    BUNDLE,
+    CONTROLS_FILE,
+    DYNAMICS,
+    DYNAMICS_FILE,
+    ORACLE,
+    RECORD,
+    TEST_DYNAMICS,
+    TEST_RECORD,
+)
 from runtime_pruning.methods.controls import Groups, groups_of, scattered, shuffled
 from runtime_pruning.methods.static_search import (
     FixedPlan,
@@ -42,16 +52,6 @@ from runtime_pruning.methods.upper_bound import cheapest_right_plans
 from runtime_pruning.network.policies import FixedPolicy, PlanPolicy
 from runtime_pruning.sweeping.config import ProofConfig, SweepConfig
 from runtime_pruning.sweeping.trial import held_out, measure, read_point, use_cores
-from runtime_pruning.tracking.glossary import (
-    BUNDLE,
-    CONTROLS_FILE,
-    DYNAMICS,
-    DYNAMICS_FILE,
-    ORACLE,
-    RECORD,
-    TEST_DYNAMICS,
-    TEST_RECORD,
-)
 
 RECORDS: dict[HeldOut, str] = {"validation": RECORD, "test": TEST_RECORD}
 FOLDERS: dict[HeldOut, str] = {"validation": DYNAMICS, "test": TEST_DYNAMICS}

@@ -19,8 +19,8 @@ from optuna.distributions import (
 from optuna.trial import TrialState, create_trial
 from ray.tune.search.optuna import OptunaSearch
 
+from runtime_pruning.glossary import ACCURACY, MACS_FRACTION
 from runtime_pruning.sweeping.config import Dimension, Range, SweepConfig
-from runtime_pruning.tracking.glossary import ACCURACY, MACS_FRACTION
 
 OBJECTIVES = {ACCURACY.name: "max", MACS_FRACTION.name: "min"}
 

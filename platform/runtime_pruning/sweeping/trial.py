@@ -29,13 +29,13 @@ from runtime_pruning.datasets import HeldOutSplit, ImageDataset, TestSplit
 from runtime_pruning.deploy import write_bundle
 from runtime_pruning.frontier.points import OperatingPoint, Provenance, derive
 from runtime_pruning.frontier.records import HeldOut, Record, read_record, write_record
+from runtime_pruning.glossary import ACCURACY, BUNDLE, MACS_FRACTION, RECORD
 from runtime_pruning.methods import Effort, Task
 from runtime_pruning.methods.evaluation import evaluate
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import Policy
 from runtime_pruning.sweeping.checks import method_config
 from runtime_pruning.sweeping.config import SweepConfig
-from runtime_pruning.tracking.glossary import ACCURACY, BUNDLE, MACS_FRACTION, RECORD
 
 if TYPE_CHECKING:
     from ray import tune

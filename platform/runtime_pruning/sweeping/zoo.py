@@ -23,7 +23,8 @@ from runtime_pruning.datasets.cache import cache_folder
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.files import save_tensors, write_text
 from runtime_pruning.network import trace
-from runtime_pruning.network.training import EpochReport, TrainConfig, TrainReport, train
+from runtime_pruning.network.trainer import EpochReport, TrainConfig, TrainReport
+from runtime_pruning.network.training import train
 
 _BATCH = 250  # images per forward pass when accuracy is measured
 

@@ -25,7 +25,7 @@ from runtime_pruning import backbones
 from runtime_pruning.cost.macs import MacStepCost, dense_macs, plan_macs
 from runtime_pruning.network import Mode, PrunableNetwork, order_channels, trace
 from runtime_pruning.network.batch_norm import NORMS, is_conditioned
-from runtime_pruning.network.execution import MODES
+from runtime_pruning.network.staged_run import MODES
 
 BATCH = 5
 

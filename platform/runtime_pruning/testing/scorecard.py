@@ -23,10 +23,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from runtime_pruning import backbones
 from runtime_pruning.cost.macs import dense_macs, plan_macs
 from runtime_pruning.errors import ConfigError, ContractError, TracingError
+from runtime_pruning.executor.deployed import deploy
 from runtime_pruning.network import PrunableNetwork, Site, order_channels, trace
 from runtime_pruning.network.batch_norm import NORMS
-from runtime_pruning.network.deployed import deploy
-from runtime_pruning.network.execution import MODES
+from runtime_pruning.network.staged_run import MODES
 
 BATCH = 5
 _TOLERANCE = 1e-5  # of the largest value, in float64

@@ -15,13 +15,14 @@ from typing import Any, Literal
 
 from mlflow.exceptions import MlflowException
 
+from runtime_pruning import glossary
 from runtime_pruning.errors import DataError
 from runtime_pruning.files import locked
 from runtime_pruning.frontier.dominance import Reference
 from runtime_pruning.frontier.points import OperatingPoint, figures_of
 from runtime_pruning.frontier.proof import Controls, prove
 from runtime_pruning.frontier.records import HeldOut, read_record
-from runtime_pruning.tracking import glossary, view
+from runtime_pruning.tracking import view
 from runtime_pruning.tracking.rebuild import dynamics_folder
 from runtime_pruning.tracking.spool import Event, Kind, Spool
 from runtime_pruning.tracking.storage import check_alive

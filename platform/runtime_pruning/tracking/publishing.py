@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from mlflow.entities import Run
 
+from runtime_pruning import glossary
 from runtime_pruning.errors import UserError
 from runtime_pruning.frontier.dominance import Reference, hypervolume, losses_of, pareto_mask
 from runtime_pruning.frontier.points import OperatingPoint
@@ -16,7 +17,7 @@ from runtime_pruning.frontier.records import Record
 from runtime_pruning.frontier.report import draw_report, markdown_table
 from runtime_pruning.frontier.summary import FrontierSummary
 from runtime_pruning.frontier.uncertainty import Evidence
-from runtime_pruning.tracking import glossary, view
+from runtime_pruning.tracking import view
 from runtime_pruning.tracking.rebuild import finished_points, load_point, load_proof
 from runtime_pruning.tracking.runs import Runs
 

@@ -9,11 +9,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 
+from runtime_pruning import glossary
 from runtime_pruning.errors import DataError
 from runtime_pruning.frontier.points import OperatingPoint, derive
 from runtime_pruning.frontier.proof import Controls, Proof, prove
 from runtime_pruning.frontier.records import HeldOut, Record, read_record
-from runtime_pruning.tracking import glossary
 from runtime_pruning.tracking.runs import Runs
 from runtime_pruning.tracking.storage import open_store
 from runtime_pruning.tracking.view import view_path

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric as MlflowMetric
 from mlflow.entities import Param, Run, RunTag
 
-from runtime_pruning.tracking import glossary
+from runtime_pruning import glossary
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import re
 import zlib
 from typing import Any
 
-from runtime_pruning.tracking import glossary
+from runtime_pruning import glossary
 
 _SECTION = "frontier"
 _MAX_LINKS = 12  # a tag of an experiment holds 5000 characters

@@ -7,11 +7,12 @@ from typing import Any
 
 from mlflow.entities import Run
 
+from runtime_pruning import glossary
 from runtime_pruning.frontier.dominance import Reference
 from runtime_pruning.frontier.points import Figures, OperatingPoint, figures_of
 from runtime_pruning.frontier.proof import Controls, prove
 from runtime_pruning.frontier.records import HeldOut, read_record
-from runtime_pruning.tracking import glossary, view
+from runtime_pruning.tracking import view
 from runtime_pruning.tracking.publishing import FrontPublisher
 from runtime_pruning.tracking.rebuild import dynamics_folder, verdict_tag
 from runtime_pruning.tracking.runs import Runs, flat

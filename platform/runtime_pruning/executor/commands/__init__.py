@@ -1,0 +1,1 @@
+"""Native calls in a table, run by one call from Python."""

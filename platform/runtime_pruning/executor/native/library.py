@@ -1,0 +1,158 @@
+"""Our own calls for CPUs, compiled from ``native.cpp`` once per machine.
+
+oneDNN spends 20 to 100 microseconds on a call however small it is, and knows one width per call.
+These cost two to four, and let each image of a batch have widths of its own. They need an x86 CPU
+and a C++ compiler (the one that `torch.compile` needs); without them nothing here is used.
+
+Dimensions: B images, C and D channels, H W pixels, F features.
+"""
+
+import ctypes
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from runtime_pruning.executor.native.abi import Counts, Numbers
+from runtime_pruning.executor.native.build import SOURCE, compiled_library
+
+
+class Functions(NamedTuple):
+    """The entry points for one type of element.
+
+    Attributes:
+        convolve: see ``convolve`` in the source.
+        depthwise: likewise, of the same arguments.
+        linear: see ``linear_float32`` in the source.
+        pool: see ``pool`` in the source.
+        play: see ``play`` in the source.
+        decide: see ``decide_float32`` in the source.
+    """
+
+    convolve: Callable[..., None]
+    depthwise: Callable[..., None]
+    linear: Callable[..., None]
+    pool: Callable[..., None]
+    play: Callable[..., int]
+    decide: Callable[..., None]
+
+
+class _Library(NamedTuple):
+    """The compiled source."""
+
+    by_type: dict[torch.dtype, Functions]
+    decide: Callable[..., None]
+    clear: Callable[..., None]
+    settle: Callable[..., None]
+    take_plans: Callable[..., int]
+
+
+def functions(dtype: torch.dtype) -> Functions | None:
+    """Return the functions for a type, or None where this machine has none."""
+    library = _library()
+    return None if library is None else library.by_type.get(dtype)
+
+
+def decide() -> Callable[..., None] | None:
+    """Return ``decide`` of the source, or None where this machine has no compiled calls."""
+    library = _library()
+    return None if library is None else library.decide
+
+
+def settle() -> Callable[..., None]:
+    """Return ``settle`` of the source; there are compiled calls."""
+    library = _library()
+    assert library is not None
+    return library.settle
+
+
+def clear(features: Tensor, first_B: Numbers, last_B: Numbers) -> None:
+    """Set channels ``[first, last)`` of each image to zero.
+
+    Args:
+        features: shape (B, C) or (B, C, H, W), channels last.
+        first_B: int64.
+        last_B: int64.
+    """
+    library = _library()
+    assert library is not None
+    batch, channels = features.shape[:2]
+    library.clear(
+        *(features.data_ptr(), channels, features[0, 0].numel(), first_B.ctypes.data),
+        *(last_B.ctypes.data, batch, features.element_size()),
+    )
+
+
+def take_plans(groups_BL: Tensor, most: int) -> tuple[Counts, bool, bool] | None:
+    """Copy group counts, int64, on the CPU; None where this machine has no compiled calls.
+
+    Returns:
+        Counts (B, L), whether each is in [1, most], and whether all images have the same.
+    """
+    library = _library()
+    if library is None:
+        return None
+    (batch, sites), strides = groups_BL.shape, groups_BL.stride()
+    counts: Counts = (ctypes.c_int64 * sites * batch)()
+    found = library.take_plans(groups_BL.data_ptr(), *strides, batch, sites, most, counts)
+    return counts, found > 0, found == 1
+
+
+def pool(own: Functions, features_BCHW: Tensor, channels_B: Numbers | None, most: int) -> Tensor:
+    """Return ``mean_BF``, float32, over the pixels of each image's first channels; zeros behind.
+
+    Args:
+        own: of the features' type.
+        features_BCHW: channels last.
+        channels_B: int64; None: all that are there.
+        most: length F.
+    """
+    batch, room, height, width = features_BCHW.shape
+    mean_BF = torch.empty(batch, most)
+    given = None if channels_B is None else channels_B.ctypes.data
+    own.pool(
+        *(features_BCHW.data_ptr(), room, height * width, given, room, batch),
+        *(mean_BF.data_ptr(), most, torch.get_num_threads()),
+    )
+    return mean_BF
+
+
+@functools.cache
+def _library() -> _Library | None:
+    """Return the compiled source; None where it cannot be compiled or loaded."""
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        return None
+    try:
+        library = ctypes.CDLL(str(compiled_library(SOURCE, compiler)))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    pool = [pointer, number, number, pointer, number, number, pointer, number, number]
+    by_type = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        if hasattr(library, f"convolve_{name}"):
+            own: Any = Functions(
+                *(getattr(library, f"{kind}_{name}") for kind in Functions._fields)
+            )
+            chosen = [pointer, pointer, pointer, number, pointer]
+            own.convolve.argtypes = [pointer, *chosen, pointer, pointer, number, number]
+            own.depthwise.argtypes = own.convolve.argtypes
+            own.linear.argtypes = [pointer] * 5 + [number] * 2
+            own.pool.argtypes = pool
+            own.play.restype = number
+            own.play.argtypes = [pointer, number, *[pointer] * 5, number, number, number]
+            own.decide.argtypes = [pointer, pointer, number, number, *[pointer] * 3]
+            by_type[dtype] = own
+    library.decide.argtypes = [pointer, pointer, number, *[pointer] * 3]
+    library.clear.argtypes = [pointer, number, number, pointer, pointer, number, number]
+    library.settle.argtypes = [pointer, number, pointer, number, number, pointer]
+    library.take_plans.argtypes = [pointer, *[number] * 5, pointer]
+    library.take_plans.restype = number
+    return _Library(by_type, *(getattr(library, name) for name in _Library._fields[1:]))

@@ -1,0 +1,460 @@
+"""Run a plan: masked (everything is computed, then multiplied by zeros) or sliced (for real).
+
+Both mean the same. In a sliced batch, images that share input and output widths are gathered, run
+together at their real widths, and put back; where all images share them nothing is moved. Values
+of mixed width are stored at the largest width in the batch, zero where channels are absent.
+
+Dimensions: B images, C channels, H W pixels, L sites, F features, K classes.
+"""
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.fx.node import map_aggregate
+from torch.nn import functional
+
+from runtime_pruning.errors import ConfigError
+from runtime_pruning.network.batch_norm import NORMS, batch_norm
+from runtime_pruning.network.graph import FxCall, Ref, SecondPass, Unit, Value
+from runtime_pruning.network.per_channel import rule_for
+from runtime_pruning.network.policies import Chooser, FixedPolicy, PlannedChooser
+from runtime_pruning.network.traced import TracedNetwork
+from runtime_pruning.network.weight_slices import layout_of
+
+Mode = Literal["sliced", "masked"]
+MODES: tuple[Mode, ...] = ("sliced", "masked")
+
+# Channels of a value: the same for all images, or a count per image (B, int64, on the CPU).
+Extent: TypeAlias = int | Tensor
+
+
+# Numbers of a batch, as whoever counted them had them.
+IntArrayLike: TypeAlias = Sequence[Any] | ctypes.Array[Any] | npt.NDArray[Any] | Tensor
+
+
+def _tensor(told: IntArrayLike) -> Tensor:
+    """Return the numbers, int64."""
+    if isinstance(told, Tensor):
+        return told
+    return torch.from_numpy(np.asarray(told, dtype=np.int64))
+
+
+@dataclass  # to freeze it takes a microsecond, of the 75 that a small network takes
+class Execution:
+    """What came of running a plan on a batch. Tensors are made when they are asked for.
+
+    Attributes:
+        logits_BK: class scores.
+        plans: group counts (B, L).
+        macs: MACs of the backbone per image, counted where its layers were called. A masked run
+            executes the dense network.
+        policy_macs: MACs per image of whatever chose the plan.
+        bounds_LG: channels by group count, from none on, at each site, int64.
+        mode: how it ran: ``"sliced"`` or ``"masked"``, or a mode of a deployed network. All but
+            ``"masked"`` and ``"dense"`` execute what the plan says, and no more.
+    """
+
+    logits_BK: Tensor
+    plans: IntArrayLike
+    macs: IntArrayLike
+    policy_macs: int
+    bounds_LG: Tensor
+    mode: str
+
+    @cached_property
+    def groups_BL(self) -> Tensor:
+        """The plan, int64."""
+        return _tensor(self.plans)
+
+    @property
+    def channels_BL(self) -> Tensor:
+        """Channels that the plan ran at each site, int64."""
+        return self.bounds_LG.T.gather(0, self.groups_BL.cpu())
+
+    @cached_property
+    def executed_macs_B(self) -> Tensor:
+        """MACs of the backbone, int64."""
+        return _tensor(self.macs)
+
+    @property
+    def policy_macs_B(self) -> Tensor:
+        """MACs of whatever chose the plan, int64."""
+        return torch.full_like(self.executed_macs_B, self.policy_macs)
+
+    @property
+    def total_macs_B(self) -> Tensor:
+        """Executed MACs of backbone and policy, int64."""
+        return self.executed_macs_B + self.policy_macs
+
+
+class StagedRun:
+    """A batch on its way through the network; it stands before one site until it is finished.
+
+    Attributes:
+        mode: ``"sliced"`` or ``"masked"``.
+        site: index of the site whose groups are chosen next; the number of sites when finished.
+    """
+
+    def __init__(self, network: TracedNetwork, images_BCHW: Tensor, mode: Mode) -> None:
+        if mode not in MODES:
+            raise ConfigError(f"`mode` must be one of {MODES}, but got {mode!r}.")
+        if images_BCHW.ndim != 4 or tuple(images_BCHW.shape[1:]) != network.image_shape:
+            raise ConfigError(
+                f"Images of shape (B, {', '.join(map(str, network.image_shape))}) are needed, "
+                f"but got {tuple(images_BCHW.shape)}."
+            )
+        self.mode = mode
+        self.site = 0
+        self._common_macs = 0  # of calls on the whole batch, per image
+        self._own_macs_B = torch.zeros(images_BCHW.shape[0], dtype=torch.int64)
+        self._network = network
+        self._batch = images_BCHW.shape[0]
+        self._device = images_BCHW.device
+        self._values: dict[str, Any] = {network.graph.images: images_BCHW}
+        self._images = images_BCHW if network.second_look else None
+        self._groups: list[Tensor] = []
+        self._extents: dict[frozenset[int], Extent] = {}
+        self._present: dict[tuple[frozenset[int], int], Tensor] = {}
+        self._units = iter(network.units)
+        self._next: Unit | None = None
+        network.slices.refresh(network.head_module(unit).weight for unit in network.weighted_units)
+        self._run_stage()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the logits are there."""
+        return self._next is None
+
+    @property
+    def features_BF(self) -> Tensor:
+        """The pooled input of the site's convolution; absent channels are 0.
+
+        Before a second look: the class probabilities, greatest first.
+        """
+        unit = self._next
+        if unit is None:
+            raise ConfigError("A finished run has no features: no site is left.")
+        if isinstance(unit, SecondPass):
+            return certainty(self._values[unit.source.name])
+        pooled_BC = self._values[unit.source.name].mean((2, 3))
+        missing = self._network.feature_widths[self.site] - pooled_BC.shape[1]
+        return functional.pad(pooled_BC, (0, missing)) if missing else pooled_BC
+
+    @property
+    def executed_macs_B(self) -> Tensor:
+        """MACs executed so far, int64, counted at the calls."""
+        return self._own_macs_B + self._common_macs
+
+    @property
+    def logits_BK(self) -> Tensor:
+        """Class scores, when finished."""
+        if self._next is not None:
+            raise ConfigError(f"A run has no logits before its end: site {self.site} is next.")
+        logits_BK: Tensor = self._values[self._network.graph.logits]
+        return logits_BK
+
+    @property
+    def groups_BL(self) -> Tensor:
+        """The plan so far, int64, a column per site that was decided."""
+        if not self._groups:
+            return torch.empty(self._batch, 0, dtype=torch.int64)
+        return torch.stack(self._groups, dim=1)
+
+    def advance(self, groups_B: Tensor) -> None:
+        """Decide the site, and run to the next one or to the end.
+
+        Args:
+            groups_B: int64 in [1, groups].
+
+        Raises:
+            ConfigError: the run is finished, or a count is out of range.
+        """
+        unit = self._next
+        if unit is None:
+            raise ConfigError("A finished run cannot advance.")
+        self._extents[unit.output.width.sites] = self._decided(groups_B)
+        self._groups.append(groups_B.detach().to("cpu", torch.int64))
+        self.site += 1
+        self._run_unit(unit)
+        self._run_stage()
+
+    def complete(self, chooser: Chooser) -> None:
+        """Ask for each decision that is left, and run to the end."""
+        while not self.finished:
+            if isinstance(chooser, PlannedChooser):
+                groups_B = chooser.groups_BL[:, self.site]
+            else:
+                with torch.no_grad():
+                    groups_B = chooser.choose(self.site, self.features_BF.detach())
+            self.advance(groups_B)
+
+    def result(self) -> Execution:
+        """Return the finished run's outcome."""
+        return Execution(
+            logits_BK=self.logits_BK,
+            plans=self.groups_BL,
+            macs=self.executed_macs_B,
+            policy_macs=0,
+            bounds_LG=self._network.bounds_LG,
+            mode=self.mode,
+        )
+
+    def _decided(self, groups_B: Tensor) -> Extent:
+        """Return how many channels each image runs at the site."""
+        if groups_B.shape != (self._batch,):
+            raise ConfigError(
+                f"Groups of shape ({self._batch},) are needed, but got {tuple(groups_B.shape)}."
+            )
+        counts = groups_B.tolist()
+        low, high = min(counts), max(counts)
+        if low < 1 or high > self._network.groups:
+            raise ConfigError(
+                f"`1 <= groups <= {self._network.groups}` must hold at site {self.site}, "
+                f"but got {low} to {high}."
+            )
+        bounds = self._network.sites[self.site].bounds
+        return bounds[low] if low == high else torch.tensor([bounds[count] for count in counts])
+
+    # Running units
+
+    def _run_stage(self) -> None:
+        """Run units until one needs a decision, or none is left."""
+        for unit in self._units:
+            if unit.site is not None:
+                self._next = unit
+                return
+            self._run_unit(unit)
+        self._next = None
+
+    def _run_unit(self, unit: Unit) -> None:
+        """Run one unit; keep its value, forget those that nobody reads any more."""
+        if unit.kind == "opaque":
+            result = self._opaque(unit)
+        elif isinstance(unit, SecondPass):
+            result = self._again(unit)
+        elif unit.kind in ("add", "follow"):
+            result = self._followed(unit, self._joined(unit))
+        else:
+            result = self._weighted(unit)
+        for name in unit.frees:
+            del self._values[name]
+        self._values[unit.output.name] = result
+
+    def _opaque(self, unit: Unit) -> Any:
+        """Run an operation on full values as torch.fx saw it."""
+        step = unit.head
+        assert step is not None
+        args, kwargs = map_aggregate(
+            (step.args, dict(step.kwargs)),
+            lambda item: self._values[item.name] if isinstance(item, Ref) else item,
+        )
+        if step.op == "method":
+            return getattr(args[0], step.target)(*args[1:], **kwargs)
+        if step.op == "function":
+            return step.target(*args, **kwargs)
+        found = self._network.module(step.target)
+        return found(*args, **kwargs) if step.op == "module" else found
+
+    def _again(self, unit: SecondPass) -> Tensor:
+        """Return the logits of each image's last pass."""
+        assert self._images is not None
+        logits_BK: Tensor = self._values[unit.source.name]
+        plain, counts_B = self._network.plain, self._groups[-1]
+        plain.training = self._network.training
+        for groups in sorted({*counts_B.tolist()} - {1}):
+            rows_N = (counts_B == groups).nonzero()[:, 0]
+            rows = rows_N.to(self._device)
+            run = StagedRun(plain, self._images.index_select(0, rows), self.mode)
+            run.complete(FixedPolicy(plain.uniform(groups)).start(len(rows)))
+            logits_BK = logits_BK.index_copy(0, rows, run.logits_BK.to(logits_BK.dtype))
+            self._own_macs_B[rows_N] += run.executed_macs_B
+        return logits_BK
+
+    def _joined(self, unit: Unit) -> Tensor:
+        """Return the sum of an add's values, the narrower on the first channels of the wider."""
+        first, *others = (self._values[value.name] for value in unit.inputs)
+        for other in others:
+            first = add_channels(first, other)
+        return first
+
+    def _weighted(self, unit: Unit) -> Tensor:
+        """Run a convolution or linear layer and its followers."""
+        features = self._values[unit.source.name]
+        source, own = self._extent(unit.source), self._extent(unit.output)
+        if isinstance(source, int) and isinstance(own, int):
+            return self._followed(unit, self._called(unit, features, source, own))
+        learns = self._network.training  # batch norm must see the whole batch at once
+        pieces, rows = [], []
+        for bucket in _buckets(source, own):
+            part = features[:, : bucket.inputs * unit.source.factor].index_select(
+                0, bucket.rows_N.to(self._device)
+            )
+            part = self._called(unit, part, bucket.inputs, bucket.outputs, bucket.rows_N)
+            pieces.append(part if learns else self._steps(unit, part, bucket.inputs))
+            rows.append(bucket.rows_N)
+        whole = _assemble(pieces, rows)
+        return self._followed(unit, whole) if learns else whole
+
+    def _called(
+        self, unit: Unit, features: Tensor, source: int, own: int, rows_N: Tensor | None = None
+    ) -> Tensor:
+        """Call a layer at real widths, and count the MACs of the call for these images."""
+        module = self._network.head_module(unit)
+        inputs, outputs = source * unit.source.factor, own * unit.head_factor
+        path = unit.head.target if unit.head else ""
+        weight, bias = self._network.slices.get(path, unit.kind, module, inputs, outputs)
+        if unit.kind == "linear":
+            result = functional.linear(features, weight, bias)
+        else:
+            result = convolve(module, features, weight, bias)
+        macs = (result.numel() // result.shape[0]) * (weight.numel() // weight.shape[0])
+        if rows_N is None:
+            self._common_macs += macs
+        else:
+            self._own_macs_B[rows_N] += macs
+        return result
+
+    def _followed(self, unit: Unit, features: Tensor) -> Tensor:
+        """Run the followers on the whole batch; leave zeros where channels are absent."""
+        if self._present_channels(unit.output, unit.output.factor) is None:
+            return self._steps(unit, features, self._read(unit))
+        for step in unit.followers:
+            present_BC = self._present_channels(unit.output, step.factor)
+            features = self._step(step, features, present_BC, self._read(unit))
+        if not unit.followers and (self.mode == "sliced" or unit.kind == "add"):
+            return features  # zeros already
+        present_BC = self._present_channels(unit.output, unit.output.factor)
+        assert present_BC is not None
+        whole = (*present_BC.shape, *[1] * (features.ndim - 2))
+        return features * present_BC.view(whole).to(features.dtype)
+
+    def _steps(self, unit: Unit, features: Tensor, read: Extent | None) -> Tensor:
+        """Run the followers where every image has all channels."""
+        for step in unit.followers:
+            features = self._step(step, features, None, read)
+        return features
+
+    def _read(self, unit: Unit) -> Extent | None:
+        """Return how many channels a unit's head reads under the plan, where that varies."""
+        return self._chosen(unit.source) if unit.conditional else None
+
+    def _step(
+        self, step: FxCall, features: Tensor, present_BC: Tensor | None, read: Extent | None
+    ) -> Tensor:
+        """Run one per-channel operation at the width of its input."""
+        if step.op == "module":
+            module = self._network.module(step.target)
+            if isinstance(module, NORMS):
+                return batch_norm(module, features, present_BC, read)
+            rule = rule_for(module)
+            assert rule is not None
+            return rule(module, features, present_BC)
+        call = step.target if step.op == "function" else getattr(Tensor, step.target)
+        result: Tensor = call(features, *step.args, **step.kwargs)
+        return result
+
+    # Widths
+
+    def _chosen(self, value: Value) -> Extent:
+        """Return how many channels of a value the plan runs."""
+        sites = value.width.sites
+        if not sites:
+            return value.width.channels
+        if sites not in self._extents:
+            parts = [self._extents[frozenset({site})] for site in sites]
+            widest = torch.stack([torch.as_tensor(part).expand(self._batch) for part in parts])
+            own_B = widest.amax(0)
+            low, high = (int(bound) for bound in own_B.aminmax())
+            self._extents[sites] = low if low == high else own_B
+        return self._extents[sites]
+
+    def _extent(self, value: Value) -> Extent:
+        """Return how many channels of a value are computed."""
+        return value.width.channels if self.mode == "masked" else self._chosen(value)
+
+    def _present_channels(self, value: Value, factor: int) -> Tensor | None:
+        """Return ``present_BC``, bool, or None if no stored channel of any image is absent."""
+        chosen, stored = self._chosen(value), value.width.channels
+        if self.mode == "sliced":
+            stored = chosen if isinstance(chosen, int) else int(chosen.max())
+        if isinstance(chosen, int) and chosen == stored:
+            return None
+        key = (value.width.sites, factor)
+        if key not in self._present:
+            chosen_B1 = torch.as_tensor(chosen).expand(self._batch)[:, None]
+            present_BC = torch.arange(stored) < chosen_B1
+            present_BC = present_BC.repeat_interleave(factor, dim=1)
+            self._present[key] = present_BC.to(self._device)
+        return self._present[key]
+
+
+def certainty(logits_BK: Tensor) -> Tensor:
+    """Return ``features_BK``, float32: class probabilities, greatest first."""
+    return logits_BK.float().softmax(1).sort(1, descending=True).values
+
+
+class _Bucket(NamedTuple):
+    """Images of a batch that share widths."""
+
+    rows_N: Tensor  # int64
+    inputs: int  # channels read
+    outputs: int  # channels computed
+
+
+def _buckets(source: Extent, own: Extent) -> Iterator[_Bucket]:
+    """Yield the images that share (input width, output width)."""
+    span = 1 << 32
+    keys, owner_B = torch.unique(torch.as_tensor(source * span + own), return_inverse=True)
+    for index, key in enumerate(keys.tolist()):
+        inputs, outputs = divmod(key, span)
+        yield _Bucket((owner_B == index).nonzero()[:, 0], inputs, outputs)
+
+
+def _assemble(pieces: list[Tensor], rows: list[Tensor]) -> Tensor:
+    """Put the images back in order, at the largest width; absent channels are zeros."""
+    width = max(piece.shape[1] for piece in pieces)
+    rows_B = torch.cat(rows).to(pieces[0].device)
+    if torch.is_grad_enabled():
+        padding = [0, 0] * (pieces[0].ndim - 2)
+        padded = [functional.pad(piece, (*padding, 0, width - piece.shape[1])) for piece in pieces]
+        return torch.cat(padded).index_select(0, torch.argsort(rows_B))
+    shape = (rows_B.shape[0], width, *pieces[0].shape[2:])
+    like = pieces[0]
+    whole = torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout_of(like))
+    if any(piece.shape[1] < width for piece in pieces):
+        whole.zero_()
+    for piece, rows_N in zip(pieces, rows, strict=True):
+        whole[:, : piece.shape[1]].index_copy_(0, rows_N.to(whole.device), piece)
+    return whole
+
+
+def add_channels(one: Tensor, other: Tensor) -> Tensor:
+    """Return the sum, the narrower part added to the first channels of the wider."""
+    if one.shape[1] == other.shape[1]:
+        return one + other
+    wide, narrow = (one, other) if one.shape[1] > other.shape[1] else (other, one)
+    missing = wide.shape[1] - narrow.shape[1]
+    if torch.is_grad_enabled():
+        return wide + functional.pad(narrow, (*[0, 0] * (narrow.ndim - 2), 0, missing))
+    total = wide.clone()
+    total[:, : narrow.shape[1]] += narrow
+    return total
+
+
+def convolve(conv: nn.Conv2d, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Run a convolution with a slice of its weights; its groups follow from the shapes."""
+    padding: Any = conv.padding
+    if conv.padding_mode != "zeros":
+        features = functional.pad(
+            features, conv._reversed_padding_repeated_twice, mode=conv.padding_mode
+        )
+        padding = 0
+    groups = features.shape[1] // weight.shape[1]
+    return functional.conv2d(features, weight, bias, conv.stride, padding, conv.dilation, groups)

@@ -1,0 +1,349 @@
+"""The loop under all training: epochs, learning rate, progress, checkpoints.
+
+Dimensions: B images, C channels, H W pixels.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from runtime_pruning.datasets import Split, augment, to_float
+from runtime_pruning.errors import ConfigError, DataError, DivergedError
+from runtime_pruning.files import replacing
+from runtime_pruning.network.batch_norm import NORMS
+from runtime_pruning.network.prunable import PrunableNetwork
+from runtime_pruning.network.staged_run import Mode
+
+Schedule = Literal["cosine", "one-cycle"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+_WARM_UP = 0.25  # share of a one-cycle schedule that rises
+_BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}  # as /proc/cpuinfo calls them
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a network is trained.
+
+    Attributes:
+        epochs: passes over the split.
+        batch_size: images per step; what is left over at the end of an epoch is dropped.
+        lr: largest learning rate.
+        schedule: ``"cosine"`` falls from the start, ``"one-cycle"`` rises over the first quarter.
+        momentum: Nesterov's.
+        weight_decay: on weights, not on biases and batch norm.
+        pad: pixels of zero padding before a random crop.
+        flip: mirror half of the images.
+        label_smoothing: probability mass moved off the label.
+        any_width: train the smallest and random widths beside the full one.
+        smallest: whether the smallest width is part of each step.
+        random_plans: random plans per step, beside the full and the smallest.
+        full_weight: weight of the full network's own loss; each narrow pass weighs 1.
+        distillation: share of the narrow passes' loss that the full network's soft targets give.
+        temperature: of the soft targets.
+        calibration_images: images over which batch-norm statistics are taken anew, under random
+            plans, when any-width training ends.
+        freeze_batch_norm: keep batch-norm statistics as they are (fine-tuning).
+        mode: how fine-tuning runs the policy's plans; images with plans of their own learn faster
+            masked.
+        precision: ``"auto"`` is bfloat16 where the device is fast at it.
+        channels_last: memory layout of weights and images while training lasts.
+        seed: of order, augmentation, plans and dropout.
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    lr: float = 0.1
+    schedule: Schedule = "one-cycle"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    pad: int = 0
+    flip: bool = False
+    label_smoothing: float = 0.0
+    any_width: bool = True
+    smallest: bool = True
+    random_plans: int = 2
+    full_weight: float = 1.0
+    distillation: float = 1.0
+    temperature: float = 1.0
+    calibration_images: int = 2048
+    freeze_batch_norm: bool = False
+    mode: Mode = "masked"
+    precision: Precision = "auto"
+    channels_last: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        rules = {
+            "epochs >= 0": self.epochs >= 0,
+            "batch_size >= 2": self.batch_size >= 2,
+            "lr > 0": self.lr > 0,
+            "0 <= momentum < 1": 0 <= self.momentum < 1,
+            "weight_decay >= 0": self.weight_decay >= 0,
+            "pad >= 0": self.pad >= 0,
+            "0 <= label_smoothing < 1": 0 <= self.label_smoothing < 1,
+            "random_plans >= 0": self.random_plans >= 0,
+            "full_weight >= 0": self.full_weight >= 0,
+            "full_weight + smallest + random_plans > 0": (
+                self.full_weight + self.smallest + self.random_plans > 0
+            ),
+            "0 <= distillation <= 1": 0 <= self.distillation <= 1,
+            "temperature > 0": self.temperature > 0,
+            "calibration_images >= 0": self.calibration_images >= 0,
+        }
+        for rule, holds in rules.items():
+            if not holds:
+                name = next(word for word in rule.split() if word in vars(self))
+                raise ValueError(f"`{rule}` must hold, but got {getattr(self, name)}.")
+
+    def changed(self) -> dict[str, Any]:
+        """Return the settings that are not at their defaults: what a checkpoint is known by."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            field.name: own[field.name]
+            for field in fields(self)
+            if own[field.name] != field.default
+        }
+
+
+class StepOutcome(NamedTuple):
+    """What one step tells."""
+
+    loss: float  # mean over the batch, nats
+    hits: int  # images whose label was predicted
+
+
+class EpochReport(NamedTuple):
+    """One epoch, measured on the training images as they went by."""
+
+    epoch: int  # from 1
+    loss: float  # mean cross-entropy, nats
+    accuracy: float  # in [0, 1]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What training did.
+
+    Attributes:
+        epochs: one report each, those before a resumption included.
+        steps: optimiser steps.
+    """
+
+    epochs: tuple[EpochReport, ...]
+    steps: int
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in epochs."""
+        return sum(epoch.seconds for epoch in self.epochs)
+
+
+# Adds gradients for one batch: (images_BCHW, labels_B, generator) -> outcome.
+Learn: TypeAlias = Callable[[Tensor, Tensor, torch.Generator], StepOutcome]
+OnEpoch: TypeAlias = Callable[[EpochReport], None]
+
+
+def learning_rate(config: TrainConfig, done: float) -> float:
+    """Return the learning rate when a share ``done`` of all steps, in [0, 1], has been taken."""
+    if config.schedule == "one-cycle":
+        if done < _WARM_UP:
+            return config.lr * (0.04 + 0.96 * done / _WARM_UP)
+        done = (done - _WARM_UP) / (1 - _WARM_UP)
+    return config.lr * (1 + math.cos(math.pi * done)) / 2
+
+
+def learns_fast_in_bfloat16(device: torch.device) -> bool:
+    """Whether the device has matrix units or dot products for bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    info = Path("/proc/cpuinfo")
+    if device.type != "cpu" or not info.exists():
+        return False
+    return not _BFLOAT16_FLAGS.isdisjoint(info.read_text().split())
+
+
+def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:
+    """Return the context that forward passes run in."""
+    wanted = config.precision == "bfloat16"
+    if config.precision == "auto":
+        wanted = learns_fast_in_bfloat16(device)
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+
+
+def fit(
+    network: PrunableNetwork,
+    split: Split,
+    config: TrainConfig,
+    learn: Learn,
+    progress: bool,
+    checkpoint: Path | None,
+    on_epoch: OnEpoch | None,
+) -> TrainReport:
+    """Run all epochs, then put the network into evaluation mode.
+
+    Raises:
+        ConfigError: the checkpoint is of another training.
+        DataError: the split is shorter than two images.
+        DivergedError: a loss that is not finite.
+    """
+    if len(split) < 2:
+        raise DataError(f"Training needs at least 2 images, but got {len(split)}.")
+    state = Trainer(network, split, config)
+    if checkpoint is not None and checkpoint.exists():
+        state.load(checkpoint)
+    bar = tqdm(
+        total=config.epochs * state.steps_per_epoch,
+        initial=len(state.reports) * state.steps_per_epoch,
+        desc="train",
+        disable=not progress,
+    )
+    # Dropout draws from torch's global generator: seed it here, restore it afterwards.
+    with bar, torch.random.fork_rng(devices=[]):
+        state.seed_global()
+        while len(state.reports) < config.epochs:
+            report = state.run_epoch(learn, bar)
+            if checkpoint is not None:
+                state.save(checkpoint)
+            if on_epoch is not None:
+                on_epoch(report)
+    network.to(memory_format=torch.contiguous_format)
+    network.eval()
+    return TrainReport(tuple(state.reports), len(state.reports) * state.steps_per_epoch)
+
+
+class Trainer:
+    """Everything that a training carries from epoch to epoch."""
+
+    def __init__(self, network: PrunableNetwork, split: Split, config: TrainConfig) -> None:
+        self.network = network
+        self.split = split
+        self.config = config
+        self.reports: list[EpochReport] = []
+        self.batch = min(config.batch_size, len(split))
+        self.steps_per_epoch = len(split) // self.batch
+        self.device = next(network.parameters()).device
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.global_rng: Tensor | None = None
+        self.labels_N = torch.from_numpy(np.array(split.labels_N, dtype=np.int64))
+        if config.channels_last:
+            network.to(memory_format=torch.channels_last)
+        self.optimiser = torch.optim.SGD(
+            _decayed(network, config.weight_decay),
+            lr=config.lr,
+            momentum=config.momentum,
+            nesterov=config.momentum > 0,
+        )
+
+    def seed_global(self) -> None:
+        """Set torch's global generator to where this training stands."""
+        if self.global_rng is None:
+            torch.manual_seed(self.config.seed)
+        else:
+            torch.set_rng_state(self.global_rng)
+
+    def run_epoch(self, learn: Learn, bar: Any) -> EpochReport:
+        """Run one epoch and return its report."""
+        started, losses, hits = time.perf_counter(), 0.0, 0
+        self._set_modes()
+        order_N = torch.randperm(len(self.split), generator=self.generator)
+        for step in range(self.steps_per_epoch):
+            taken = len(self.reports) * self.steps_per_epoch + step
+            self._set_lr(taken / (self.config.epochs * self.steps_per_epoch))
+            outcome = self._step(learn, order_N[step * self.batch : (step + 1) * self.batch])
+            if not math.isfinite(outcome.loss):
+                raise DivergedError(
+                    f"The loss is {outcome.loss} at step {step + 1} of epoch "
+                    f"{len(self.reports) + 1}: lower the learning rate, which is "
+                    f"{self.config.lr:g} at its highest."
+                )
+            losses, hits = losses + outcome.loss, hits + outcome.hits
+            bar.set_postfix(loss=f"{losses / (step + 1):.3f}", refresh=False)
+            bar.update()
+        report = EpochReport(
+            epoch=len(self.reports) + 1,
+            loss=losses / self.steps_per_epoch,
+            accuracy=hits / (self.steps_per_epoch * self.batch),
+            seconds=time.perf_counter() - started,
+        )
+        self.reports.append(report)
+        return report
+
+    def _step(self, learn: Learn, rows_B: Tensor) -> StepOutcome:
+        """Take one optimiser step."""
+        config = self.config
+        images_BCHW = augment(
+            to_float(self.split.images_NCHW[rows_B.numpy()]),
+            pad=config.pad,
+            flip=config.flip,
+            generator=self.generator,
+        ).to(self.device)
+        if config.channels_last:
+            images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
+        self.optimiser.zero_grad(set_to_none=True)
+        outcome = learn(images_BCHW, self.labels_N[rows_B].to(self.device), self.generator)
+        self.optimiser.step()
+        return outcome
+
+    def _set_modes(self) -> None:
+        """Put the network into training mode, batch norm excepted where it is frozen."""
+        self.network.train()
+        if self.config.freeze_batch_norm:
+            for module in self.network.modules():
+                if isinstance(module, NORMS):
+                    module.eval()
+
+    def _set_lr(self, done: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.config, done)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint in one go: a reader finds the old one or the new one."""
+        state = {
+            "config": self.config.changed(),
+            "images": len(self.split),
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "global_rng": torch.get_rng_state(),
+            "reports": [tuple(report) for report in self.reports],
+        }
+        with replacing(path) as unfinished:
+            torch.save(state, unfinished)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint of the same training."""
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+        own = {"config": self.config.changed(), "images": len(self.split)}
+        for what, value in own.items():
+            if saved[what] != value:
+                raise ConfigError(
+                    f"The checkpoint {path.name!r} is of another training: its {what} is "
+                    f"{saved[what]}, not {value}. Delete it or name another."
+                )
+        self.network.load_state_dict(saved["network"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.generator.set_state(saved["generator"])
+        self.global_rng = saved["global_rng"]
+        self.reports = [EpochReport(*report) for report in saved["reports"]]
+
+
+def _decayed(network: nn.Module, weight_decay: float) -> Iterable[dict[str, Any]]:
+    """Return parameter groups: weights decay, vectors (biases, batch norm) do not."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    weights = [p for p in parameters if p.ndim > 1]
+    vectors = [p for p in parameters if p.ndim <= 1]
+    return [
+        {"params": weights, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]

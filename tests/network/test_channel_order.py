@@ -1,0 +1,161 @@
+"""Bounds worked out by hand; permutations that change nothing but the order."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from runtime_pruning import backbones
+from runtime_pruning.errors import ConfigError
+from runtime_pruning.network import channel_importance, group_bounds, order_channels, trace
+from runtime_pruning.network.groups import largest_fitting_alignment
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups", "align", "bounds"),
+    [
+        (64, 4, 8, (0, 16, 32, 48, 64)),
+        (16, 4, 8, (0, 4, 8, 12, 16)),  # two blocks of 8 are too few: blocks of 4
+        (24, 4, 8, (0, 8, 12, 20, 24)),  # six blocks of 4: 1.5, 3, 4.5, 6, rounded up
+        (20, 2, 8, (0, 8, 20)),  # two blocks of 8, the last takes what is left
+        (5, 5, 8, (0, 1, 2, 3, 4, 5)),
+        (12, 1, 8, (0, 12)),
+        (7, 2, 1, (0, 4, 7)),
+    ],
+)
+def test_bounds(channels: int, groups: int, align: int, bounds: tuple[int, ...]) -> None:
+    assert group_bounds(channels, groups, align) == bounds
+
+
+@pytest.mark.parametrize("align", [1, 4, 6, 8])
+def test_bounds_rise_and_are_aligned_whatever_the_width(align: int) -> None:
+    for channels in range(1, 70):
+        for groups in range(1, min(channels, 9) + 1):
+            bounds = group_bounds(channels, groups, align)
+            used = largest_fitting_alignment(channels, groups, align)
+            assert (bounds[0], bounds[-1], len(bounds)) == (0, channels, groups + 1)
+            assert all(a < b for a, b in itertools.pairwise(bounds))
+            assert all(bound % used == 0 for bound in bounds[:-1])
+
+
+def test_more_groups_than_channels_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"`groups <= channels` must hold.*groups=4, channels=3"):
+        group_bounds(3, 4, 8)
+    with pytest.raises(ConfigError, match=r"must each be >= 1.*groups=0"):
+        group_bounds(3, 0, 8)
+
+
+def small_net() -> nn.Sequential:
+    """Return first conv, site of 3 channels with batch norm, linear on 3 channels of 2x2."""
+    return nn.Sequential(
+        *(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 4))
+    )
+
+
+@torch.no_grad()
+def test_importance_is_scale_times_l1_norm_and_orders_all_that_holds_the_channels() -> None:
+    net = small_net().eval()
+    conv, norm, linear = net[1], net[2], net[4]
+    conv.weight[:, :, 0, 0] = torch.tensor([[1.0, -1.0], [2.0, 2.0], [3.0, 0.0]])
+    norm.weight.copy_(torch.tensor([1.0, -0.5, 2.0]))
+    linear.weight[0] = torch.arange(12.0)
+    network = trace(net, (1, 2, 2), groups=3)
+    images_BCHW = torch.rand(2, 1, 2, 2)
+    before_BK = network(images_BCHW)
+    assert channel_importance(network)[0].tolist() == [2.0, 2.0, 6.0]
+    assert order_channels(network) == (0,)
+    assert norm.weight.tolist() == [2.0, 1.0, -0.5]
+    assert conv.weight[:, :, 0, 0].tolist() == [[3.0, 0.0], [1.0, -1.0], [2.0, 2.0]]
+    assert linear.weight[0].tolist() == [8, 9, 10, 11, 0, 1, 2, 3, 4, 5, 6, 7]
+    torch.testing.assert_close(network(images_BCHW), before_BK)
+
+
+def test_another_importance_may_be_given() -> None:
+    network = trace(small_net(), (1, 2, 2), groups=3)
+    norm = network.backbone[2]
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    order_channels(network, [torch.tensor([0.0, 9.0, 5.0])])
+    assert norm.weight.tolist() == [2.0, 3.0, 1.0]
+
+
+class Streams(nn.Module):
+    """Two streams of 4 and 8 channels, one branch onto each, zeros padded in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 1)
+        self.inside = nn.Conv2d(4, 4, 1)
+        self.onto = nn.Conv2d(4, 4, 1)
+        self.norm = nn.BatchNorm2d(4)
+        self.widen = nn.Conv2d(4, 8, 1, stride=2)
+        self.linear = nn.Linear(8, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.first(images)
+        x = (x + self.norm(self.onto(self.inside(x).relu()))).relu()
+        shortcut = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2))
+        return self.linear((shortcut + self.widen(x)).mean((2, 3)))
+
+
+@torch.no_grad()
+def test_a_streams_channels_change_places_together_and_the_function_stays() -> None:
+    net = Streams().eval()
+    network = trace(net, (1, 4, 4), groups=2)
+    images_BCHW = torch.rand(3, 1, 4, 4)
+    before_BK = network(images_BCHW)
+    first, onto, widen = (
+        conv.weight[:, :, 0, 0].clone() for conv in (net.first, net.onto, net.widen)
+    )
+    # Sites: inside, onto, widen. The wide stream's channels 2 to 5 are the narrow one's, for which
+    # both speak: 4 + 0, 3 + 0, 2 + 0, 1 + 5 of ten parts. Its others are free: 1, 2, 1.5, 0.5.
+    onto_C = torch.tensor([4.0, 3.0, 2.0, 1.0])
+    widen_C = torch.tensor([1.0, 2.0, 0.0, 0.0, 0.0, 5.0, 1.5, 0.5])
+    scores = [torch.ones(4), onto_C, widen_C]
+    assert order_channels(network, scores) == (0, 1, 2)
+    torch.testing.assert_close(network(images_BCHW), before_BK)
+    narrow = [3, 0, 1, 2]
+    wide = [1, 6, 5, 2, 3, 4, 0, 7]
+    assert torch.equal(net.first.weight[:, :, 0, 0], first[narrow])
+    assert torch.equal(net.onto.weight[:, :, 0, 0], onto[narrow])
+    assert torch.equal(net.widen.weight[:, :, 0, 0], widen[wide][:, narrow])
+
+
+@torch.no_grad()
+def test_what_is_not_known_to_keep_channels_apart_keeps_its_order() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(1, 4, 1)
+            self.onto = nn.Conv2d(4, 4, 1)
+            self.linear = nn.Linear(4, 2)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            x = self.first(images)
+            x = x + self.onto(x)
+            return self.linear(x.softmax(1).mean((2, 3)))
+
+    network = trace(Net(), (1, 2, 2), groups=2)
+    onto = network.backbone.onto.weight.clone()
+    assert order_channels(network) == ()
+    assert torch.equal(network.backbone.onto.weight, onto)
+
+
+@pytest.mark.parametrize("name", ["resnet20-cifar", "resnet18"])
+@torch.no_grad()
+def test_every_site_of_a_residual_network_is_ordered_and_its_function_stays(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = backbones.create(name, num_classes=10, image_shape=(3, 32, 32)).eval()
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.uniform_(0.5, 1.5)
+            module.running_mean.uniform_(-0.1, 0.1)
+    network = trace(backbone, (3, 32, 32)).eval()
+    images_BCHW = torch.rand(2, 3, 32, 32)
+    before_BK = network(images_BCHW)
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    assert order_channels(network) == tuple(range(len(network.sites)))
+    torch.testing.assert_close(network(images_BCHW), before_BK, rtol=1e-4, atol=1e-4)
+    site = network.sites[1]
+    assert not torch.equal(network.module(site.name).weight, before[f"{site.name}.weight"])
