@@ -22,7 +22,6 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import ray
 import torch
@@ -32,40 +31,12 @@ from pruning_envs.oracle import OracleNetwork, oracle_images
 from runtime_pruning import backbones, cost
 from runtime_pruning.agents.algorithm import build
 from runtime_pruning.agents.dqn import dqn_config
-from runtime_pruning.agents.env_runner import SharedPruningEnv
+from runtime_pruning.agents.rllib_env import ENV_ID, register_environments
 from runtime_pruning.agents.settings import DQNSettings
 from runtime_pruning.network import PrunableNetwork, trace
 
 SITES, GROUPS, CLASSES, IMAGES = 12, 4, 10, 256
 BATCH_STEPS = 1024
-
-
-class FlatEnv(gym.vector.VectorEnv):
-    """The same environment with its observation in one array: stock models take no dictionary."""
-
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self._batch = SharedPruningEnv(settings)
-        self.metadata = self._batch.metadata
-        self.num_envs = self._batch.num_envs
-        width = self._batch.single_observation_space["features"].shape[0] + 3
-        self.single_observation_space = gym.spaces.Box(-1e30, 1e30, (width,), np.float32)
-        self.observation_space = gym.vector.utils.batch_space(
-            self.single_observation_space, self.num_envs
-        )
-        self.single_action_space = self._batch.single_action_space
-        self.action_space = self._batch.action_space
-
-    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        return self._flat(self._batch.reset(**kwargs)[0]), {}
-
-    def step(self, actions: np.ndarray) -> Any:
-        observation, *rest, _ = self._batch.step(actions)
-        return self._flat(observation), *rest, {}
-
-    @staticmethod
-    def _flat(seen: dict[str, np.ndarray]) -> np.ndarray:
-        others = (seen["site"][:, None], seen["penalty"], seen["previous_groups"][:, None])
-        return np.concatenate([seen["features"], *others], 1, dtype=np.float32)
 
 
 def ours(network: OracleNetwork, images: Any, ratio: float, env_runners: int) -> Any:
@@ -84,7 +55,9 @@ def stock(network: OracleNetwork, images: Any, ratio: float, env_runners: int) -
     """Return RLlib's DQN, tuned as far as its settings go."""
     tuned = dqn_config(network=network, data=images, penalty=0.1)
     config = DQNConfig()
-    config.environment(FlatEnv, env_config=tuned.env_config, normalize_actions=False)
+    register_environments()
+    flat = {**tuned.env_config, "flatten": True}
+    config.environment(ENV_ID, env_config=flat, normalize_actions=False)
     config.env_runners(
         num_env_runners=env_runners,
         num_envs_per_env_runner=IMAGES,

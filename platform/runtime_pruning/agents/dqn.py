@@ -33,10 +33,11 @@ from ray.rllib.utils.metrics import (
 
 from pruning_envs import AnswerLoss, ExecutionMode, PenaltyRange, StagedNetwork, StepCost
 from runtime_pruning.agents.decision_network import DecisionConfig
-from runtime_pruning.agents.env_runner import BatchedEnvRunner, SharedPruningEnv
+from runtime_pruning.agents.env_runner import BatchedEnvRunner
 from runtime_pruning.agents.object_store import ObjectStoreValue
 from runtime_pruning.agents.replay import EpisodeReplay
 from runtime_pruning.agents.rl_module import QF_NEXT, QF_TARGET_NEXT, RNPModule
+from runtime_pruning.agents.rllib_env import ENV_ID, register_environments
 from runtime_pruning.agents.settings import DQNSettings
 from runtime_pruning.agents.targets import greedy_returns, train_batch
 from runtime_pruning.errors import ContractError
@@ -118,11 +119,13 @@ def dqn_config(
         "mode": mode,
         "seed": settings.seed,
         "device": settings.env_device,
+        "flatten": False,
     }
     config = PruningDQNConfig()
     config.settings = settings
     config.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
-    config.environment(SharedPruningEnv, env_config=env_config, normalize_actions=False)
+    register_environments()
+    config.environment(ENV_ID, env_config=env_config, normalize_actions=False)
     _configure_sampling(config, settings, decision.num_sites)
     _configure_learning(config, settings, decision)
     return config

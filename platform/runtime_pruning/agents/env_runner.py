@@ -16,43 +16,10 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from pruning_envs import RuntimePruningVectorEnv
-from runtime_pruning.agents.object_store import ObjectStoreValue
 from runtime_pruning.agents.replay import Episodes
 
 RLLIB_ENV_ID = "rllib-single-agent-env-v0"
 WINDOW = 10  # lockstep batches that a runner's metrics average over
-
-
-class SharedPruningEnv(RuntimePruningVectorEnv):
-    """The environment as RLlib makes it: network and data come out of the object store.
-
-    Args:
-        settings: those of `RuntimePruningVectorEnv`, with ``network``, ``step_cost`` and ``data``
-            as `ObjectStoreValue` (the data have images_NCHW and labels_N, or have what has them
-            under the name ``split``).
-
-    Raises:
-        ValueError: there is no data, as in a configuration that came out of a checkpoint.
-    """
-
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        plain = dict(settings)
-        network: ObjectStoreValue[Any] | None = plain.pop("network", None)
-        data: ObjectStoreValue[Any] | None = plain.pop("data", None)
-        split: str | None = plain.pop("split", None)
-        step_cost: ObjectStoreValue[Any] | None = plain.pop("step_cost", None)
-        if network is None or data is None:
-            raise ValueError(
-                "Checkpoints hold no network and no data: build the algorithm anew, then restore()."
-            )
-        images = getattr(data.get(), split) if split else data.get()
-        super().__init__(
-            network=network.get(),
-            images=images.images_NCHW,
-            labels=images.labels_N,
-            step_cost=None if step_cost is None else step_cost.get(),
-            **plain,
-        )
 
 
 class BatchedEnvRunner(SingleAgentEnvRunner):
