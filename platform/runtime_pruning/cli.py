@@ -156,13 +156,13 @@ def _measure(arguments: argparse.Namespace) -> None:
         )
     dtype = getattr(torch, arguments.dtype)
     for timing in time_bundle(bundle, images_NCHW, arguments.batch, dtype=dtype):
-        told = f"batch {timing.batch}, mode {timing.mode}: "
-        told += f"{timing.macs_speedup:.2f} times fewer MACs, {timing.measurement}"
+        line = f"batch {timing.batch}, mode {timing.mode}: "
+        line += f"{timing.macs_speedup:.2f} times fewer MACs, {timing.measurement}"
         if timing.realisation is not None:
-            told += f", realisation {timing.realisation:.2f}"
+            line += f", realisation {timing.realisation:.2f}"
         if timing.mode == "full":
-            told += "; no gain here: all images run at full width, undecided"
-        print(told, flush=True)
+            line += "; no gain here: all images run at full width, undecided"
+        print(line, flush=True)
 
 
 def _calibrate(arguments: argparse.Namespace) -> None:
@@ -242,7 +242,7 @@ def _report(arguments: argparse.Namespace) -> None:
 
 def _explain(arguments: argparse.Namespace) -> None:
     """Write, per point, what its decisions depend on; print its gains over each control."""
-    told = explain_sweep(
+    explained = explain_sweep(
         resolve_uri(None, results_root(arguments.results)),
         arguments.sweep_id,
         arguments.out.resolve(),
@@ -250,7 +250,7 @@ def _explain(arguments: argparse.Namespace) -> None:
         split=arguments.split,
         data_dir=arguments.data_dir,
     )
-    for folder, dynamics in told:
+    for folder, dynamics in explained:
         proof, plans = dynamics.proof, dynamics.decisions.distinct_plans
         print(f"{dynamics.point_id}: {proof.verdict}, {plans} distinct plans, in {folder}")
         for control in CONTROLS:

@@ -154,12 +154,13 @@ POINT_PARAMS = (
 # Parameters of a sweep that the tracker reads back.
 REFERENCE_ACCURACY = "reference_accuracy"
 REFERENCE_MACS_FRACTION = "reference_macs_fraction"
-DENSE_ACCURACY = "dense_accuracy"
 
 # Artifacts of a point.
 RECORD = "record.parquet"
 TEST_RECORD = "record-test.parquet"
 POINT = "point.json"
+TEST_POINT = "point-test.json"
+ERROR = "error.txt"  # of a trial: why it failed
 BUNDLE = "bundle"
 DYNAMICS = "dynamics"  # a folder: what shows whether decisions depend on the image
 TEST_DYNAMICS = "dynamics-test"

@@ -37,30 +37,30 @@ def by_class() -> Record:
 
 
 def test_figures_by_hand(by_class: Record) -> None:
-    told = decisions_of(by_class, [(4, 8), (8, 16)], CLASSES, None)
-    assert [site.shares for site in told.sites] == [(0.5, 0.5), (0.0, 1.0)]
-    assert told.sites[0].class_information == pytest.approx(1.0, abs=0.03)
-    assert told.sites[1].class_information == pytest.approx(0.0)
-    cat, dog = told.by_class
+    decisions = decisions_of(by_class, [(4, 8), (8, 16)], CLASSES, None)
+    assert [site.shares for site in decisions.sites] == [(0.5, 0.5), (0.0, 1.0)]
+    assert decisions.sites[0].class_information == pytest.approx(1.0, abs=0.03)
+    assert decisions.sites[1].class_information == pytest.approx(0.0)
+    cat, dog = decisions.by_class
     assert (cat.name, cat.images, cat.accuracy, cat.macs_per_image) == ("cat", 50, 1.0, 2000.0)
     assert (dog.name, dog.images, dog.accuracy, dog.macs_per_image) == ("dog", 50, 0.0, 2400.0)
-    assert told.by_difficulty == ()
-    assert (told.distinct_plans, told.commonest_plan_share) == (2, 0.5)
-    assert told.plan_entropy == pytest.approx(1.0)
-    assert told.cost_quantiles["0"] == 2000.0
-    assert told.cost_quantiles["1"] == 2400.0
-    assert set(told.information) == {"plan_class", "cost_class"}
-    assert told.information["plan_class"] == pytest.approx(1.0, abs=0.03)
-    assert told.information["cost_class"] == pytest.approx(1.0, abs=0.03)
+    assert decisions.by_difficulty == ()
+    assert (decisions.distinct_plans, decisions.commonest_plan_share) == (2, 0.5)
+    assert decisions.plan_entropy == pytest.approx(1.0)
+    assert decisions.cost_quantiles["0"] == 2000.0
+    assert decisions.cost_quantiles["1"] == 2400.0
+    assert set(decisions.information) == {"plan_class", "cost_class"}
+    assert decisions.information["plan_class"] == pytest.approx(1.0, abs=0.03)
+    assert decisions.information["cost_class"] == pytest.approx(1.0, abs=0.03)
 
 
 def test_difficulty_is_the_decile_of_the_dense_loss(by_class: Record) -> None:
     dense = record(np.full((100, 2), 16), by_class.labels_N, np.arange(100.0)[::-1])
     deciles_N = difficulty(by_class, dense)
     assert deciles_N.tolist() == np.repeat(np.arange(10)[::-1], 10).tolist()
-    told = decisions_of(by_class, [(4, 8), (8, 16)], CLASSES, dense)
-    assert [piece.images for piece in told.by_difficulty] == [10] * 10
-    assert told.information["plan_difficulty"] == pytest.approx(0.0, abs=0.1)
+    decisions = decisions_of(by_class, [(4, 8), (8, 16)], CLASSES, dense)
+    assert [piece.images for piece in decisions.by_difficulty] == [10] * 10
+    assert decisions.information["plan_difficulty"] == pytest.approx(0.0, abs=0.1)
     other = record(np.full((50, 2), 16), by_class.labels_N[:50], np.zeros(50))
     with pytest.raises(DataError, match="same images"):
         difficulty(by_class, other)
@@ -71,11 +71,13 @@ def test_spending_on_hard_images_shows() -> None:
     channels_NL = np.stack([4 + 4 * hard_N.astype(np.int64)], axis=1)
     labels_N = np.arange(1000) % 2
     dense = record(np.full((1000, 1), 8), labels_N, np.arange(1000.0))
-    told = decisions_of(record(channels_NL, labels_N, np.zeros(1000)), [(4, 8)], CLASSES, dense)
+    decisions = decisions_of(
+        record(channels_NL, labels_N, np.zeros(1000)), [(4, 8)], CLASSES, dense
+    )
     # Half of the deciles are hard: one bit.
-    assert told.information["cost_difficulty"] == pytest.approx(1.0, abs=0.02)
-    assert told.information["cost_class"] == pytest.approx(0.0, abs=0.02)
-    costs = [piece.macs_per_image for piece in told.by_difficulty]
+    assert decisions.information["cost_difficulty"] == pytest.approx(1.0, abs=0.02)
+    assert decisions.information["cost_class"] == pytest.approx(0.0, abs=0.02)
+    costs = [piece.macs_per_image for piece in decisions.by_difficulty]
     assert costs == [400.0] * 5 + [800.0] * 5
 
 

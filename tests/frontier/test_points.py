@@ -57,8 +57,9 @@ def test_a_claim_never_replaces_what_was_executed() -> None:
 
 def test_a_point_survives_storage() -> None:
     point = derive(record_of_four(), PROVENANCE, analytic_macs_per_image=0.1 + 0.2)
-    back = OperatingPoint.from_json(point.to_json(), record_of_four())
+    back = OperatingPoint.from_json(point.to_json())
     assert back == point
+    back.check_against(record_of_four())
     assert back.point_id == point.point_id
     assert back.config == {"penalty": 0.1, "widths": [1, 2]}
 
@@ -66,7 +67,21 @@ def test_a_point_survives_storage() -> None:
 def test_a_point_and_a_record_of_different_splits_do_not_join() -> None:
     text = derive(record_of_four(), PROVENANCE).to_json().replace("validation", "test")
     with pytest.raises(DataError, match="test split has a record of validation"):
-        OperatingPoint.from_json(text, record_of_four())
+        OperatingPoint.from_json(text).check_against(record_of_four())
+
+
+def test_figures_that_a_record_does_not_give_are_named() -> None:
+    text = derive(record_of_four(), PROVENANCE).to_json()
+    better = text.replace('"accuracy":0.75', '"accuracy":1.0')
+    assert better != text
+    with pytest.raises(DataError, match=r"accuracy=0\.75.* but got .*accuracy=1\.0"):
+        OperatingPoint.from_json(better).check_against(record_of_four())
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{}", '{"figures": 3}', '{"figures": {"images": 1}}'])
+def test_what_is_no_point_is_refused(text: str) -> None:
+    with pytest.raises(DataError, match="No point of this version can be read"):
+        OperatingPoint.from_json(text)
 
 
 def test_ids_depend_on_content_alone() -> None:

@@ -26,8 +26,8 @@ def record(correct: list[int], macs: list[int], *, first: int = 0) -> Record:
 def test_gains_by_hand() -> None:
     policy = record([1, 1, 1, 0], [10, 20, 30, 20])
     low, high = record([1, 0, 0, 0], [10] * 4), record([1, 1, 1, 0], [50] * 4)
-    torn = (record([0, 1, 1, 0], [20] * 4), record([1, 1, 1, 1], [20] * 4))
-    proof = prove(policy, Controls((low, high), torn, (policy,)), replicates=50)
+    shuffled = (record([0, 1, 1, 0], [20] * 4), record([1, 1, 1, 1], [20] * 4))
+    proof = prove(policy, Controls((low, high), shuffled, (policy,)), replicates=50)
     # Mean cost 20 is a quarter of the way from 10 to 50.
     assert proof.fixed.accuracy == 0.75 * 0.25 + 0.25 * 0.75
     assert proof.fixed.macs_per_image == 20

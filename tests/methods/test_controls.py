@@ -1,4 +1,4 @@
-"""Plans torn from their images: what stays the same, and what does not."""
+"""Plans permuted between images: what stays the same, and what does not."""
 
 import numpy as np
 import pytest

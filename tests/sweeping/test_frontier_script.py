@@ -29,8 +29,7 @@ def point_folders(results: Path) -> list[Path]:
 
 
 def point_of(folder: Path) -> OperatingPoint:
-    record = read_record(folder / "record.parquet")
-    return OperatingPoint.from_json((folder / "point.json").read_text(), record)
+    return OperatingPoint.from_json((folder / "point.json").read_text())
 
 
 def test_it_prints_a_line_per_point_and_the_frontier(small_sweep: Sweep) -> None:
@@ -171,11 +170,11 @@ def test_explain_measures_controls_that_a_point_lacks(
     arguments = ["--point", narrow.point_id, "--results", str(results), "--out", str(tmp_path)]
     assert cli.main(["explain", "small", *arguments]) == 0
     assert f"{narrow.point_id}: static, 1 distinct plans" in capsys.readouterr().out
-    told = json.loads((tmp_path / narrow.point_id / "validation" / "dynamics.json").read_text())
+    facts = json.loads((tmp_path / narrow.point_id / "validation" / "dynamics.json").read_text())
     for control in ("shuffled", "random"):
-        gain = told["proof"][control]
+        gain = facts["proof"][control]
         assert (gain["value"], gain["low"], gain["high"]) == (0.0, 0.0, 0.0)
-    assert told["decisions"]["distinct_plans"] == 1
+    assert facts["decisions"]["distinct_plans"] == 1
     assert cli.main(["explain", "small", *arguments, "--split", "test"]) == 2
     assert "has no" in capsys.readouterr().err
 

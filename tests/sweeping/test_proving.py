@@ -61,7 +61,7 @@ def subject(puzzle: ModuleType, policy: Any, split: str = "validation") -> Subje
     return Subject(point=point, record=record, bundle=bundle, data=data)
 
 
-def tried(case: Subject, folder: Path, **changes: Any) -> Dynamics:
+def proved(case: Subject, folder: Path, **changes: Any) -> Dynamics:
     measure_controls(case, folder, settings(**changes), 64)
     return explain(case.point, case.record, folder, dense_of(case), case.data.info.classes)
 
@@ -71,34 +71,34 @@ def dense_of(case: Subject) -> Record:
 
 
 def test_a_policy_that_knows_the_answer_is_dynamic(puzzle: ModuleType, tmp_path: Path) -> None:
-    told = tried(subject(puzzle, puzzle.Knowing()), tmp_path)
-    assert told.proof.verdict == "dynamic"
-    fixed, torn = told.proof.fixed, told.proof.shuffled
+    dynamics = proved(subject(puzzle, puzzle.Knowing()), tmp_path)
+    assert dynamics.proof.verdict == "dynamic"
+    fixed, shuffled_gain = dynamics.proof.fixed, dynamics.proof.shuffled
     # Half of the images get two groups. The mixture gives a share w of them two groups, at equal
     # cost w = 1/2 + 3/14, decision network included; a quarter of the images need two.
     dearer = 1 / 2 + puzzle.POLICY_MACS / (puzzle.MACS[2] - puzzle.MACS[1])
     assert fixed.accuracy == pytest.approx(0.75 + 0.25 * dearer)
     assert fixed.value == pytest.approx(0.25 * (1 - dearer))
-    assert fixed.macs_per_image == pytest.approx(case_macs(told))
+    assert fixed.macs_per_image == pytest.approx(case_macs(dynamics))
     # Shuffled, a hard image with the answer "yes" has two groups half of the time.
-    assert torn.value == pytest.approx(0.125, abs=0.04)
-    assert torn.low > 0.06
-    assert torn.macs_per_image == case_macs(told) - puzzle.POLICY_MACS
+    assert shuffled_gain.value == pytest.approx(0.125, abs=0.04)
+    assert shuffled_gain.low > 0.06
+    assert shuffled_gain.macs_per_image == case_macs(dynamics) - puzzle.POLICY_MACS
     # With one site, keeping its histogram is shuffling.
-    assert told.proof.random.value == pytest.approx(0.125, abs=0.04)
-    assert told.decisions.distinct_plans == 2
-    assert told.decisions.plan_entropy == pytest.approx(1.0)
+    assert dynamics.proof.random.value == pytest.approx(0.125, abs=0.04)
+    assert dynamics.decisions.distinct_plans == 2
+    assert dynamics.decisions.plan_entropy == pytest.approx(1.0)
     # Hard images are those whose dense loss says nothing: the loss is the same for all.
-    assert told.decisions.information["plan_class"] == pytest.approx(0.0, abs=0.02)
-    bound = told.upper_bound
+    assert dynamics.decisions.information["plan_class"] == pytest.approx(0.0, abs=0.02)
+    bound = dynamics.upper_bound
     assert bound is not None
     assert (bound.images, bound.accuracy, bound.policy_accuracy) == (50, 1.0, 1.0)
     assert bound.macs_per_image < bound.policy_macs_per_image
 
 
-def case_macs(told: Dynamics) -> float:
+def case_macs(dynamics: Dynamics) -> float:
     """Mean MACs of the policy, off its slices."""
-    parts = told.decisions.by_class
+    parts = dynamics.decisions.by_class
     return sum(p.images * p.macs_per_image for p in parts) / sum(p.images for p in parts)
 
 
@@ -106,38 +106,38 @@ def case_macs(told: Dynamics) -> float:
 def test_a_constant_policy_gains_nothing_and_is_static(
     puzzle: ModuleType, tmp_path: Path, groups: int
 ) -> None:
-    told = tried(subject(puzzle, FixedPolicy([groups])), tmp_path)
-    assert told.proof.verdict == "static"
-    for gain in (told.proof.fixed, told.proof.shuffled, told.proof.random):
+    dynamics = proved(subject(puzzle, FixedPolicy([groups])), tmp_path)
+    assert dynamics.proof.verdict == "static"
+    for gain in (dynamics.proof.fixed, dynamics.proof.shuffled, dynamics.proof.random):
         assert (gain.value, gain.low, gain.high) == (0.0, 0.0, 0.0)
         assert gain.macs_per_image == puzzle.MACS[groups]
-    assert told.decisions.distinct_plans == 1
-    assert told.decisions.commonest_plan_share == 1.0
-    assert list(told.decisions.information.values()) == pytest.approx([0.0] * 4)
+    assert dynamics.decisions.distinct_plans == 1
+    assert dynamics.decisions.commonest_plan_share == 1.0
+    assert list(dynamics.decisions.information.values()) == pytest.approx([0.0] * 4)
 
 
 def test_chance_is_static(puzzle: ModuleType, tmp_path: Path) -> None:
-    told = tried(subject(puzzle, RandomPolicy(2, 1, seed=5)), tmp_path, seeds=4)
-    assert told.proof.verdict == "static"
-    assert told.proof.shuffled.low < 0 < told.proof.shuffled.high
+    dynamics = proved(subject(puzzle, RandomPolicy(2, 1, seed=5)), tmp_path, seeds=4)
+    assert dynamics.proof.verdict == "static"
+    assert dynamics.proof.shuffled.low < 0 < dynamics.proof.shuffled.high
 
 
 def test_everything_said_comes_from_the_records(puzzle: ModuleType, tmp_path: Path) -> None:
     case = subject(puzzle, puzzle.Knowing())
     measure_controls(case, tmp_path, settings(), 64)
-    told = write_dynamics(case.point, case.record, dense_of(case), case.data, tmp_path)
+    dynamics = write_dynamics(case.point, case.record, dense_of(case), case.data, tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     controls = {f"{name}-{i}.parquet" for name in ("fixed", "shuffled", "random") for i in (0, 1)}
     derived = {"dynamics.json", "decisions.png", "gallery.png"}
     assert names == controls | derived | {"controls.json", "oracle.parquet"}
-    assert asdict(prove(case.record, Controls.read(tmp_path))) == asdict(told.proof)
+    assert asdict(prove(case.record, Controls.read(tmp_path))) == asdict(dynamics.proof)
     written = json.loads((tmp_path / "dynamics.json").read_text())
     assert written["verdict"] == "dynamic"
-    assert written["proof"] == asdict(told.proof)
-    assert written["numbers"]["advantage_shuffled_low"] == told.proof.shuffled.low
+    assert written["proof"] == asdict(dynamics.proof)
+    assert written["numbers"]["advantage_shuffled_low"] == dynamics.proof.shuffled.low
     for name in derived:
         (tmp_path / name).unlink()
-    assert tried(case, tmp_path) == told
+    assert proved(case, tmp_path) == dynamics
 
 
 def test_what_an_interrupted_run_has_written_is_kept(puzzle: ModuleType, tmp_path: Path) -> None:
@@ -161,8 +161,8 @@ def test_the_test_split_gets_the_plans_that_the_policy_split_chose(
     chosen = tmp_path / "validation" / "controls.json"
     (tmp_path / "test" / "controls.json").write_bytes(chosen.read_bytes())
     case = subject(puzzle, puzzle.Knowing(), "test")
-    told = tried(case, tmp_path / "test")
-    assert told.split == "test"
+    dynamics = proved(case, tmp_path / "test")
+    assert dynamics.split == "test"
     ids_N = Controls.read(tmp_path / "test").fixed[0].image_ids_N
     assert ids_N.tolist() == sorted(case.data.test.ids_N.tolist())
     assert (tmp_path / "test" / "controls.json").read_bytes() == chosen.read_bytes()

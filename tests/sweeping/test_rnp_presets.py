@@ -18,7 +18,7 @@ from runtime_pruning.sweeping.checks import check_sweep
 from runtime_pruning.sweeping.config import Range
 from runtime_pruning.sweeping.prepare import preparation_key, prepare
 from runtime_pruning.sweeping.presets import load_preset
-from runtime_pruning.sweeping.trial import Shared, read_point, run_control
+from runtime_pruning.sweeping.trial import SweepInputs, read_point, run_control
 
 PRESETS = Path(__file__).parents[2] / "sweeps" / "presets"
 NAMES = ("faces", "cifar10-rnp", "cifar100-rnp", "imagenet-vgg16")
@@ -92,14 +92,14 @@ def run_small(name: str, data_dir: Path, results: Path, *changes: str) -> Path:
     sweep = load_preset(name, PRESETS, [*SMALL, *ALONE, *changes])
     material = check_sweep(sweep, data_dir=data_dir)
     prepared = prepare(material, results / "prepared")
-    shared = Shared(
+    inputs = SweepInputs(
         data=ray.put(material.data),
         network=ray.put(prepared.network),
         dense=ray.put(prepared.dense),
         prepared_key=prepared.key,
     )
     folders = run_control(
-        "rnp", 4, results / "points", sweep=sweep, sweep_id="small", shared=shared
+        "rnp", 4, results / "points", sweep=sweep, sweep_id="small", inputs=inputs
     )
     (point,) = folders
     return point

@@ -10,7 +10,7 @@ from mlflow.entities import Run
 
 from runtime_pruning import glossary
 from runtime_pruning.errors import DataError
-from runtime_pruning.frontier import OperatingPoint, Record, write_record
+from runtime_pruning.frontier import OperatingPoint, Record, derive, write_record
 from runtime_pruning.frontier.explanation import explain
 from runtime_pruning.frontier.proof import Controls, control_path, prove
 from runtime_pruning.tracking.mlflow_store import FrontierTracker
@@ -29,8 +29,8 @@ def put_dynamics(
         write_record(control, control_path(folder, name, 0))
     bounds = [list(range(1, 81))] * synthetic.SITES
     (folder / glossary.CONTROLS_FILE).write_text(json.dumps({"bounds": bounds}))
-    told = explain(point, record, folder, record, tuple("abcdefghij"))
-    (folder / glossary.DYNAMICS_FILE).write_text(json.dumps(told.to_dict()))
+    dynamics = explain(point, record, folder, record, tuple("abcdefghij"))
+    (folder / glossary.DYNAMICS_FILE).write_text(json.dumps(dynamics.to_dict()))
     return Controls.read(folder)
 
 
@@ -51,8 +51,9 @@ def test_a_proof_is_tracked_drawn_and_rebuilt(
     controls = put_dynamics(folder, synthetic, point, record, skill=0.8)
     tracker.start_sweep({})
     tracker.log_point(point, tmp_path / "r.parquet")
-    tracker.log_dynamics(point, tmp_path / "r.parquet", folder)
-    tracker.log_dynamics(point, tmp_path / "r.parquet", folder)
+    tracker.log_dynamics(point, "validation", folder)
+    tracker.log_dynamics(point, "validation", folder)
+    assert tracker.replay() == 0
 
     expected = prove(record, controls)
     assert expected.verdict == "dynamic"
@@ -87,8 +88,9 @@ def test_the_test_splits_controls_stand_beside(
     write_record(tested, tmp_path / "t.parquet")
     controls = put_dynamics(tmp_path / "test", synthetic, point, tested, skill=1.0)
     tracker.log_point(point, tmp_path / "r.parquet")
-    tracker.log_test_record(point, tmp_path / "t.parquet")
-    tracker.log_dynamics(point, tmp_path / "t.parquet", tmp_path / "test")
+    tracker.log_test_point(derive(tested, point.provenance), tmp_path / "t.parquet")
+    tracker.log_dynamics(point, "test", tmp_path / "test")
+    assert tracker.replay() == 0
     run = only_point(uri)
     assert run.data.tags[glossary.TEST_VERDICT] == "static"
     assert glossary.VERDICT not in run.data.tags
@@ -96,7 +98,7 @@ def test_the_test_splits_controls_stand_beside(
     assert rebuild_proofs(uri, "s1", "test") == {point.point_id: prove(tested, controls)}
 
 
-def test_gains_that_the_records_do_not_give_are_refused(
+def test_gains_that_the_records_do_not_give_are_found_by_a_rebuild(
     uri: str, tmp_path: Path, synthetic: ModuleType
 ) -> None:
     tracker = FrontierTracker(uri, "frontier", "s1", tmp_path / "spool")
@@ -104,8 +106,19 @@ def test_gains_that_the_records_do_not_give_are_refused(
     write_record(record, tmp_path / "r.parquet")
     folder = tmp_path / glossary.DYNAMICS
     put_dynamics(folder, synthetic, point, record, skill=1.0)
-    told = json.loads((folder / glossary.DYNAMICS_FILE).read_text())
-    told["proof"]["shuffled"]["low"] = 0.5
-    (folder / glossary.DYNAMICS_FILE).write_text(json.dumps(told))
+    facts = json.loads((folder / glossary.DYNAMICS_FILE).read_text())
+    facts["proof"]["shuffled"]["low"] = 0.5
+    (folder / glossary.DYNAMICS_FILE).write_text(json.dumps(facts))
+    tracker.log_point(point, tmp_path / "r.parquet")
+    tracker.log_dynamics(point, "validation", folder)
+    assert tracker.replay() == 0
     with pytest.raises(DataError, match="has gains that"):
-        tracker.log_dynamics(point, tmp_path / "r.parquet", folder)
+        rebuild_proofs(uri, "s1", "validation")
+
+
+def test_a_folder_without_an_explanation_is_refused(
+    uri: str, tmp_path: Path, synthetic: ModuleType
+) -> None:
+    tracker = FrontierTracker(uri, "frontier", "s1", tmp_path / "spool")
+    with pytest.raises(DataError, match=r"dynamics\.json, which does not exist"):
+        tracker.log_dynamics(synthetic.make_point(0.5)[0], "validation", tmp_path)

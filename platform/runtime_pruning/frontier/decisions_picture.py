@@ -85,12 +85,12 @@ def _draw_sites(axes: Any, dynamics: Dynamics) -> None:
     axes.legend(
         title="groups", loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9
     )
-    told = dynamics.decisions
-    plural = "s" if told.distinct_plans != 1 else ""
+    decisions = dynamics.decisions
+    plural = "s" if decisions.distinct_plans != 1 else ""
     _dress(
         axes,
-        f"groups per site: {told.distinct_plans} distinct plan{plural}, "
-        f"entropy {told.plan_entropy:.1f} bits",
+        f"groups per site: {decisions.distinct_plans} distinct plan{plural}, "
+        f"entropy {decisions.plan_entropy:.1f} bits",
     )
 
 
@@ -167,8 +167,10 @@ def draw_gallery(
 def _caption(record: Record, row: int, classes: Sequence[str], dense_macs: int) -> str:
     """Return what was predicted, what it should have been, and the cost."""
     label, prediction = int(record.labels_N[row]), int(record.predictions_N[row])
-    told = classes[label] if label == prediction else f"{classes[prediction]}, not {classes[label]}"
-    return f"{told}\n{record.executed_macs_N[row] / dense_macs:.1%}"
+    title = (
+        classes[label] if label == prediction else f"{classes[prediction]}, not {classes[label]}"
+    )
+    return f"{title}\n{record.executed_macs_N[row] / dense_macs:.1%}"
 
 
 def _draw_image(axes: Any, pixels_CHW: npt.NDArray[np.uint8]) -> None:

@@ -115,12 +115,12 @@ class Dynamics:
     @property
     def numbers(self) -> dict[str, float]:
         """What is tracked, by the names of the glossary."""
-        told = self.decisions
+        decisions = self.decisions
         numbers = {
-            glossary.DISTINCT_PLANS.name: float(told.distinct_plans),
-            glossary.COMMONEST_PLAN_SHARE.name: told.commonest_plan_share,
-            glossary.PLAN_ENTROPY.name: told.plan_entropy,
-            **{f"{name}_information": bits for name, bits in told.information.items()},
+            glossary.DISTINCT_PLANS.name: float(decisions.distinct_plans),
+            glossary.COMMONEST_PLAN_SHARE.name: decisions.commonest_plan_share,
+            glossary.PLAN_ENTROPY.name: decisions.plan_entropy,
+            **{f"{name}_information": bits for name, bits in decisions.information.items()},
         }
         for control in CONTROLS:
             gain: Advantage = getattr(self.proof, control)
@@ -158,9 +158,9 @@ def decisions_of(
     cost_N = _deciles(record.executed_macs_N)
     deciles_N = None if dense is None else difficulty(record, dense)
     counts = np.bincount(plans_N)
-    told = {"class": record.labels_N}
+    targets = {"class": record.labels_N}
     if deciles_N is not None:
-        told["difficulty"] = deciles_N
+        targets["difficulty"] = deciles_N
     quantiles = np.quantile(record.executed_macs_N, _QUANTILES, method="inverted_cdf")
     return Decisions(
         sites=tuple(_site_use(record, site, channels) for site, channels in enumerate(bounds_LG)),
@@ -175,7 +175,7 @@ def decisions_of(
         information={
             f"{name}_{what}": information(source_N, target_N)
             for name, source_N in (("plan", plans_N), ("cost", cost_N))
-            for what, target_N in told.items()
+            for what, target_N in targets.items()
         },
     )
 

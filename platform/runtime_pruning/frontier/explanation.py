@@ -6,6 +6,7 @@ are; everything else in it is written here, and can be at any time again.
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 from runtime_pruning.datasets import Split
 from runtime_pruning.errors import DataError
@@ -13,7 +14,7 @@ from runtime_pruning.files import write_text
 from runtime_pruning.frontier.decisions_picture import draw_decisions, draw_gallery
 from runtime_pruning.frontier.dynamics import Dynamics, decisions_of, upper_bound_of
 from runtime_pruning.frontier.points import OperatingPoint
-from runtime_pruning.frontier.proof import Controls, prove
+from runtime_pruning.frontier.proof import Controls, Proof, prove
 from runtime_pruning.frontier.records import Record, read_record
 from runtime_pruning.glossary import CONTROLS_FILE, DECISIONS, DYNAMICS_FILE, GALLERY, ORACLE
 
@@ -73,3 +74,24 @@ def write_explanation(
         title=f"{what}{penalty}: cost of dense MACs",
     )
     write_text(folder / DYNAMICS_FILE, json.dumps(dynamics.to_dict(), indent=2) + "\n")
+
+
+class Explanation(NamedTuple):
+    """What ``dynamics.json`` says: numbers by the glossary's names, and the proof."""
+
+    numbers: dict[str, float]
+    proof: Proof
+
+
+def read_explanation(folder: Path) -> Explanation:
+    """Return what :func:`write_explanation` wrote, without drawing a proof again.
+
+    Raises:
+        DataError: the file is absent, or is none of ours.
+    """
+    path = folder / DYNAMICS_FILE
+    try:
+        facts = json.loads(path.read_text())
+        return Explanation(facts["numbers"], Proof.from_dict(facts["proof"]))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"No readable explanation at {path}: {error!r}") from error

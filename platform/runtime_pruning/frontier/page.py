@@ -79,7 +79,7 @@ def _add_points(figure: go.Figure, summary: FrontierSummary, method: str, look: 
 
 def _add_verdicts(figure: go.Figure, summary: FrontierSummary) -> None:
     """Ring the points whose decisions depend on the image; cross those whose decisions do not."""
-    for verdict, points in style.tried(summary).items():
+    for verdict, points in style.proved(summary).items():
         words, _, symbol = style.VERDICTS[verdict]
         figure.add_scatter(
             x=[point.executed_macs_per_image for point in points],
@@ -99,16 +99,16 @@ def _add_dense(figure: go.Figure, summary: FrontierSummary, dense_accuracy: floa
     if dense_accuracy is None:
         return
     figure.add_hline(y=dense_accuracy, line=line, layer="below")
-    told = f"accuracy {100 * dense_accuracy:.2f} %<br>{dense_macs / 1e6:.3f} M MACs"
+    text = f"accuracy {100 * dense_accuracy:.2f} %<br>{dense_macs / 1e6:.3f} M MACs"
     if summary.dense is not None:
-        told = style.label(summary.dense)
+        text = style.label(summary.dense)
     figure.add_scatter(
         x=[dense_macs],
         y=[dense_accuracy],
         mode="markers",
         name="dense network",
         marker={"symbol": "star", "size": 17, "color": style.INK},
-        hovertemplate=f"<b>dense network</b><br>{told}<extra></extra>",
+        hovertemplate=f"<b>dense network</b><br>{text}<extra></extra>",
     )
 
 

@@ -61,7 +61,7 @@ def _draw_points(axes: Any, summary: FrontierSummary) -> None:
 
 def _draw_verdicts(axes: Any, summary: FrontierSummary) -> None:
     """Ring the points whose decisions depend on the image; cross those whose decisions do not."""
-    for verdict, points in style.tried(summary).items():
+    for verdict, points in style.proved(summary).items():
         words, marker, _ = style.VERDICTS[verdict]
         ring = {"facecolors": "none", "edgecolors": style.INK, "s": 150}
         look = ring if verdict == "dynamic" else {"color": style.INK, "s": 60}

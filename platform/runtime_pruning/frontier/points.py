@@ -153,23 +153,38 @@ class OperatingPoint(Provenance):
         return Provenance(**{name: getattr(self, name) for name in Provenance.__annotations__})
 
     def to_json(self) -> str:
-        """Return what a record does not hold; with the record it gives the point back."""
+        """Return provenance and figures: whoever has the text need not read the record again."""
         facts = {**asdict(self.provenance), "split": self.split}
-        return canonical_json({**facts, "analytic_macs_per_image": self.figures.macs_per_image})
+        return canonical_json({**facts, "figures": asdict(self.figures)})
 
     @classmethod
-    def from_json(cls, text: str, record: Record) -> Self:
-        """Return the point that :meth:`to_json` and its record describe.
+    def from_json(cls, text: str) -> Self:
+        """Return the point that :meth:`to_json` wrote, with the figures of that time.
 
         Raises:
-            DataError: the text is of another split than the record.
+            DataError: the text is no point, or one of another version.
         """
-        facts = json.loads(text)
-        split, analytic = facts.pop("split"), facts.pop("analytic_macs_per_image")
-        if split != record.split:
-            raise DataError(f"A point of the {split} split has a record of {record.split}.")
-        figures = figures_of(record, facts["dense_macs"], analytic_macs_per_image=analytic)
-        return cls(**facts, split=split, figures=figures)
+        try:
+            facts = json.loads(text)
+            return cls(**{**facts, "figures": Figures(**facts["figures"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"No point of this version can be read: {error!r}") from error
+
+    def check_against(self, record: Record) -> None:
+        """Derive the figures anew.
+
+        Raises:
+            DataError: the record is of another split, or gives other figures.
+        """
+        analytic = self.figures.macs_per_image
+        derived = derive(record, self.provenance, analytic_macs_per_image=analytic)
+        if derived.split != self.split:
+            raise DataError(f"A point of the {self.split} split has a record of {record.split}.")
+        if derived.figures != self.figures:
+            raise DataError(
+                f"Point {self.point_id} must have the figures that its record gives, "
+                f"{derived.figures}, but got {self.figures}."
+            )
 
 
 def derive(

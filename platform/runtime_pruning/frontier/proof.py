@@ -17,7 +17,7 @@ the seeds of a control. Dimensions: N images, R redraws, P records.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -110,6 +110,11 @@ class Proof:
     def verdict(self) -> Verdict:
         """``dynamic`` if the gains over fixed widths and over shuffled plans are above zero."""
         return "dynamic" if min(self.fixed.low, self.shuffled.low) > 0 else "static"
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> "Proof":
+        """Return the proof that :func:`dataclasses.asdict` made plain."""
+        return cls(**{name: Advantage(**facts[name]) for name in CONTROLS}, level=facts["level"])
 
 
 # Proofs by the id of the point that they are of.

@@ -60,8 +60,8 @@ VERDICTS: dict[Verdict, tuple[str, str, str]] = {
 }
 
 
-def tried(summary: FrontierSummary) -> dict[Verdict, list[OperatingPoint]]:
-    """Return the points of each verdict, verdicts without points left out."""
+def proved(summary: FrontierSummary) -> dict[Verdict, list[OperatingPoint]]:
+    """Return the proved points by verdict, verdicts without points left out."""
     found: dict[Verdict, list[OperatingPoint]] = {}
     for verdict in VERDICTS:
         points = [p for p in summary.points if _verdict(summary, p) == verdict]

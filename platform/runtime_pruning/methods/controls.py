@@ -1,4 +1,4 @@
-"""Plans that a policy is held against: its own, torn from the images that it chose them for.
+"""Plans that a policy is held against: its own, permuted between images.
 
 Dimensions: N images, L sites.
 """

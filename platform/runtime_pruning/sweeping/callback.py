@@ -1,4 +1,4 @@
-"""The driver's ear: each point that a trial reports goes to the ledger and to the terminal."""
+"""Tune's callback: what happens to trials goes to the process's listener, which does not wait."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +14,14 @@ from runtime_pruning.sweeping.trial import ENDED
 class Listener(Protocol):
     """What wants to hear of a sweep's progress."""
 
+    def on_trial_start(self, params: dict[str, Any]) -> None:
+        """Take note that the trial with these sampled parameters starts, or goes on."""
+
     def on_point(self, folder: Path) -> None:
         """Take note of a point, whose folder is complete."""
 
-    def on_trial_end(self, failure: str | None) -> None:
-        """Take note that a trial ended; ``failure`` says where its log is if it failed."""
+    def on_trial_end(self, params: dict[str, Any], error: Path | None) -> None:
+        """Take note that a trial ended; ``error`` holds the traceback if it failed."""
 
 
 # Tune pickles its callbacks with the experiment, and a listener holds what cannot be pickled. So a
@@ -42,6 +45,10 @@ class SweepCallback(tune.Callback):
     def __init__(self, sweep_id: str) -> None:
         self.sweep_id = sweep_id
 
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Open the trial's run before its first point: it may fail before that."""
+        _listeners[self.sweep_id].on_trial_start(trial.config)
+
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
@@ -54,9 +61,9 @@ class SweepCallback(tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
     ) -> None:
         """Count a trial that ended well."""
-        _listeners[self.sweep_id].on_trial_end(None)
+        _listeners[self.sweep_id].on_trial_end(trial.config, None)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """Say which configuration failed for good."""
+        """Say which configuration failed for good, and where its traceback lies."""
         log = Path(trial.local_path) / "error.txt"
-        _listeners[self.sweep_id].on_trial_end(f"The trial with {trial.config} failed: see {log}")
+        _listeners[self.sweep_id].on_trial_end(trial.config, log)

@@ -7,9 +7,10 @@ sweep id is started again, and logs nothing twice.
 
 import logging
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 import ray
@@ -18,7 +19,6 @@ from tqdm import tqdm
 
 from runtime_pruning.errors import InterruptedSweepError
 from runtime_pruning.frontier.records import HeldOut
-from runtime_pruning.glossary import TEST_RECORD
 from runtime_pruning.methods import Method
 from runtime_pruning.sweeping.callback import SweepCallback, listening
 from runtime_pruning.sweeping.checks import Material, method_config
@@ -32,7 +32,15 @@ from runtime_pruning.sweeping.ledger import Ledger
 from runtime_pruning.sweeping.prepare import Prepared
 from runtime_pruning.sweeping.proving import examine, prove_point
 from runtime_pruning.sweeping.search import FrontierSearch, opening_points
-from runtime_pruning.sweeping.trial import ENDED, Shared, run_control, run_trial
+from runtime_pruning.sweeping.trial import (
+    ENDED,
+    SweepInputs,
+    run_control,
+    run_trial,
+    trial_config,
+)
+
+Subject = TypeVar("Subject")
 
 
 @dataclass(kw_only=True)
@@ -55,25 +63,25 @@ class Sweep:
     failures: list[str] = field(default_factory=list)
 
     def run(self) -> None:
-        """Run the controls and the trials, then try the front's points, then sit the exam.
+        """Run the controls and the trials, then prove the front's points, then test them.
 
-        The exam is the only reading of the test split: of the front, and of its points' controls.
+        That is the only reading of the test split: of the front, and of its points' controls.
         """
         env_runners = self._env_runners()
         refuse_what_never_fits(self.sweep.resources, env_runners, alive_nodes())
-        shared = Shared(
+        inputs = SweepInputs(
             data=ray.put(self.material.data),
             network=ray.put(self.prepared.network),
             dense=ray.put(self.prepared.dense),
             prepared_key=self.prepared.key,
         )
-        self._run_controls(shared)
-        self._run_trials(shared, env_runners)
-        tried = self.ledger.defendants(self.sweep.proof.points)
-        self._try(tried, "validation", shared)
-        self._sit_exam(shared)
-        examined = set(self.ledger.examinees())
-        self._try([folder for folder in tried if folder in examined], "test", shared)
+        self._run_controls(inputs)
+        self._run_trials(inputs, env_runners)
+        proved = self._prove(
+            self.ledger.proof_candidates(self.sweep.proof.points), "validation", inputs
+        )
+        tested = set(self._examine(inputs))
+        self._prove([folder for folder in proved if folder in tested], "test", inputs)
 
     @property
     def sweep(self) -> SweepConfig:
@@ -85,29 +93,30 @@ class Sweep:
         first = opening_points(self.sweep)[0]
         return method.env_runners(method_config(self.sweep, method, first))
 
-    def _run_controls(self, shared: Shared) -> None:
+    def _run_controls(self, inputs: SweepInputs) -> None:
         """Measure each control at the finest group count, whose widths include the coarser ones."""
         groups = self.sweep.group_counts[-1]
-        running = [
-            ray.remote(num_cpus=1)(run_control).remote(
+        running = {
+            name: ray.remote(num_cpus=1)(run_control).remote(
                 name,
                 groups,
                 self.folder / "controls" / name,
                 sweep=self.sweep,
                 sweep_id=self.sweep_id,
-                shared=shared,
+                inputs=inputs,
             )
             for name in self.sweep.controls
-        ]
-        for folders in running:
-            for folder in ray.get(folders):
-                self.ledger.add(folder)
+        }
+        for _, folders in self._finished(running, "Control {}"):
+            points = [self.ledger.add(folder) for folder in folders]
+            for point in points[-1:]:
+                self.ledger.end_trial(point.config)
 
-    def _run_trials(self, shared: Shared, env_runners: int) -> None:
+    def _run_trials(self, inputs: SweepInputs, env_runners: int) -> None:
         """Let Tune run the trials, or go on with those that an earlier start left."""
         trainable = tune.with_resources(
             tune.with_parameters(
-                run_trial, sweep=self.sweep, sweep_id=self.sweep_id, shared=shared
+                run_trial, sweep=self.sweep, sweep_id=self.sweep_id, inputs=inputs
             ),
             self._bundle(env_runners),
         )
@@ -119,6 +128,9 @@ class Sweep:
         for result in results:
             for checkpoint, _ in result.best_checkpoints:
                 self.ledger.add(Path(checkpoint.path))
+            if _has_ended(result):
+                error = None if result.error is None else str(result.error)
+                self.ledger.end_trial(self._config_of(result.config or {}), error)
         ended = sum(_has_ended(result) for result in results)
         if ended < self.sweep.trials:
             # Tune ends quietly when it is interrupted.
@@ -130,12 +142,25 @@ class Sweep:
         """Write a trial's point to the ledger."""
         self.ledger.add(folder)
 
-    def on_trial_end(self, failure: str | None) -> None:
-        """Move the progress bar on; keep and show what failed."""
+    def on_trial_start(self, params: dict[str, Any]) -> None:
+        """Open a trial in the ledger."""
+        self.ledger.start_trial(self._config_of(params))
+
+    def on_trial_end(self, params: dict[str, Any], error: Path | None) -> None:
+        """Close a trial in the ledger; move the progress bar on; keep and show what failed."""
         self._bar.update()
-        if failure is not None:
-            self.failures.append(failure)
-            tqdm.write(failure)
+        self.ledger.end_trial(self._config_of(params), None if error is None else _text_of(error))
+        if error is not None:
+            self._fail(f"The trial with {params} failed: see {error}")
+
+    def _config_of(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Return all that a trial's result depends on."""
+        return trial_config(self.sweep, self.sweep.method, params, self.prepared.key)
+
+    def _fail(self, failure: str) -> None:
+        """Keep and show what failed; the sweep goes on."""
+        self.failures.append(failure)
+        tqdm.write(failure)
 
     def _bundle(self, env_runners: int) -> tune.PlacementGroupFactory:
         needed = self.sweep.resources
@@ -169,37 +194,64 @@ class Sweep:
             ),
         )
 
-    def _try(self, folders: list[Path], split: HeldOut, shared: Shared) -> None:
+    def _prove(self, folders: list[Path], split: HeldOut, inputs: SweepInputs) -> list[Path]:
         """Hold points against their controls: do their decisions depend on the image?"""
         dense = self.ledger.dense_folder()
-        running = [
-            ray.remote(num_cpus=1)(prove_point).remote(
-                folder, dense, split=split, sweep=self.sweep, data=shared.data
+        running = {
+            folder: ray.remote(num_cpus=1)(prove_point).remote(
+                folder, dense, split=split, sweep=self.sweep, data=inputs.data
             )
             for folder in folders
-        ]
-        for done in tqdm(running, desc=f"Controls, {split}", unit="point", leave=False):
-            ray.get(done)
-        for folder in folders:
+        }
+        done = [folder for folder, _ in self._finished(running, f"Controls, {split}, of {{}}")]
+        for folder in done:
             self.ledger.add_proof(folder, split)
+        return done
 
-    def _sit_exam(self, shared: Shared) -> None:
-        """Measure the front, and the dense network, on the test split."""
-        folders = self.ledger.examinees()
-        running = [
-            ray.remote(num_cpus=1)(examine).remote(folder, sweep=self.sweep, data=shared.data)
-            for folder in folders
-            if not (folder / TEST_RECORD).exists()
-        ]
-        for done in tqdm(running, desc="Test split", unit="point", leave=False):
-            ray.get(done)
-        for folder in folders:
-            self.ledger.add_test(folder, folder / TEST_RECORD)
+    def _examine(self, inputs: SweepInputs) -> list[Path]:
+        """Measure the front, and the dense network, on the test split; return what was measured."""
+        running = {
+            folder: ray.remote(num_cpus=1)(examine).remote(
+                folder, sweep=self.sweep, data=inputs.data
+            )
+            for folder in self.ledger.test_candidates()
+        }
+        done = [folder for folder, _ in self._finished(running, "Test split, of {}")]
+        for folder in done:
+            self.ledger.add_test(folder)
+        return done
+
+    def _finished(
+        self, running: Mapping[Subject, "ray.ObjectRef[Any]"], what: str
+    ) -> Iterator[tuple[Subject, Any]]:
+        """Yield each subject with its task's result; a task that failed is reported instead.
+
+        Args:
+            running: tasks by what they are about.
+            what: the task, with a place for its subject.
+        """
+        title = what.partition("{")[0].strip().removesuffix(", of")
+        for subject, task in tqdm(running.items(), desc=title, leave=False):
+            try:
+                result = ray.get(task)
+            except ray.exceptions.RayError as error:
+                reason = str(error).strip().splitlines()[-1]
+                self._fail(f"{what.format(subject)} failed: {reason}")
+            else:
+                yield subject, result
 
 
 def _has_ended(result: tune.Result) -> bool:
     """Whether a trial ran to its end or failed for good."""
     return result.error is not None or bool((result.metrics or {}).get(ENDED))
+
+
+def _text_of(path: Path) -> str:
+    """Return a file's text, or that it is not there: a lost node takes its files along."""
+    try:
+        return path.read_text()
+    except OSError as error:
+        return f"No traceback is left: {error}"
 
 
 def _folder_name(trial: Any) -> str:
@@ -212,8 +264,6 @@ def use_tune_settings() -> None:
     # A snapshot older than a finished trial makes a resumed sweep run that trial again.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
-    # It warns of each second that a point is written to MLflow and drawn; Tune need not hurry.
-    logging.getLogger("ray.tune.utils.util").setLevel(logging.ERROR)
     # The sweep prints its own lines; Tune's newer output prints a box even when told not to.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     logging.getLogger("ray.tune").setLevel(logging.WARNING)

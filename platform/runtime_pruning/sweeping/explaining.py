@@ -21,9 +21,9 @@ from runtime_pruning.sweeping.proving import Subject, measure_controls, write_dy
 from runtime_pruning.tracking.rebuild import (
     download,
     dynamics_folder,
-    load_point,
     load_record,
     point_runs,
+    read_point,
     verdict_tag,
 )
 from runtime_pruning.tracking.storage import open_store
@@ -63,7 +63,7 @@ def explain_sweep(
             if point_id
             else f"No point of a sweep {sweep_id!r} has controls on the {split} split; name one."
         )
-    data = datasets.load(load_point(client, chosen[0]).point.dataset, data_dir)
+    data = datasets.load(read_point(client, chosen[0]).dataset, data_dir)
     dense = _dense_record(client, runs, split)
     for run in chosen:
         yield _explain(client, run, out, split, data, dense)
@@ -84,7 +84,7 @@ def _explain(
     dense: Record | None,
 ) -> tuple[Path, Dynamics]:
     """Fill the folder of one point."""
-    point, record = load_point(client, run).point, load_record(client, run, split)
+    point, record = read_point(client, run), load_record(client, run, split)
     folder = out / point.point_id
     folder.mkdir(parents=True, exist_ok=True)
     if verdict_tag(split) in run.data.tags:

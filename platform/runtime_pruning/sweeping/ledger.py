@@ -1,24 +1,28 @@
-"""The driver's book of points: each one goes to MLflow and becomes a line on the terminal."""
+"""The driver's book of points: each one goes to the tracker and becomes a line on the terminal.
+
+What a point amounts to was computed where it was measured. Here nothing is derived, so that Tune,
+which calls from its event loop, does not wait.
+"""
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from runtime_pruning.frontier.dominance import losses_of, pareto_mask
-from runtime_pruning.frontier.points import OperatingPoint, figures_of
-from runtime_pruning.frontier.proof import Controls, Proof, prove
-from runtime_pruning.frontier.records import HeldOut, read_record
-from runtime_pruning.frontier.report import draw_report
+from runtime_pruning.frontier.explanation import read_explanation
+from runtime_pruning.frontier.points import OperatingPoint, trial_key
+from runtime_pruning.frontier.proof import Proof
+from runtime_pruning.frontier.records import HeldOut
 from runtime_pruning.frontier.style import gain_text
 from runtime_pruning.frontier.summary import DENSE
-from runtime_pruning.frontier.uncertainty import Evidence
-from runtime_pruning.glossary import BUNDLE, RECORD
-from runtime_pruning.sweeping.proving import FOLDERS, RECORDS
-from runtime_pruning.sweeping.trial import read_point
-from runtime_pruning.tracking.mlflow_store import FrontierTracker
+from runtime_pruning.glossary import BUNDLE, RECORD, TEST_RECORD
+from runtime_pruning.sweeping.proving import FOLDERS
+from runtime_pruning.sweeping.trial import read_point, read_test_point
+from runtime_pruning.tracking.mlflow_store import FrontierTracker, Status
 
 
 class Ledger:
@@ -35,44 +39,55 @@ class Ledger:
         self._started = time.monotonic()
         self._points: dict[str, OperatingPoint] = {}
         self._folders: dict[str, Path] = {}
-        self._trials: set[str] = set()
+        self._started_trials: set[str] = set()
         self._test_accuracy: dict[str, float] = {}
         self._proofs: dict[HeldOut, dict[str, Proof]] = {"validation": {}, "test": {}}
 
-    def add(self, folder: Path) -> None:
-        """Take in the point that a folder holds, unless it is known."""
+    def start_trial(self, config: dict[str, Any]) -> None:
+        """Take note that the trial of a configuration has started, unless it is known."""
+        key = trial_key(config)
+        if key not in self._started_trials:
+            self._started_trials.add(key)
+            self._tracker.start_trial(key, config)
+
+    def end_trial(self, config: dict[str, Any], error: str | None = None) -> None:
+        """Take note of how a trial ended: well, or with an error's traceback."""
+        self.start_trial(config)
+        status: Status = "FINISHED" if error is None else "FAILED"
+        self._tracker.finish_trial(trial_key(config), status, error)
+
+    def add(self, folder: Path) -> OperatingPoint:
+        """Take in the point that a folder holds, unless it is known; return it."""
         point = read_point(folder)
         if point.point_id in self._points:
-            return
+            return point
         self._points[point.point_id] = point
         self._folders[point.point_id] = folder
-        if point.trial_key not in self._trials:
-            self._trials.add(point.trial_key)
-            self._tracker.start_trial(point.trial_key, point.config)
+        self.start_trial(point.config)
         self._tracker.log_point(point, folder / RECORD, folder / BUNDLE)
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
         tqdm.write(f"{len(self._points):4d}  {minutes:3d}:{seconds:02d}  {self._line(point)}")
+        return point
 
-    def add_test(self, folder: Path, record_path: Path) -> None:
+    def add_test(self, folder: Path) -> None:
         """Take in what a point's policy did to the test split."""
-        point = read_point(folder)
-        self._tracker.log_test_record(point, record_path)
-        figures = figures_of(read_record(record_path), point.dense_macs)
-        self._test_accuracy[point.point_id] = figures.accuracy
+        tested = read_test_point(folder)
+        self._tracker.log_test_point(tested, folder / TEST_RECORD)
+        self._test_accuracy[tested.point_id] = tested.accuracy
 
     def add_proof(self, folder: Path, split: HeldOut) -> None:
         """Take in what a point's controls show on a split."""
-        point, path = read_point(folder), folder / RECORDS[split]
-        self._tracker.log_dynamics(point, path, folder / FOLDERS[split])
-        proof = prove(read_record(path), Controls.read(folder / FOLDERS[split]))
+        point = self.add(folder)
+        self._tracker.log_dynamics(point, split, folder / FOLDERS[split])
+        proof = read_explanation(folder / FOLDERS[split]).proof
         self._proofs[split][point.point_id] = proof
         tqdm.write(
             f"{describe(point)}, {split}: {proof.verdict}; points over fixed widths "
             f"{gain_text(proof.fixed)}, over shuffled {gain_text(proof.shuffled)}"
         )
 
-    def defendants(self, limit: int) -> list[Path]:
-        """Return the folders of the points whose decisions are tried, cheapest first.
+    def proof_candidates(self, limit: int) -> list[Path]:
+        """Return the folders of the points that are held against controls, cheapest first.
 
         Args:
             limit: at most so many of the swept method's, spread evenly over the cost; those on the
@@ -90,27 +105,13 @@ class Ledger:
         dense = [point for point in self._points.values() if point.method == DENSE]
         return self._folders[dense[0].point_id] if dense else None
 
-    def examinees(self) -> list[Path]:
+    def test_candidates(self) -> list[Path]:
         """Return the folders of the points whose test figures are reported, cheapest first."""
         return [self._folders[point.point_id] for point in self._reported()]
 
     def front(self) -> list[OperatingPoint]:
         """Return the points that no other beats on validation, cheapest first."""
         return front_of(list(self._points.values()))
-
-    def draw(self, folder: Path) -> Path:
-        """Write page, picture and table of the frontier to a folder; return the page."""
-        measured = (
-            (point, Evidence.of(read_record(self._folders[point_id] / RECORD)))
-            for point_id, point in self._points.items()
-        )
-        drawn = draw_report(
-            measured,
-            folder,
-            reference=self._tracker.reference,
-            proofs=self._proofs["validation"],
-        )
-        return drawn.page
 
     def table(self) -> str:
         """Return the frontier and the dense network as a table for the terminal."""
@@ -138,8 +139,8 @@ class Ledger:
         test = self._test_accuracy.get(point.point_id)
         shown = f"{test:7.2%}" if test is not None else f"{'':>7}"
         fraction, accuracy = f"{point.macs_fraction:8.1%}", f"{point.accuracy:10.2%}"
-        tried = {**self._proofs["validation"], **self._proofs["test"]}.get(point.point_id)
-        verdict = "" if tried is None else tried.verdict
+        proof = {**self._proofs["validation"], **self._proofs["test"]}.get(point.point_id)
+        verdict = "" if proof is None else proof.verdict
         return f"{fraction}  {accuracy}  {shown}  {verdict:<9}  {describe(point)}"
 
     def _line(self, point: OperatingPoint) -> str:

@@ -28,7 +28,7 @@ from runtime_pruning.deploy import Bundle, read_bundle
 from runtime_pruning.files import write_text
 from runtime_pruning.frontier.dynamics import Dynamics
 from runtime_pruning.frontier.explanation import explain, write_explanation
-from runtime_pruning.frontier.points import OperatingPoint
+from runtime_pruning.frontier.points import OperatingPoint, derive
 from runtime_pruning.frontier.proof import control_path
 from runtime_pruning.frontier.records import HeldOut, Record, read_record, write_record
 from runtime_pruning.glossary import (
@@ -39,6 +39,7 @@ from runtime_pruning.glossary import (
     ORACLE,
     RECORD,
     TEST_DYNAMICS,
+    TEST_POINT,
     TEST_RECORD,
 )
 from runtime_pruning.methods.controls import Groups, groups_of, scattered, shuffled
@@ -58,11 +59,15 @@ FOLDERS: dict[HeldOut, str] = {"validation": DYNAMICS, "test": TEST_DYNAMICS}
 
 
 def examine(folder: Path, *, sweep: SweepConfig, data: ImageDataset) -> None:
-    """Run a point's bundle on the test split; write the record beside the point's own."""
+    """Run a point's bundle on the test split; write record and figures beside the point's own."""
+    if (folder / TEST_POINT).exists():
+        return
     use_cores(sweep)
     bundle = read_bundle(folder / BUNDLE)
     record, _ = measure(bundle.network, bundle.policy, held_out(data.test, sweep), sweep.eval_batch)
     write_record(record, folder / TEST_RECORD)
+    tested = derive(record, read_point(folder).provenance)
+    write_text(folder / TEST_POINT, tested.to_json() + "\n")
 
 
 def prove_point(
@@ -153,19 +158,19 @@ def measure_controls(
     network, split = subject.bundle.network, subject.images
     groups_NL = subject.groups_of(split)
 
-    def own(torn: Callable[..., Groups], seed: int) -> Record:
-        return _run_plans(subject, torn(groups_NL, seed=seed), split, eval_batch)
+    def run(permuted: Callable[..., Groups], seed: int) -> Record:
+        return _run_plans(subject, permuted(groups_NL, seed=seed), split, eval_batch)
 
-    for number, plan in enumerate(_fixed_plans(subject, folder, settings, groups_NL)):
+    for number, plan in enumerate(_search_fixed_plans(subject, folder, settings, groups_NL)):
         _keep(
             control_path(folder, "fixed", number),
             partial(_run_fixed, subject, plan, split, settings, eval_batch),
         )
     for seed in range(settings.seeds):
-        _keep(control_path(folder, "shuffled", seed), partial(own, shuffled, seed))
-        _keep(control_path(folder, "random", seed), partial(own, partial(scattered, network), seed))
+        _keep(control_path(folder, "shuffled", seed), partial(run, shuffled, seed))
+        _keep(control_path(folder, "random", seed), partial(run, partial(scattered, network), seed))
     if settings.oracle_images:
-        _keep(folder / ORACLE, partial(_ask_oracle, subject, split, settings, eval_batch))
+        _keep(folder / ORACLE, partial(_run_oracle, subject, split, settings, eval_batch))
 
 
 def _keep(path: Path, make: Callable[[], Record]) -> None:
@@ -174,7 +179,7 @@ def _keep(path: Path, make: Callable[[], Record]) -> None:
         write_record(make(), path)
 
 
-def _fixed_plans(
+def _search_fixed_plans(
     subject: Subject, folder: Path, settings: ProofConfig, groups_NL: Groups
 ) -> list[FixedPlan]:
     """Return the fixed plans of a point, searched for once."""
@@ -194,12 +199,12 @@ def _fixed_plans(
                 seed=subject.point.seed,
             ),
         )
-        told = {
+        facts = {
             "bounds": [list(site.bounds[1:]) for site in network.sites],
             "settings": asdict(settings),
             "fixed": [asdict(plan) for plan in found],
         }
-        write_text(path, json.dumps(told, indent=2) + "\n")
+        write_text(path, json.dumps(facts, indent=2) + "\n")
     plans = json.loads(path.read_text())["fixed"]
     return [FixedPlan(**{**plan, "groups": tuple(plan["groups"])}) for plan in plans]
 
@@ -218,7 +223,7 @@ def _run_fixed(
     return measure(network, FixedPolicy(plan.groups), split, eval_batch)[0]
 
 
-def _ask_oracle(
+def _run_oracle(
     subject: Subject, split: HeldOutSplit, settings: ProofConfig, eval_batch: int
 ) -> Record:
     rng = np.random.default_rng(subject.point.seed)

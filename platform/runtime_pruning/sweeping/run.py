@@ -14,8 +14,6 @@ import ray
 import yaml
 
 from runtime_pruning.errors import ConfigError
-from runtime_pruning.methods.evaluation import evaluate
-from runtime_pruning.network.policies import FixedPolicy
 from runtime_pruning.sweeping.checks import Material, check_sweep
 from runtime_pruning.sweeping.cluster import refuse_dead_address, results_root, start_ray
 from runtime_pruning.sweeping.config import SweepConfig
@@ -23,7 +21,7 @@ from runtime_pruning.sweeping.driver import Sweep, use_tune_settings
 from runtime_pruning.sweeping.ledger import Ledger
 from runtime_pruning.sweeping.prepare import Prepared, prepare
 from runtime_pruning.sweeping.presets import load_preset
-from runtime_pruning.sweeping.trial import code_version, held_out
+from runtime_pruning.sweeping.trial import code_version
 from runtime_pruning.tracking.mlflow_store import FrontierTracker, Status
 from runtime_pruning.tracking.storage import open_store, resolve_uri
 
@@ -48,7 +46,7 @@ def run_sweep(arguments: argparse.Namespace, *, py_modules: Sequence[Path], pres
     open_store(uri)
     print(f"Sweep {sweep_id}: results in {folder}, MLflow at {uri}")
     prepared = prepare(material, results / "prepared")
-    tracker = FrontierTracker(uri, EXPERIMENT, sweep_id, folder / "spool")
+    tracker = FrontierTracker(uri, EXPERIMENT, sweep_id, folder / "spool", report_dir=folder)
     tracker.start_sweep(_params(material, prepared))
     ledger = Ledger(tracker, material.sweep.method)
     use_tune_settings()
@@ -65,7 +63,7 @@ def run_sweep(arguments: argparse.Namespace, *, py_modules: Sequence[Path], pres
         ray.shutdown()
         if status == "KILLED":
             print(f"Interrupted. The same command with --sweep-id {sweep_id} goes on from here.")
-    _conclude(ledger, tracker, folder, time.monotonic() - started)
+    _conclude(ledger, tracker, time.monotonic() - started)
     return int(status != "FINISHED")
 
 
@@ -114,10 +112,6 @@ def _overrides(arguments: argparse.Namespace) -> list[str]:
 def _params(material: Material, prepared: Prepared) -> dict[str, Any]:
     """Return what the sweep's run in MLflow says of it."""
     sweep: SweepConfig = material.sweep
-    validation = held_out(material.data.validation, sweep)
-    every = FixedPolicy(prepared.dense.uniform(prepared.dense.groups))
-    facts = evaluate(prepared.dense, every, validation, batch_size=sweep.eval_batch)
-    correct = facts.predictions_B == validation.labels_N
     return {
         "backbone": sweep.backbone,
         "dataset": sweep.dataset,
@@ -129,14 +123,15 @@ def _params(material: Material, prepared: Prepared) -> dict[str, Any]:
         "settings": sweep.settings,
         "prepared": prepared.key,
         "code_version": code_version(),
-        "dense_accuracy": float(correct.mean()),
     }
 
 
-def _conclude(ledger: Ledger, tracker: FrontierTracker, folder: Path, seconds: float) -> None:
+def _conclude(ledger: Ledger, tracker: FrontierTracker, seconds: float) -> None:
     """Print the frontier, and where to look at it."""
     print(f"\n{len(ledger)} operating points in {seconds / 60:.1f} minutes. The frontier:\n")
     print(ledger.table())
-    print(f"\nThe page: {ledger.draw(folder)}\nIn MLflow: make ui")
+    if tracker.report is not None:
+        print(f"\nThe page: {tracker.report.page}")
+    print("In MLflow: make ui")
     if tracker.view_path is not None:
         print(f"  then http://127.0.0.1:5000{tracker.view_path}")

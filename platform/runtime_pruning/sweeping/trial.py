@@ -2,7 +2,7 @@
 
 A point is a folder that is complete before anyone hears of it:
 
-    point.json       provenance, without figures
+    point.json       provenance and figures
     record.parquet   one row per validation image
     bundle/          the network and the policy, ready to run
     state/           what the method needs to go on from here, where it can
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import ray
@@ -27,9 +27,17 @@ from runtime_pruning import methods
 from runtime_pruning.cost.macs import dense_macs, plan_macs
 from runtime_pruning.datasets import HeldOutSplit, ImageDataset, TestSplit
 from runtime_pruning.deploy import write_bundle
+from runtime_pruning.files import write_text
 from runtime_pruning.frontier.points import OperatingPoint, Provenance, derive
-from runtime_pruning.frontier.records import HeldOut, Record, read_record, write_record
-from runtime_pruning.glossary import ACCURACY, BUNDLE, MACS_FRACTION, RECORD
+from runtime_pruning.frontier.records import HeldOut, Record, write_record
+from runtime_pruning.glossary import (
+    ACCURACY,
+    BUNDLE,
+    MACS_FRACTION,
+    POINT,
+    RECORD,
+    TEST_POINT,
+)
 from runtime_pruning.methods import Effort, Task
 from runtime_pruning.methods.evaluation import evaluate
 from runtime_pruning.network import PrunableNetwork
@@ -47,8 +55,8 @@ Emit = Callable[[OperatingPoint, Path], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shared:
-    """What all trials of a sweep use, by reference into Ray's object store.
+class SweepInputs:
+    """What all trials of a sweep start from, by reference into Ray's object store.
 
     Attributes:
         data: an `ImageDataset`; a node holds it once, whatever number of workers reads it.
@@ -60,6 +68,19 @@ class Shared:
     network: Any
     dense: Any
     prepared_key: str
+
+
+class Reported(NamedTuple):
+    """A point that has been reported, and its folder."""
+
+    folder: Path
+    point: OperatingPoint
+
+    @property
+    def state(self) -> Path | None:
+        """What the method needs to go on from the point, where it left anything."""
+        folder = self.folder / "state"
+        return folder if folder.is_dir() else None
 
 
 @dataclass(kw_only=True)
@@ -91,7 +112,7 @@ class PointReport:
             provenance = self._provenance(policy, network, effort)
             point = derive(record, provenance, analytic_macs_per_image=analytic_macs)
             write_record(record, folder / RECORD)
-            (folder / "point.json").write_text(point.to_json() + "\n")
+            write_text(folder / POINT, point.to_json() + "\n")
             write_bundle(
                 folder / BUNDLE,
                 network,
@@ -153,9 +174,12 @@ def held_out(split: HeldOutSplit, sweep: SweepConfig) -> HeldOutSplit:
 
 def read_point(folder: Path) -> OperatingPoint:
     """Return the operating point that a point's folder holds."""
-    return OperatingPoint.from_json(
-        (folder / "point.json").read_text(), read_record(folder / RECORD)
-    )
+    return OperatingPoint.from_json((folder / POINT).read_text())
+
+
+def read_test_point(folder: Path) -> OperatingPoint:
+    """Return what the point of a folder amounts to on the test split."""
+    return OperatingPoint.from_json((folder / TEST_POINT).read_text())
 
 
 def trial_config(
@@ -166,7 +190,9 @@ def trial_config(
     return {"method": method, **settings, **params, "seed": sweep.seed, "prepared": key}
 
 
-def run_trial(params: dict[str, Any], *, sweep: SweepConfig, sweep_id: str, shared: Shared) -> None:
+def run_trial(
+    params: dict[str, Any], *, sweep: SweepConfig, sweep_id: str, inputs: SweepInputs
+) -> None:
     """Run one trial that Tune started, from its last point if it has been interrupted."""
     # Takes a CPU-second to import, which the processes of controls and proofs need not.
     from ray import tune
@@ -181,8 +207,8 @@ def run_trial(params: dict[str, Any], *, sweep: SweepConfig, sweep_id: str, shar
 
     with _last_point(tune.get_checkpoint()) as last:
         if last is not None:
-            reported.update(_metrics(read_point(last)))
-        _fit(sweep.method, params, sweep, sweep_id, shared, emit, last)
+            reported.update(_metrics(last.point))
+        _fit(sweep.method, params, sweep, sweep_id, inputs, emit, last)
     # Tune's own mark of a trial's end does not outlive the driver.
     tune.report({**reported, ENDED: True})
 
@@ -197,7 +223,7 @@ def _metrics(point: OperatingPoint) -> dict[str, Any]:
 
 
 def run_control(
-    name: str, groups: int, folder: Path, *, sweep: SweepConfig, sweep_id: str, shared: Shared
+    name: str, groups: int, folder: Path, *, sweep: SweepConfig, sweep_id: str, inputs: SweepInputs
 ) -> list[Path]:
     """Run one control at one group count; return its points' folders under ``folder``.
 
@@ -213,7 +239,8 @@ def run_control(
         partial.rename(folder / f"point-{point.index:03d}")
 
     folder.mkdir(parents=True, exist_ok=True)
-    _fit(name, {"groups": groups}, sweep, sweep_id, shared, emit, done[-1] if done else None)
+    last = Reported(done[-1], read_point(done[-1])) if done else None
+    _fit(name, {"groups": groups}, sweep, sweep_id, inputs, emit, last)
     return sorted(folder.glob("point-*"))
 
 
@@ -222,20 +249,20 @@ def _fit(
     params: dict[str, Any],
     sweep: SweepConfig,
     sweep_id: str,
-    shared: Shared,
+    inputs: SweepInputs,
     emit: Emit,
-    last: Path | None,
+    last: "Reported | None",
 ) -> None:
-    """Give a method its task; ``last`` is the folder of the last point that is recorded."""
+    """Give a method its task; ``last`` is the last point that is recorded."""
     method = methods.get(name)
     config = method_config(sweep, method, params) if name == sweep.method else method.config_type()
-    data: ImageDataset = ray.get(shared.data)
-    done = 0 if last is None else read_point(last).index + 1
+    data: ImageDataset = ray.get(inputs.data)
+    done = 0 if last is None else last.point.index + 1
     report = PointReport(
         sweep=sweep,
         sweep_id=sweep_id,
         method=name,
-        config=trial_config(sweep, name, params, shared.prepared_key),
+        config=trial_config(sweep, name, params, inputs.prepared_key),
         data=data,
         emit=emit,
         index=done,
@@ -247,28 +274,28 @@ def _fit(
         return network.to(device).regroup(int(params["groups"]), sweep.align)
 
     task = Task(
-        network=own(shared.network),
-        dense=own(shared.dense),
+        network=own(inputs.network),
+        dense=own(inputs.dense),
         data=data,
-        data_ref=shared.data,
+        data_ref=inputs.data,
         seed=sweep.seed,
         pad=sweep.prepare.pad,
         flip=sweep.prepare.flip,
         cpus_per_env_runner=sweep.resources.cpus_per_env_runner,
         points_done=done,
-        resume=last / "state" if last is not None and (last / "state").is_dir() else None,
+        resume=None if last is None else last.state,
     )
     method().fit(task, config, report)
 
 
 @contextmanager
-def _last_point(checkpoint: "tune.Checkpoint | None") -> Iterator[Path | None]:
-    """Yield the folder of an interrupted trial's last point, or None in a fresh trial."""
+def _last_point(checkpoint: "tune.Checkpoint | None") -> Iterator["Reported | None"]:
+    """Yield an interrupted trial's last point, or None in a fresh trial."""
     if checkpoint is None:
         yield None
         return
     with checkpoint.as_directory() as folder:
-        yield Path(folder)
+        yield Reported(Path(folder), read_point(Path(folder)))
 
 
 def use_cores(sweep: SweepConfig) -> None:

@@ -1,32 +1,36 @@
 """The one writer to MLflow: sweep, trials and points as nested runs.
 
-Every call first puts an event on disk, then writes what waits. A store that fails delays what is
-written and never stops a sweep; a writer that is killed leaves its events behind, and the next one
-completes them. Runs are found before they are created, so nothing is ever logged twice.
+Every call puts an event on disk and returns; a thread of the tracker's own writes what waits, and
+draws. A store that fails delays what is written and never stops a sweep; a writer that is killed
+leaves its events behind, and the next one completes them. Runs are found before they are created,
+so nothing is ever logged twice.
 """
 
+import contextlib
 import json
 import logging
+import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
 from mlflow.exceptions import MlflowException
 
 from runtime_pruning import glossary
-from runtime_pruning.errors import DataError
+from runtime_pruning.errors import DataError, UserError
 from runtime_pruning.files import locked
+from runtime_pruning.frontier.board import Board
 from runtime_pruning.frontier.dominance import Reference
-from runtime_pruning.frontier.points import OperatingPoint, figures_of
-from runtime_pruning.frontier.proof import Controls, prove
-from runtime_pruning.frontier.records import HeldOut, read_record
+from runtime_pruning.frontier.points import OperatingPoint
+from runtime_pruning.frontier.records import HeldOut
+from runtime_pruning.frontier.report import Report
 from runtime_pruning.tracking import view
 from runtime_pruning.tracking.rebuild import dynamics_folder
 from runtime_pruning.tracking.spool import Event, Kind, Spool
 from runtime_pruning.tracking.storage import check_alive
-from runtime_pruning.tracking.writer import EventWriter, point_key
+from runtime_pruning.tracking.writer import EventWriter, point_key, take_point
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +40,14 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 class FrontierTracker:
     """Logs one sweep, from one process: workers report to it and never open the store.
 
-    No method raises because the store fails: events wait in the spool. What cannot be right (a
-    record of the wrong split, figures that it does not give) raises at once.
+    No method waits for the store, or raises because it fails: events wait in the spool.
 
     Args:
         uri: where to write; see :func:`~runtime_pruning.tracking.storage.resolve_uri`.
         experiment: MLflow experiment, created if absent.
         sweep_id: the sweep; logging to the id of an earlier one continues it.
         spool_dir: the sweep's own folder on a local disk. Keep it across restarts.
+        report_dir: where page, picture and table are drawn; None takes a folder of the spool's.
         reference: corner of the hypervolume, stored with the sweep.
         retry_after_s: how long a store that failed is left alone, in seconds.
         report_every_s: least time between two drawings of page and picture, in seconds.
@@ -56,6 +60,7 @@ class FrontierTracker:
         sweep_id: str,
         spool_dir: Path,
         *,
+        report_dir: Path | None = None,
         reference: Reference | None = None,
         retry_after_s: float = 30.0,
         report_every_s: float = 30.0,
@@ -63,25 +68,25 @@ class FrontierTracker:
         self.uri = uri
         self.experiment = experiment
         self.sweep_id = sweep_id
-        self.reference = reference or Reference()
+        self.report: Report | None = None
+        self._board = Board(reference or Reference())
         self._spool_dir = Path(spool_dir)
+        self._report_dir = report_dir or self._spool_dir / "report"
+        self._spool = Spool(self._spool_dir)
         self._retry_after_s = retry_after_s
         self._report_every_s = report_every_s
+        self._retry_at = self._drawn_at = time.monotonic()
+        # Of the thread only.
         self._writer: EventWriter | None = None
-        self._forget()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="mlflow-writer")
+        self._asked = threading.Event()  # a pass is due that has not begun
 
     def start_sweep(self, params: Mapping[str, Any]) -> None:
         """Open the sweep's run, or continue it; first write whatever a crash left waiting.
 
         Args:
-            params: settings, nested or not. ``dense_accuracy``, a share, is drawn if given.
-
-        Raises:
-            DataError: ``dense_accuracy`` is no share.
+            params: settings, nested or not.
         """
-        dense = params.get(glossary.DENSE_ACCURACY, 0.0)
-        if not (isinstance(dense, int | float) and 0 <= dense <= 1):
-            raise DataError(f"`0 <= dense_accuracy <= 1` must hold, but got {dense!r}.")
         for event in self._spool.waiting():
             if event.kind == "sweep_end":  # it goes on after all
                 self._spool.drop(event)
@@ -98,63 +103,60 @@ class FrontierTracker:
 
         Args:
             point: measured on the validation split.
-            record_path: its record; copied before this returns, so the file may go.
+            record_path: its record. It may go once this returns, but not be written to in place.
             bundle_dir: files that deploy the policy, kept as the artifact ``bundle``.
 
         Raises:
-            DataError: the record is unreadable, of another split, or gives other figures; or the
-                point is another sweep's.
+            DataError: the record is absent, or the point another sweep's or of another split.
         """
-        self._check_record(point, record_path, "validation")
+        self._check(point, record_path, "validation")
         files = {glossary.RECORD: record_path}
         if bundle_dir is not None:
             files[glossary.BUNDLE] = bundle_dir
         self._log("point", point.point_id, json.loads(point.to_json()), files)
 
-    def log_test_record(self, point: OperatingPoint, record_path: Path) -> None:
+    def log_test_point(self, point: OperatingPoint, record_path: Path) -> None:
         """Add what a chosen point's policy did to the test split, once, at the sweep's end.
 
+        Args:
+            point: measured on the test split.
+            record_path: its record there.
+
         Raises:
-            DataError: the record is unreadable or of another split, or the point is another
-                sweep's.
+            DataError: the record is absent, or the point another sweep's or of another split.
         """
-        self._check_record(point, record_path, "test")
-        payload = {"key": point_key(point), "dense_macs": point.dense_macs}
+        self._check(point, record_path, "test")
+        payload = {"key": point_key(point), "point": json.loads(point.to_json())}
         self._log("test", point.point_id, payload, {glossary.TEST_RECORD: record_path})
 
-    def log_dynamics(self, point: OperatingPoint, record_path: Path, folder: Path) -> None:
+    def log_dynamics(self, point: OperatingPoint, split: HeldOut, folder: Path) -> None:
         """Add what a point's controls show on one split, once.
 
         Args:
-            point: measured on the validation split.
-            record_path: of its policy, on the split in question.
+            point: whose controls.
+            split: on which images.
             folder: the records of the controls, with what was derived from them.
 
         Raises:
-            DataError: a record is unreadable or of other images, ``dynamics.json`` says something
-                else than the records, or the point is another sweep's.
+            DataError: the folder has no ``dynamics.json``, or the point is another sweep's.
         """
-        record = read_record(record_path)
-        self._check_record(point, record_path, record.split)
-        told = json.loads((folder / glossary.DYNAMICS_FILE).read_text())
-        if told["proof"] != asdict(prove(record, Controls.read(folder))):
-            raise DataError(f"Point {point.point_id} has gains that {folder} does not give.")
-        payload = {
-            "key": point_key(point),
-            "point_id": point.point_id,
-            "split": record.split,
-        }
-        files = {glossary.RECORD: record_path, dynamics_folder(record.split): folder}
-        self._log("dynamics", f"{point.point_id}-{record.split}", payload, files)
+        self._check(point, folder / glossary.DYNAMICS_FILE, point.split)
+        payload = {"key": point_key(point), "point_id": point.point_id, "split": split}
+        files = {dynamics_folder(split): folder}
+        self._log("dynamics", f"{point.point_id}-{split}", payload, files)
 
-    def finish_trial(self, trial_key: str, status: Status = "FINISHED") -> None:
-        """Close a trial's run."""
-        payload = {"trial_key": trial_key, "status": status}
+    def finish_trial(
+        self, trial_key: str, status: Status = "FINISHED", error: str | None = None
+    ) -> None:
+        """Close a trial's run.
+
+        Args:
+            trial_key: whose.
+            status: how it ended.
+            error: why it failed: kept as the artifact ``error.txt``.
+        """
+        payload = {"trial_key": trial_key, "status": status, "error": error}
         self._log("trial_end", f"{trial_key}-{status}", payload)
-
-    def update_front(self) -> None:
-        """Draw the frontier's page, picture and table now, if a point has come since."""
-        self._flush(draw=True, at_once=True)
 
     def finish(self, status: Status = "FINISHED") -> int:
         """Draw the frontier and close the sweep's run, with every trial that is still open.
@@ -166,8 +168,8 @@ class FrontierTracker:
         return self.replay()
 
     def replay(self) -> int:
-        """Write what waits in the spool, now; return how many events still wait."""
-        self._flush(draw=True, at_once=True)
+        """Write what waits in the spool, and draw, now; return how many events still wait."""
+        self._thread.submit(self._pass, at_once=True).result()
         waiting = len(self._spool.waiting())
         if waiting:
             log.warning("%d event(s) wait in %s for %s.", waiting, self._spool_dir, self.uri)
@@ -180,88 +182,100 @@ class FrontierTracker:
             return None
         return view.view_path(self._writer.experiment_id, self.sweep_id)
 
-    def _check_record(self, point: OperatingPoint, path: Path, split: HeldOut) -> None:
-        """Raise unless the record is of that split and the point is what it shows."""
-        record = read_record(path)
+    def _check(self, point: OperatingPoint, path: Path, split: HeldOut) -> None:
+        """Raise unless the point is of this sweep and that split, and its file is there."""
         if point.sweep_id != self.sweep_id:
             raise DataError(
                 f"A point of sweep {point.sweep_id!r} does not belong to {self.sweep_id!r}."
             )
-        if record.split != split or point.split != "validation":
-            raise DataError(
-                f"The point must be of the validation split and the record of {split}, "
-                f"but got {point.split} and {record.split}."
-            )
-        analytic = point.figures.macs_per_image
-        if split == "validation" and point.figures != figures_of(
-            record, point.dense_macs, analytic_macs_per_image=analytic
-        ):
-            raise DataError(f"Point {point.point_id} has figures that {path} does not give.")
+        if point.split != split:
+            raise DataError(f"The point must be of the {split} split, but got {point.split}.")
+        if not path.is_file():
+            raise DataError(f"Point {point.point_id} rests on {path}, which does not exist.")
 
     def _log(
         self, kind: Kind, key: str, payload: dict[str, Any], files: Mapping[str, Path] | None = None
     ) -> None:
-        """Keep an event on disk, then write what waits."""
+        """Keep an event on disk, and have what waits written."""
         self._spool.put(kind, key, payload, files)
-        self._flush(draw=self._report_is_due(), at_once=False)
+        if not self._asked.is_set():
+            self._asked.set()
+            self._thread.submit(self._pass)
 
-    def _flush(self, *, draw: bool, at_once: bool) -> None:
-        """Write what waits; a failure is logged, and the store left alone for a while."""
-        if not at_once and time.monotonic() < self._retry_at:
-            return
+    # What follows runs in the thread.
+
+    def _pass(self, *, at_once: bool = False) -> None:
+        """Write what waits and draw what is due; a store that failed is left alone for a while."""
+        self._asked.clear()
+        now = time.monotonic()
+        due = at_once or now >= self._drawn_at + self._report_every_s
         try:
             with locked(self._spool_dir.parent / f".{self._spool_dir.name}.lock"):
-                self._write_waiting(draw)
+                if at_once or now >= self._retry_at:
+                    self._write_waiting()
+                if due:
+                    self._draw()
+                if self._writer is not None:
+                    self._writer.publish(self.report)
         except Exception as error:
             # The boundary between tracking and the sweep: training goes on whatever happens.
-            log.warning("Not written to %s, kept in %s: %s", self.uri, self._spool_dir, error)
-            log.debug("Traceback of the failure to write:", exc_info=True)
-            self._forget(retry_in_s=self._retry_after_s)
+            self._give_up(error)
 
-    def _write_waiting(self, draw: bool) -> None:
-        """Write all that waits, in order, then bring the front up to date."""
-        if self._writer is None:
-            self._writer = EventWriter(
-                self.uri, self.experiment, self.sweep_id, self._spool, self.reference
-            )
-        else:
-            check_alive(self.uri)
-        for event in self._spool.waiting():
-            self._write(self._writer, event)
-        self._writer.publish(draw=draw)
-        if draw:
-            self._drawn_at = time.monotonic()
+    def _write_waiting(self) -> None:
+        """Write all that waits, in order."""
+        try:
+            if self._writer is None:
+                self._writer = EventWriter(
+                    self.uri, self.experiment, self.sweep_id, self._spool, self._board
+                )
+            else:
+                check_alive(self.uri)
+            for event in self._spool.waiting():
+                if event.kind == "sweep_end":  # the mark that all is there
+                    self._draw()
+                    self._writer.publish(self.report)
+                self._write(self._writer, event)
+        except Exception as error:
+            self._give_up(error)
+            self._take_waiting()
 
     def _write(self, writer: EventWriter, event: Event) -> None:
-        """Write one event; put it aside if the store will never take it."""
+        """Write one event; put it aside if it will never be taken."""
         try:
             writer.write(event)
-        except MlflowException as error:
-            if error.error_code != "INVALID_PARAMETER_VALUE":
+        except (MlflowException, DataError) as error:
+            refused = getattr(error, "error_code", "INVALID_PARAMETER_VALUE")
+            if refused != "INVALID_PARAMETER_VALUE":
                 raise
             aside = self._spool.reject(event)
-            log.exception("The store refuses an event for good; it lies in %s.", aside)
+            log.exception("An event can never be written; it lies in %s.", aside)
         else:
             self._spool.drop(event)
 
-    def _report_is_due(self) -> bool:
-        """Whether the last drawing is old enough."""
-        return time.monotonic() >= self._drawn_at + self._report_every_s
+    def _take_waiting(self) -> None:
+        """Put points that the store does not take now on the board: they are drawn all the same."""
+        for event in self._spool.waiting():
+            if event.kind == "point":
+                with contextlib.suppress(DataError):
+                    take_point(self._board, self._spool, event)
 
-    def _forget(self, retry_in_s: float = 0.0) -> None:
-        """Start from what disk and store hold: nothing else is known for sure."""
-        self._spool = Spool(self._spool_dir)
-        self._writer = None
-        self._retry_at = time.monotonic() + retry_in_s
+    def _draw(self) -> None:
+        """Draw page, picture and table of all points so far, if there are new ones."""
+        if self._board.is_drawn:
+            return
         self._drawn_at = time.monotonic()
+        try:
+            self.report = self._board.draw(self._report_dir)
+        except UserError as error:
+            # The points are safe; what cannot be drawn now will not be drawn by trying again.
+            log.warning("No report was drawn: %s", error)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave connections behind: a copy opens its own."""
-        return {**vars(self), "_writer": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._forget()
+    def _give_up(self, error: Exception) -> None:
+        """Say what failed; start again later from what disk and store hold."""
+        log.warning("Not written to %s, kept in %s: %s", self.uri, self._spool_dir, error)
+        log.debug("Traceback of the failure to write:", exc_info=error)
+        self._writer = None
+        self._retry_at = time.monotonic() + self._retry_after_s
 
 
 def _plain(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 
 from runtime_pruning import glossary
 from runtime_pruning.errors import DataError
+from runtime_pruning.frontier.explanation import read_explanation
 from runtime_pruning.frontier.points import OperatingPoint, derive
 from runtime_pruning.frontier.proof import Controls, Proof, prove
 from runtime_pruning.frontier.records import HeldOut, Record, read_record
@@ -69,7 +70,7 @@ def rebuild_test(uri: str, sweep_id: str) -> list[StoredPoint]:
     """
     client = open_store(uri)
     tested = [
-        StoredPoint(derive(record, load_point(client, run).point.provenance), record)
+        StoredPoint(derive(record, read_point(client, run).provenance), record)
         for run in point_runs(client, sweep_id)
         if run.data.tags.get(glossary.TESTED) == "true"
         for record in [load_record(client, run, "test")]
@@ -93,10 +94,14 @@ def load_record(client: MlflowClient, run: Run, split: HeldOut) -> Record:
 
 
 def rebuild_proofs(uri: str, sweep_id: str, split: HeldOut) -> dict[str, Proof]:
-    """Return, by point id, what the controls of a sweep's points show on a split."""
+    """Return, by point id, what the controls of a sweep's points show on a split.
+
+    Raises:
+        DataError: a point's ``dynamics.json`` says something else than the records.
+    """
     client = open_store(uri)
     return {
-        run.data.tags[glossary.POINT_ID]: load_proof(client, run, load_record(client, run, split))
+        run.data.tags[glossary.POINT_ID]: load_proof(client, run, split)
         for run in point_runs(client, sweep_id)
         if verdict_tag(split) in run.data.tags
     }
@@ -108,11 +113,25 @@ def point_runs(client: MlflowClient, sweep_id: str) -> Iterator[Run]:
         yield from finished_points(Runs(client, experiment), sweep_id)
 
 
-def load_proof(client: MlflowClient, run: Run, record: Record) -> Proof:
-    """Return what the controls beside a run's record show, derived from their records anew."""
+def load_proof(client: MlflowClient, run: Run, split: HeldOut) -> Proof:
+    """Return what the controls beside a run's record show, derived from their records anew.
+
+    Raises:
+        DataError: ``dynamics.json`` says something else.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = download(client, run, dynamics_folder(split), name)
+        proof = prove(load_record(client, run, split), Controls.read(folder))
+        if proof != read_explanation(folder).proof:
+            raise DataError(f"Run {run.info.run_id} has gains that its controls do not give.")
+        return proof
+
+
+def read_proof(client: MlflowClient, run: Run, split: HeldOut) -> Proof:
+    """Return what a run says that its controls show, as it was derived when they were measured."""
+    artifact = f"{dynamics_folder(split)}/{glossary.DYNAMICS_FILE}"
     with tempfile.TemporaryDirectory() as folder:
-        controls = Controls.read(download(client, run, dynamics_folder(record.split), folder))
-        return prove(record, controls)
+        return read_explanation(download(client, run, artifact, folder).parent).proof
 
 
 def dynamics_folder(split: HeldOut) -> str:
@@ -133,11 +152,20 @@ def finished_points(runs: Runs, sweep_id: str) -> Iterator[Run]:
 
 
 def load_point(client: MlflowClient, run: Run) -> StoredPoint:
-    """Return the point that a run holds, its figures derived from the record anew."""
-    record = load_record(client, run, "validation")
+    """Return the point that a run holds with its record.
+
+    Raises:
+        DataError: the record does not give the point's figures.
+    """
+    point, record = read_point(client, run), load_record(client, run, "validation")
+    point.check_against(record)
+    return StoredPoint(point, record)
+
+
+def read_point(client: MlflowClient, run: Run) -> OperatingPoint:
+    """Return the point that a run holds, with the figures that it was stored with."""
     with tempfile.TemporaryDirectory() as folder:
-        text = download(client, run, glossary.POINT, folder).read_text()
-    return StoredPoint(OperatingPoint.from_json(text, record), record)
+        return OperatingPoint.from_json(download(client, run, glossary.POINT, folder).read_text())
 
 
 def download(client: MlflowClient, run: Run, artifact: str, folder: str) -> Path:

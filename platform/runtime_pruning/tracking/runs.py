@@ -95,9 +95,9 @@ class Runs:
         for start in range(_BATCH, len(new), _BATCH):
             self.client.log_batch(run_id, params=new[start : start + _BATCH])
 
-    def end(self, run: Run, status: str) -> None:
-        """Set how a run ended."""
-        self.client.set_terminated(run.info.run_id, status)
+    def end(self, run: Run, status: str, at_ms: int) -> None:
+        """Set how a run ended, and when."""
+        self.client.set_terminated(run.info.run_id, status, end_time=at_ms)
 
     def reopen(self, run: Run) -> None:
         """Mark a run that goes on as running again."""

@@ -8,10 +8,13 @@ from typing import Any
 from mlflow.entities import Run
 
 from runtime_pruning import glossary
-from runtime_pruning.frontier.dominance import Reference
-from runtime_pruning.frontier.points import Figures, OperatingPoint, figures_of
-from runtime_pruning.frontier.proof import Controls, prove
+from runtime_pruning.errors import DataError
+from runtime_pruning.frontier.board import Board
+from runtime_pruning.frontier.explanation import read_explanation
+from runtime_pruning.frontier.points import Figures, OperatingPoint
 from runtime_pruning.frontier.records import HeldOut, read_record
+from runtime_pruning.frontier.report import Report
+from runtime_pruning.frontier.uncertainty import Evidence
 from runtime_pruning.tracking import view
 from runtime_pruning.tracking.publishing import FrontPublisher
 from runtime_pruning.tracking.rebuild import dynamics_folder, verdict_tag
@@ -30,22 +33,22 @@ class EventWriter:
         experiment: MLflow experiment, created if absent.
         sweep_id: the sweep.
         spool: where the files of events lie.
-        reference: corner of the hypervolume.
+        board: gets each point as it is written, and those that the store holds already.
 
     Raises:
         StoreUnavailableError: a server that does not answer.
     """
 
     def __init__(
-        self, uri: str, experiment: str, sweep_id: str, spool: Spool, reference: Reference
+        self, uri: str, experiment: str, sweep_id: str, spool: Spool, board: Board
     ) -> None:
         client = open_store(uri)
         self.experiment_id = find_or_create_experiment(client, uri, experiment).experiment_id
         self._runs = Runs(client, self.experiment_id)
         self._sweep_id = sweep_id
         self._spool = spool
-        self._reference = reference
-        self._front = FrontPublisher(self._runs, sweep_id, reference)
+        self._board = board
+        self._front = FrontPublisher(self._runs, sweep_id, board)
         self._run_ids: dict[str, str] = {}
 
     def write(self, event: Event) -> None:
@@ -60,16 +63,17 @@ class EventWriter:
             "sweep_end": self._write_sweep_end,
         }[event.kind](event)
 
-    def publish(self, *, draw: bool) -> None:
-        """Bring the front up to date on the sweep's run."""
-        if len(self._front):
-            self._front.publish(self._sweep_run(time.time_ns() // 1_000_000), draw=draw)
+    def publish(self, report: Report | None) -> None:
+        """Bring the front's tags up to date, and the sweep's report if there is a new one."""
+        self._front.tag_front()
+        if report is not None:
+            self._front.upload(report, self._sweep_run(time.time_ns() // 1_000_000))
 
     def _write_sweep(self, event: Event) -> None:
         run = self._sweep_run(event.at_ms)
         declared = {
-            glossary.REFERENCE_ACCURACY: self._reference.accuracy,
-            glossary.REFERENCE_MACS_FRACTION: self._reference.macs_fraction,
+            glossary.REFERENCE_ACCURACY: self._board.reference.accuracy,
+            glossary.REFERENCE_MACS_FRACTION: self._board.reference.macs_fraction,
         }
         self._runs.write(run, params={**flat(event.payload), **declared}, at_ms=event.at_ms)
         self._runs.reopen(run)
@@ -82,13 +86,13 @@ class EventWriter:
             self._runs.reopen(run)
 
     def _write_point(self, event: Event) -> None:
-        record = read_record(self._spool.files(event) / glossary.RECORD)
-        point = OperatingPoint.from_json(json.dumps(event.payload), record)
-        stored = self._front.get(point.point_id)
+        point = take_point(self._board, self._spool, event)
+        stored = self._front.stored(point.point_id)
         if stored is None:
             run = self._point_run(point, event.at_ms)
             self._fill_point(run, point, event)
-            self._front.add(point, record, run.info.run_id)
+            self._front.add(point, run.info.run_id)
+            self._front.log_progress(self._sweep_run(event.at_ms))
         elif stored.figures != point.figures:
             log.warning(
                 "Point %s was measured again with other figures; the first stay: %s, then %s.",
@@ -118,16 +122,16 @@ class EventWriter:
             metrics=metrics,
             at_ms=event.at_ms,
         )
-        self._runs.end(run, "FINISHED")
+        self._runs.end(run, "FINISHED", event.at_ms)
 
     def _write_test(self, event: Event) -> None:
-        path = self._spool.files(event) / glossary.TEST_RECORD
-        run = self._known_point(event)
+        run, point = self._known_point(event), event.payload["point"]
         if run.data.tags.get(glossary.TESTED) == "true":
             log.warning("The test split was read before for %s; the first stays.", event.key)
             return
+        path = self._spool.files(event) / glossary.TEST_RECORD
         self._runs.client.log_artifact(run.info.run_id, str(path))
-        figures = _numbers(figures_of(read_record(path), event.payload["dense_macs"]), "test_")
+        figures = _numbers(OperatingPoint.from_json(json.dumps(point)).figures, "test_")
         self._runs.write(run, metrics=figures, tags={glossary.TESTED: "true"}, at_ms=event.at_ms)
 
     def _write_dynamics(self, event: Event) -> None:
@@ -139,15 +143,12 @@ class EventWriter:
         artifact = dynamics_folder(split)
         folder = self._spool.files(event) / artifact
         self._runs.client.log_artifacts(run.info.run_id, str(folder), artifact)
-        told = json.loads((folder / glossary.DYNAMICS_FILE).read_text())
+        numbers, proof = read_explanation(folder)
         prefix = "test_" if split == "test" else ""
-        metrics = {f"{prefix}{name}": value for name, value in told["numbers"].items()}
-        self._runs.write(run, metrics=metrics, tags={tag: told["verdict"]}, at_ms=event.at_ms)
+        metrics = {f"{prefix}{name}": value for name, value in numbers.items()}
+        self._runs.write(run, metrics=metrics, tags={tag: proof.verdict}, at_ms=event.at_ms)
         if split == "validation":
-            proof = prove(
-                read_record(self._spool.files(event) / glossary.RECORD), Controls.read(folder)
-            )
-            self._front.add_proof(event.payload["point_id"], proof)
+            self._board.add_proof(event.payload["point_id"], proof)
 
     def _known_point(self, event: Event) -> Run:
         """Return the run of the point that an event adds to."""
@@ -158,16 +159,19 @@ class EventWriter:
 
     def _write_trial_end(self, event: Event) -> None:
         run = self._trial_run(event.payload["trial_key"], event.at_ms)
-        self._runs.end(run, event.payload["status"])
+        if event.payload["error"]:
+            self._runs.client.log_text(run.info.run_id, event.payload["error"], glossary.ERROR)
+        if run.info.status == "RUNNING":
+            self._runs.end(run, event.payload["status"], event.at_ms)
 
     def _write_sweep_end(self, event: Event) -> None:
+        """End the sweep's run, and as interrupted every trial whose end nobody reported."""
         status = event.payload["status"]
         for run in self._runs.search(kind="trial", sweep_id=self._sweep_id):
             if run.info.status == "RUNNING":
-                self._runs.end(run, status)
-        sweep = self._sweep_run(event.at_ms)
-        self._front.publish(sweep, draw=True)
-        self._runs.end(sweep, status)
+                own = "FINISHED" if status == "FINISHED" else "KILLED"
+                self._runs.end(run, own, event.at_ms)
+        self._runs.end(self._sweep_run(event.at_ms), status, event.at_ms)
 
     def _install_view(self, at_ms: int) -> None:
         """Install the saved view and link it from the experiment's description.
@@ -228,6 +232,24 @@ class EventWriter:
         run = self._runs.find_or_create(key, **new)
         self._run_ids[key] = run.info.run_id
         return run
+
+
+def take_point(board: Board, spool: Spool, event: Event) -> OperatingPoint:
+    """Return the point of an event; a new one goes on the board, the only reading of its record.
+
+    Raises:
+        DataError: the record is unreadable, or of other images than the point.
+    """
+    point = OperatingPoint.from_json(json.dumps(event.payload))
+    if point.point_id not in board:
+        record = read_record(spool.files(event) / glossary.RECORD)
+        if (record.split, len(record)) != (point.split, point.figures.images):
+            raise DataError(
+                f"Point {point.point_id} of {point.figures.images} {point.split} images has a "
+                f"record of {len(record)} of {record.split}."
+            )
+        board.add(point, Evidence.of(record))
+    return point
 
 
 def point_key(point: OperatingPoint) -> str:
