@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from runtime_pruning import backbones, cost, datasets, methods
-from runtime_pruning.cost.agreement import predicted_against_measured
 from runtime_pruning.cost.calibration import calibrate
-from runtime_pruning.cost.deployed_stepper import DeployedStepper
 from runtime_pruning.cost.latency_cost import table_path
+from runtime_pruning.cost.prediction_error import predicted_against_measured
+from runtime_pruning.cost.timed_stages import TimedDeployedNetwork
 from runtime_pruning.datasets import to_float
 from runtime_pruning.deploy import read_bundle, time_bundle
 from runtime_pruning.errors import ConfigError, UserError
@@ -173,19 +173,19 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         arguments.backbone, num_classes=arguments.classes, image_shape=shape
     )
     network = trace(backbone, shape, groups=arguments.groups)
-    stepper = DeployedStepper(deploy(network, dtype=getattr(torch, arguments.dtype)))
+    timed = TimedDeployedNetwork(deploy(network, dtype=getattr(torch, arguments.dtype)))
     table = calibrate(
-        stepper,
+        timed,
         backbone=arguments.backbone,
         batches=arguments.batch,
         passes=arguments.passes,
         progress=sys.stderr.isatty(),
     )
-    path = table_path(arguments.out, stepper)
+    path = table_path(arguments.out, timed)
     table.write(path)
     print(f"{len(table.rows)} latencies on {table.device_key}: {path}")
     for batch in table.batches:
-        print(f"batch {batch}: {predicted_against_measured(table, stepper, batch=batch)}")
+        print(f"batch {batch}: {predicted_against_measured(table, timed, batch=batch)}")
     if (disturbed := table.notes["disturbed_share"]) > 0.1:
         print(f"warning: {disturbed:.0%} of the timings were disturbed: calibrate on an idle host")
 

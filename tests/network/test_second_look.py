@@ -15,9 +15,9 @@ from runtime_pruning import backbones
 from runtime_pruning.agents.decision_network import DecisionConfig, DecisionNetwork
 from runtime_pruning.agents.policy import DecisionPolicy
 from runtime_pruning.cost.calibration import calibrate
-from runtime_pruning.cost.deployed_stepper import DeployedStepper
 from runtime_pruning.cost.latency_cost import LatencyStepCost
 from runtime_pruning.cost.macs import MacStepCost, dense_macs, plan_macs
+from runtime_pruning.cost.timed_stages import TimedDeployedNetwork
 from runtime_pruning.datasets import TrainingSplit, load
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.executor import deploy
@@ -230,7 +230,11 @@ def test_an_episode_has_one_decision_more(network: PrunableNetwork) -> None:
 
 def test_a_second_look_costs_the_time_of_a_pass(network: PrunableNetwork) -> None:
     table = calibrate(
-        DeployedStepper(deploy(network.plain)), backbone="test", passes=1, rounds=1, batches=(1,)
+        TimedDeployedNetwork(deploy(network.plain)),
+        backbone="test",
+        passes=1,
+        rounds=1,
+        batches=(1,),
     )
     cost = LatencyStepCost(table, network)
     groups_BL = torch.tensor([[*network.uniform(1)[:-1], g] for g in range(1, GROUPS + 1)])

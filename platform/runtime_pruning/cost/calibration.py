@@ -20,10 +20,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from runtime_pruning.cost.latency import FIXED, LatencyTable, Row
-from runtime_pruning.cost.steppers import (
+from runtime_pruning.cost.timed_units import (
     Plan,
-    Stepper,
-    UnitStep,
+    TimedNetwork,
+    TimedUnit,
     covering_plans,
     network_key,
     pair_of,
@@ -132,7 +132,7 @@ def _median(values: Iterable[float]) -> float:
 
 @torch.inference_mode()
 def calibrate(
-    stepper: Stepper,
+    timed: TimedNetwork,
     *,
     backbone: str,
     batches: Sequence[int] = (1,),
@@ -144,7 +144,7 @@ def calibrate(
     """Return the latency table of this device for a network.
 
     Args:
-        stepper: executes the network unit by unit.
+        timed: executes the network unit by unit.
         backbone: its name, for people.
         batches: images per call.
         passes: over all plans, each in an order of its own.
@@ -160,13 +160,13 @@ def calibrate(
             "`batches`, `passes` and `rounds` must each be >= 1, "
             f"but got (batches={list(batches)}, passes={passes}, rounds={rounds})."
         )
-    network = stepper.network
+    network = timed.network
     load, rows, disturbed = load_average(), list[Row](), list[float]()
-    device = stepper.device
+    device = timed.device
     for batch in batches:
         images_BCHW = images_for(network, batch, seed)
         shown = _Progress(f"calibrate, batch {batch}", progress)
-        timings = _time_plans(stepper, images_BCHW, passes, rounds, seed, shown)
+        timings = _time_plans(timed, images_BCHW, passes, rounds, seed, shown)
         rows += timings.rows(batch, device)
         disturbed.append(timings.disturbed)
     return LatencyTable(
@@ -198,9 +198,9 @@ class _UnitTimings(Timings):
     ) -> None:
         super().__init__(yardstick, synchronise)
         self._sites = sites
-        self._steps: dict[str, UnitStep] = {}
+        self._steps: dict[str, TimedUnit] = {}
 
-    def round(self, steps: Sequence[UnitStep], plan: Plan, whole: Callable[[], Any]) -> None:
+    def round(self, steps: Sequence[TimedUnit], plan: Plan, whole: Callable[[], Any]) -> None:
         """Time the yardstick, all units under a plan, and the whole execution."""
         self.measure_yardstick()
         for step in steps:
@@ -251,7 +251,7 @@ def _nothing() -> None:
 
 
 def _time_plans(
-    stepper: Stepper,
+    timed: TimedNetwork,
     images_BCHW: Tensor,
     passes: int,
     rounds: int,
@@ -259,18 +259,18 @@ def _time_plans(
     progress: _Progress,
 ) -> _UnitTimings:
     """Time all units at all widths."""
-    sites = stepper.network.sites
+    sites = timed.network.sites
     dense = tuple(len(site.bounds) - 1 for site in sites)
-    plans = covering_plans(stepper.steps(images_BCHW, dense), sites, seed)
-    yardstick = partial(stepper.run, images_BCHW, dense)
-    wait = waiting_for(stepper.network)
+    plans = covering_plans(timed.steps(images_BCHW, dense), sites, seed)
+    yardstick = partial(timed.run, images_BCHW, dense)
+    wait = waiting_for(timed.network)
     timings, rng = _UnitTimings(sites, yardstick, wait), random.Random(seed)
     with tqdm(total=passes * len(plans), desc=progress.title, disable=not progress.on) as bar:
         for _ in range(passes):
             for plan in rng.sample(plans, len(plans)):
                 timings.visit()
-                steps = stepper.steps(images_BCHW, plan)
-                whole = partial(stepper.run, images_BCHW, plan)
+                steps = timed.steps(images_BCHW, plan)
+                whole = partial(timed.run, images_BCHW, plan)
                 for kept in (_UnitTimings(sites, yardstick, wait), *[timings] * rounds):
                     kept.round(steps, plan, whole)
                 bar.update()

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from runtime_pruning.cost.calibration import calibrate
-from runtime_pruning.cost.deployed_stepper import DeployedStepper
 from runtime_pruning.cost.latency import LatencyTable
 from runtime_pruning.cost.macs import channels_so_far
-from runtime_pruning.cost.steppers import Stepper, network_key
+from runtime_pruning.cost.timed_stages import TimedDeployedNetwork
+from runtime_pruning.cost.timed_units import TimedNetwork, network_key
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.executor.deployed import deploy
 from runtime_pruning.network import PrunableNetwork
@@ -79,9 +79,9 @@ class LatencyStepCost:
         return cost_B / self.dense_ms
 
 
-def table_path(folder: Path, stepper: Stepper) -> Path:
+def table_path(folder: Path, timed: TimedNetwork) -> Path:
     """Return where the table of this device and network lies in a folder of tables."""
-    return folder / stepper.device.key / f"{network_key(stepper.network)}.parquet"
+    return folder / timed.device.key / f"{network_key(timed.network)}.parquet"
 
 
 def find_table(network: PrunableNetwork, folder: Path | None = None) -> LatencyTable:
@@ -97,12 +97,12 @@ def find_table(network: PrunableNetwork, folder: Path | None = None) -> LatencyT
     if folder is None and (named := os.environ.get(CALIBRATION_ENV)):
         folder = Path(named)
     like = next(network.parameters())
-    stepper = DeployedStepper(deploy(network.plain, dtype=like.dtype, device=like.device))
-    path = None if folder is None else table_path(folder, stepper)
+    timed = TimedDeployedNetwork(deploy(network.plain, dtype=like.dtype, device=like.device))
+    path = None if folder is None else table_path(folder, timed)
     if path is not None and path.is_file():
         return LatencyTable.read(path)
     name = type(network.backbone).__name__
-    table = calibrate(stepper, backbone=name, passes=2, rounds=2)
+    table = calibrate(timed, backbone=name, passes=2, rounds=2)
     if path is not None:
         table.write(path)
     return table

@@ -21,7 +21,7 @@ Plan: TypeAlias = tuple[int, ...]  # groups per site
 Pair: TypeAlias = tuple[int, int]  # input width, output width
 
 
-class UnitStep(NamedTuple):
+class TimedUnit(NamedTuple):
     """One unit under one plan, ready to run again and again.
 
     Attributes:
@@ -41,7 +41,7 @@ class UnitStep(NamedTuple):
     run: Callable[[], Any]
 
 
-class Stepper(Protocol):
+class TimedNetwork(Protocol):
     """An executor of a network that can be taken apart into units."""
 
     @property
@@ -54,7 +54,7 @@ class Stepper(Protocol):
         """What the network runs on, in which precision, by which calls."""
         ...
 
-    def steps(self, images_BCHW: Tensor, plan: Plan) -> Sequence[UnitStep]:
+    def steps(self, images_BCHW: Tensor, plan: Plan) -> Sequence[TimedUnit]:
         """Return the units in order; all images run the plan."""
         ...
 
@@ -63,7 +63,7 @@ class Stepper(Protocol):
         ...
 
 
-class SlicedStepper:
+class TimedSlicedNetwork:
     """The sliced execution of a `PrunableNetwork`, unit by unit.
 
     Args:
@@ -79,14 +79,14 @@ class SlicedStepper:
         like = next(self.network.parameters())
         return this_device(like.dtype, like.device)
 
-    def steps(self, images_BCHW: Tensor, plan: Plan) -> Sequence[UnitStep]:
+    def steps(self, images_BCHW: Tensor, plan: Plan) -> Sequence[TimedUnit]:
         """Return the units in order; all images run the plan."""
         run = RecordedRun(self.network, images_BCHW)
         for groups in plan:
             run.advance(torch.full((len(images_BCHW),), groups))
         stages = [index for index, units in enumerate(self.network.graph.stages) for _ in units]
         return [
-            UnitStep(unit.output.name, unit.kind, stage, *_axes(unit), run.replay(index))
+            TimedUnit(unit.output.name, unit.kind, stage, *_axes(unit), run.replay(index))
             for index, (unit, stage) in enumerate(zip(self.network.units, stages, strict=True))
         ]
 
@@ -128,7 +128,7 @@ def _axes(unit: Unit) -> tuple[Width, Width]:
     return source, unit.inputs[1].width if unit.kind == "add" else unit.output.width
 
 
-def covering_plans(steps: Sequence[UnitStep], sites: Sequence[Site], seed: int) -> list[Plan]:
+def covering_plans(steps: Sequence[TimedUnit], sites: Sequence[Site], seed: int) -> list[Plan]:
     """Return plans under which each unit runs at each pair of widths that it can have."""
     groups = range(1, len(sites[0].bounds))
     plans = [
@@ -154,12 +154,12 @@ def _width(width: Width, sites: Sequence[Site], plan: Plan) -> int:
     return max(sites[site].bounds[plan[site]] for site in width.sites)
 
 
-def pair_of(step: UnitStep, sites: Sequence[Site], plan: Plan) -> Pair:
+def pair_of(step: TimedUnit, sites: Sequence[Site], plan: Plan) -> Pair:
     """Return the two widths of a unit under a plan."""
     return _width(step.input, sites, plan), _width(step.output, sites, plan)
 
 
-def _pairs(step: UnitStep, sites: Sequence[Site]) -> Iterable[Pair]:
+def _pairs(step: TimedUnit, sites: Sequence[Site]) -> Iterable[Pair]:
     """Yield the pairs of widths that a unit may have, and some that it may not."""
     inputs, outputs = _options(step.input, sites), _options(step.output, sites)
     if step.input.sites and step.input.sites == step.output.sites:
@@ -173,7 +173,7 @@ def _options(width: Width, sites: Sequence[Site]) -> list[int]:
     return sorted(found) or [width.channels]
 
 
-def _plan_for(step: UnitStep, pair: Pair, sites: Sequence[Site], rng: random.Random) -> Plan:
+def _plan_for(step: TimedUnit, pair: Pair, sites: Sequence[Site], rng: random.Random) -> Plan:
     """Return a plan that gives a unit these widths, if one can; chance decides the rest."""
     plan = [rng.randint(1, len(site.bounds) - 1) for site in sites]
     for width, wanted in zip((step.input, step.output), pair, strict=True):
@@ -194,5 +194,5 @@ def network_key(network: PrunableNetwork) -> str:
         )
         for unit in network.units
     ]
-    told = repr((network.image_shape, network.num_classes, units))
-    return hashlib.sha256(told.encode()).hexdigest()[:12]
+    structure = repr((network.image_shape, network.num_classes, units))
+    return hashlib.sha256(structure.encode()).hexdigest()[:12]

@@ -3,24 +3,25 @@
 Dimensions: P plans.
 """
 
+import math
 import random
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import kendalltau
 from torch import Tensor
 
 from runtime_pruning.cost.calibration import Timings, images_for, waiting_for
 from runtime_pruning.cost.latency import LatencyTable
-from runtime_pruning.cost.steppers import Plan, Stepper
+from runtime_pruning.cost.timed_units import Plan, TimedNetwork
 from runtime_pruning.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Agreement:
+class PredictionError:
     """How well a table predicts executions that it was not made from.
 
     Attributes:
@@ -50,18 +51,18 @@ class Agreement:
 @torch.inference_mode()
 def predicted_against_measured(
     table: LatencyTable,
-    stepper: Stepper,
+    timed: TimedNetwork,
     *,
     plans: int = 20,
     rounds: int = 7,
     batch: int = 1,
     seed: int = 1,
-) -> Agreement:
+) -> PredictionError:
     """Run random plans on the whole network, and hold the table's prices against their times.
 
     Args:
-        table: of the stepper's network on this device.
-        stepper: executes the network.
+        table: of the timed network on this device.
+        timed: executes the network.
         plans: how many, at least 2, drawn from narrow to wide.
         rounds: each runs all plans once, in an order of its own; one more goes before.
         batch: images, all on the same plan.
@@ -69,26 +70,26 @@ def predicted_against_measured(
     """
     if plans < 2 or rounds < 1:
         raise ConfigError(f"`plans >= 2` and `rounds >= 1` must hold, got {plans} and {rounds}.")
-    network, rng = stepper.network, random.Random(seed)
+    network, rng = timed.network, random.Random(seed)
     images_BCHW = images_for(network, batch, seed)
     drawn = _random_plans(len(network.sites), network.groups, plans, rng)
     dense = network.uniform(network.groups)
-    timings = _timed(stepper, images_BCHW, dense, drawn, rounds, rng)
+    timings = _time_plans(timed, images_BCHW, dense, drawn, rounds, rng)
     measured_P = np.array([timings.median_ms(plan) for plan in drawn])
     channels_QL = network.channels(torch.tensor([dense, *drawn]))
     dense_ms, *predicted = (table.price(channels_QL, batch=batch) * batch).tolist()
     predicted_P = np.array(predicted)
-    return Agreement(
+    return PredictionError(
         mape=_mape(predicted_P, measured_P),
         mape_of_dense=_mape(predicted_P / dense_ms, measured_P / timings.yardstick_ms),
-        kendall_tau=kendall_tau(predicted_P, measured_P),
+        kendall_tau=_rank_correlation(predicted_P, measured_P),
         predicted_ms=tuple(predicted_P.tolist()),
         measured_ms=tuple(measured_P.tolist()),
     )
 
 
-def _timed(
-    stepper: Stepper,
+def _time_plans(
+    timed: TimedNetwork,
     images_BCHW: Tensor,
     dense: Plan,
     plans: list[Plan],
@@ -96,14 +97,14 @@ def _timed(
     rng: random.Random,
 ) -> Timings:
     """Time plans in orders of their own, the dense one before each."""
-    yardstick = partial(stepper.run, images_BCHW, dense)
-    wait = waiting_for(stepper.network)
+    yardstick = partial(timed.run, images_BCHW, dense)
+    wait = waiting_for(timed.network)
     timings = Timings(yardstick, wait)
     for kept in (Timings(yardstick, wait), *[timings] * rounds):
         for plan in rng.sample(plans, len(plans)):
             kept.visit()
             kept.measure_yardstick()
-            kept.time(plan, partial(stepper.run, images_BCHW, plan))
+            kept.time(plan, partial(timed.run, images_BCHW, plan))
             kept.measure_yardstick()
     return timings
 
@@ -124,8 +125,7 @@ def _random_plans(sites: int, groups: int, plans: int, rng: random.Random) -> li
     return drawn
 
 
-def kendall_tau(one_P: Any, other_P: Any) -> float:
-    """Return the rank correlation tau-b (Kendall, "The treatment of ties", 1945)."""
-    signs = [np.sign(np.subtract.outer(values, values)) for values in (one_P, other_P)]
-    untied = np.sqrt((signs[0] ** 2).sum() * (signs[1] ** 2).sum())
-    return float((signs[0] * signs[1]).sum() / untied) if untied else 0.0
+def _rank_correlation(one_P: NDArray[np.float64], other_P: NDArray[np.float64]) -> float:
+    """Return Kendall's tau-b; 0 where one side is all ties."""
+    tau = float(kendalltau(one_P, other_P).statistic)
+    return 0.0 if math.isnan(tau) else tau

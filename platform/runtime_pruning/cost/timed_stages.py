@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from runtime_pruning.cost.steppers import Plan, UnitStep
+from runtime_pruning.cost.timed_units import Plan, TimedUnit
 from runtime_pruning.executor.deployed import DeployedNetwork
 from runtime_pruning.executor.native import build, library
 from runtime_pruning.executor.program.stage_programs import StagePrograms
@@ -19,7 +19,7 @@ from runtime_pruning.network.graph import Width
 from runtime_pruning.timing.device import Device, this_device
 
 
-class DeployedStepper:
+class TimedDeployedNetwork:
     """The fused execution of a network, stage by stage.
 
     Args:
@@ -39,7 +39,7 @@ class DeployedStepper:
             calls = f"fused own {build.version()}"
         return this_device(self._deployed.dtype, where, calls=calls)
 
-    def steps(self, images_BCHW: Tensor, plan: Plan) -> Sequence[UnitStep]:
+    def steps(self, images_BCHW: Tensor, plan: Plan) -> Sequence[TimedUnit]:
         """Return the stages in order; all images run the plan."""
         programs = self._deployed.programs(images_BCHW.shape[0])
         state = programs.new_state(self._deployed.enter(images_BCHW))
@@ -47,7 +47,7 @@ class DeployedStepper:
         for stage in range(len(plan) + 1):
             key = programs.key(stage, plan)
             run = partial(_again, programs, stage, key, list(state))
-            found.append(UnitStep(f"stage{stage}", "stage", stage, *self._axes(stage), run))
+            found.append(TimedUnit(f"stage{stage}", "stage", stage, *self._axes(stage), run))
             programs.run(stage, key, state)
         return found
 
