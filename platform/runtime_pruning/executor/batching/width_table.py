@@ -44,7 +44,7 @@ class WidthOptions:
         self._sites = np.array(self.sites, dtype=np.int64)
 
     def key(self) -> bytes:
-        """Return a ``Key`` of the source."""
+        """Return a ``WidthKey`` of the source."""
         addresses = self._sites.ctypes.data, self._table.ctypes.data
         return struct.pack("4q", len(self.sites), self._counts, *addresses)
 
@@ -109,7 +109,7 @@ class WidthTable:
         )
 
     def let_decide(self, decisions: Decisions, batch: "RaggedBatch") -> None:
-        """Give a batch its ``Deciding`` of the source."""
+        """Give a batch its ``DecisionState`` of the source."""
         told = (*decisions.state, batch.groups, len(self._bounds), self._table_at, self._known_at)
         batch.keepalive = (ctypes.c_int64 * 10)(
             decisions.calls, decisions.settled, *told, batch.places
@@ -128,7 +128,7 @@ class RaggedBatch:
     Attributes:
         counts: see above; likewise ``spent``, MACs so far, by image.
         groups: address of ``counts``; likewise ``places``, int32 (K, B), and ``macs``.
-        deciding: address of a ``Deciding`` of the source.
+        deciding: address of a ``DecisionState`` of the source.
         keepalive: what that points to.
     """
 

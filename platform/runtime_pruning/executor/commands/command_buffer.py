@@ -1,8 +1,8 @@
 """Calls of our own that follow each other, as one: nothing between them goes through Python.
 
 A call from Python costs 10 to 20 microseconds with what belongs to it: a quarter of what a layer
-of ResNet-20 takes for one image. A tape has the calls of several layers in a table that ``play`` of
-the source reads; what nobody else reads lies in memory whose places are found once.
+of ResNet-20 takes for one image. A command buffer has the calls of several layers in a table that
+``run`` of the source reads; what nobody else reads lies in memory whose places are found once.
 
 Dimensions: B images, C channels, H W pixels.
 """
@@ -24,12 +24,12 @@ from runtime_pruning.executor.native import library, memory
 T = TypeVar("T")
 
 
-TOGETHER = 8  # images that a thread takes through a tape at once: as many are decided together
+TOGETHER = 8  # images that a thread takes through the calls at once: as many are decided together
 CACHED = 4 * 1024 * 1024  # bytes of what they make; fewer images at once, where it is more
 
 
 class CommandBuffer:
-    """Plays calls.
+    """Runs calls.
 
     Args:
         instructions: in order.
@@ -38,7 +38,7 @@ class CommandBuffer:
 
     Attributes:
         steps: the instructions that are calls.
-        apart: whether a thread takes a few images at a time through all of them.
+        splits_batch: whether a thread takes a few images at a time through all of them.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class CommandBuffer:
     ) -> None:
         own = library.functions(dtype)
         assert own is not None
-        self._play, self._dtype = own.play, dtype
+        self._run, self._dtype = own.run, dtype
         self.steps: list[Instruction] = []
         self._values: list[BufferValue] = []
         self._of: dict[int, int] = {}  # the value of a slot
@@ -72,7 +72,7 @@ class CommandBuffer:
         self._together = max(1, min(TOGETHER, CACHED // image))
 
     def _add(self, instruction: Instruction) -> None:
-        """Take a instruction: find the values at its ends."""
+        """Take an instruction: find the values at its ends."""
         step = len(self.steps)
         source = self._known(instruction.source, instruction, step)
         if instruction.kind == Opcode.MOVE:
@@ -104,13 +104,13 @@ class CommandBuffer:
         macs: int | None = None,
         deciding: int | None = None,
     ) -> None:
-        """Play all; each image at the first of the widths, if no others are told.
+        """Run all; each image at the first of the widths, if no others are given.
 
         Args:
-            state: has what is read, and gets what is read after the tape.
-            places: address of the widths by image, row by row, int32; see `Record.read`.
+            state: has what is read, and gets what is read after the calls.
+            places: address of the widths by image, row by row, int32; see `Instruction.read`.
             macs: address of where MACs are counted, by image.
-            deciding: address of a ``Deciding`` of the source, where decisions are on the tape.
+            deciding: address of a ``DecisionState`` of the source, where calls decide.
 
         Raises:
             MemoryError: there is none for what lies between the calls.
@@ -129,7 +129,7 @@ class CommandBuffer:
         threads = torch.get_num_threads()
         apart = self.splits_batch and size >= threads
         most = min(self._together, -(-size // threads)) if apart else 0
-        if self._play(
+        if self._run(
             *(self._address, len(self.steps), self._layout, addresses, places, macs, deciding),
             *(size, most, threads),
         ):
@@ -143,7 +143,7 @@ class CommandBuffer:
 
 @dataclass(frozen=True)
 class NativeStep:
-    """A step that is calls of our own, and may be played with those beside it.
+    """A step that is calls of our own, and may be run with those beside it.
 
     Attributes:
         instructions: the calls.
@@ -154,7 +154,7 @@ class NativeStep:
     dtype: torch.dtype
 
     def __call__(self, state: State) -> None:
-        """Play them alone."""
+        """Run them alone."""
         CommandBuffer(
             self.instructions, {instruction.target for instruction in self.instructions}, self.dtype
         )(state)
@@ -177,7 +177,7 @@ class FreeSlots:
 
 
 def splits_batch(steps: Sequence[object]) -> bool:
-    """Whether steps are tapes that take images apart, so that nobody else need do that."""
+    """Whether steps are command buffers that split a batch, so that nobody else need do that."""
     return all(
         step.splits_batch if isinstance(step, CommandBuffer) else isinstance(step, FreeSlots)
         for step in steps
@@ -187,7 +187,7 @@ def splits_batch(steps: Sequence[object]) -> bool:
 def coalesce(
     steps: Sequence[T | NativeStep | FreeSlots],
 ) -> "tuple[T | CommandBuffer | FreeSlots, ...]":
-    """Return steps that do the same, those that can be played together in one tape each."""
+    """Return steps that do the same, those that can be run together in one command buffer each."""
     found: list[T | CommandBuffer | FreeSlots] = []
     instructions: list[Instruction] = []
     dropped: list[int] = []

@@ -1,4 +1,4 @@
-"""One native call in a table of calls, and the steps of a program.
+"""One native call of a command buffer, and the steps of a program.
 
 Dimensions: C channels, H W pixels.
 """
@@ -12,11 +12,11 @@ State: TypeAlias = list[Any]  # a tensor per slot, or None; the last slot holds 
 Step: TypeAlias = Callable[[State], None]
 
 
-_STEP = "9q"  # ``Step`` of the source
+_INSTRUCTION = "9q"  # ``Instruction`` of the source
 
 
 class Opcode(IntEnum):
-    """What a call does: ``Kind`` of the source, and what needs no call."""
+    """What a call does: ``Opcode`` of the source, and what needs no call."""
 
     CONVOLVE = 0
     DEPTHWISE = 1
@@ -32,7 +32,7 @@ class Opcode(IntEnum):
 
 
 class Instruction(NamedTuple):
-    """A call of a tape.
+    """A call of a command buffer.
 
     Attributes:
         kind: what it does.
@@ -40,7 +40,7 @@ class Instruction(NamedTuple):
         target: slot of what it writes.
         out: an image of what is made, (H, W, C) or (C,); None: it writes onto what is there.
         call: address of a ``Call`` of the source.
-        widths: address of its ``Width`` rows.
+        widths: address of its ``LayerSlice`` rows.
         read: row of the widths by image that the source has; below zero: all have the first.
         write: likewise, of the target.
         writes: how many widths the target can have.
@@ -64,9 +64,9 @@ class Instruction(NamedTuple):
 
 
 def packed(instruction: Instruction, ends: tuple[int, int]) -> bytes:
-    """Return a ``Step`` of the source."""
+    """Return an ``Instruction`` of the source."""
     return struct.pack(
-        _STEP,
+        _INSTRUCTION,
         *(instruction.kind, instruction.call, instruction.widths, *ends),
         *(instruction.read, instruction.write, instruction.writes, instruction.site),
     )

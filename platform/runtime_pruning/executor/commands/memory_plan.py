@@ -9,15 +9,15 @@ ALIGNED = 64  # bytes
 
 @dataclass
 class BufferValue:
-    """What a tape's calls read or write.
+    """What the calls of a command buffer read or write.
 
     Attributes:
-        slot: where it comes from; None: the tape makes it.
+        slot: where it comes from; None: the calls make it.
         shape: of an image; of what comes from a slot, its length alone counts.
         first: the first step that touches it.
         last: the last step that touches it.
-        kept: whether it is read after the tape.
-        place: of an image, in elements, in the tape's memory.
+        kept: whether it is read after the calls.
+        place: of an image, in elements, in the buffer's memory.
     """
 
     slot: int | None

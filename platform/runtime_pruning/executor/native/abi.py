@@ -13,7 +13,7 @@ Counts: TypeAlias = ctypes.Array[Any]  # int64; numpy sees an array in it, and t
 
 
 class Decisions(NamedTuple):
-    """What makes the decisions of one batch in the source; see ``Deciding`` there.
+    """What makes the decisions of one batch in the source; see ``DecisionState`` there.
 
     Attributes:
         calls: address of a table of the addresses of each site's ``Decision``.

@@ -13,13 +13,19 @@ FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC")
 COMPILE_SECONDS = 300
 
 
-SOURCE = Path(__file__).with_name("native.cpp")
+SOURCE = Path(__file__).with_name("src") / "program.cpp"
 
 
 @functools.cache
 def version() -> str:
     """Return what tells these calls from earlier ones: the start of a hash of their source."""
-    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:8]
+    return hashlib.sha256(source_bytes(SOURCE)).hexdigest()[:8]
+
+
+def source_bytes(source: Path) -> bytes:
+    """Return a source with the headers that lie beside it."""
+    files = [source, *sorted(source.parent.glob("*.h"))]
+    return b"".join(file.name.encode() + b"\0" + file.read_bytes() for file in files)
 
 
 def compiled_library(source: Path, compiler: str) -> Path:
@@ -28,7 +34,7 @@ def compiled_library(source: Path, compiler: str) -> Path:
     OpenMP's functions are those that PyTorch has loaded, so that both share their threads.
     """
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-    told = source.read_bytes() + version + " ".join(FLAGS).encode() + _processor().encode()
+    told = source_bytes(source) + version + " ".join(FLAGS).encode() + _processor().encode()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "runtime-pruning"
     found = cache / f"native-{hashlib.sha256(told).hexdigest()[:16]}.so"
     if found.is_file():

@@ -1,4 +1,4 @@
-"""Our own calls for CPUs, compiled from ``native.cpp`` once per machine.
+"""Our own calls for CPUs, compiled from ``src/program.cpp`` once per machine.
 
 oneDNN spends 20 to 100 microseconds on a call however small it is, and knows one width per call.
 These cost two to four, and let each image of a batch have widths of its own. They need an x86 CPU
@@ -30,7 +30,7 @@ class Functions(NamedTuple):
         depthwise: likewise, of the same arguments.
         linear: see ``linear_float32`` in the source.
         pool: see ``pool`` in the source.
-        play: see ``play`` in the source.
+        run: see ``run`` in the source.
         decide: see ``decide_float32`` in the source.
     """
 
@@ -38,7 +38,7 @@ class Functions(NamedTuple):
     depthwise: Callable[..., None]
     linear: Callable[..., None]
     pool: Callable[..., None]
-    play: Callable[..., int]
+    run: Callable[..., int]
     decide: Callable[..., None]
 
 
@@ -146,8 +146,8 @@ def _library() -> _Library | None:
             own.depthwise.argtypes = own.convolve.argtypes
             own.linear.argtypes = [pointer] * 5 + [number] * 2
             own.pool.argtypes = pool
-            own.play.restype = number
-            own.play.argtypes = [pointer, number, *[pointer] * 5, number, number, number]
+            own.run.restype = number
+            own.run.argtypes = [pointer, number, *[pointer] * 5, number, number, number]
             own.decide.argtypes = [pointer, pointer, number, number, *[pointer] * 3]
             by_type[dtype] = own
     library.decide.argtypes = [pointer, pointer, number, *[pointer] * 3]

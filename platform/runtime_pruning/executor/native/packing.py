@@ -34,7 +34,7 @@ class Packed:
         self._strides = (tap, height * width * tap)
 
     def row(self, inputs: int, outputs: int) -> tuple[int, ...]:
-        """Return a ``Width`` of the source: the weights of the first inputs and outputs."""
+        """Return a ``LayerSlice`` of the source: the weights of the first inputs and outputs."""
         return (self.weight.data_ptr(), self.bias.data_ptr(), inputs, outputs, *self._strides)
 
 
@@ -61,6 +61,6 @@ class PackedDepthwise:
             self.bias[:channels] = bias.float()
 
     def row(self, inputs: int, outputs: int) -> tuple[int, ...]:
-        """Return a ``Width`` of the source: the weights of the first channels."""
+        """Return a ``LayerSlice`` of the source: the weights of the first channels."""
         assert inputs == outputs
         return (self.weight.data_ptr(), self.bias.data_ptr(), inputs, outputs, self._room, 0)
