@@ -1,10 +1,14 @@
 """Preparations share what they have in common, and nothing else."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from runtime_pruning.backbones.layers import Normalise
+from runtime_pruning.datasets import TrainingSplit
 from runtime_pruning.network.trainer import TrainConfig
 from runtime_pruning.sweeping.checks import check_sweep
 from runtime_pruning.sweeping.config import PrepareConfig
@@ -103,3 +107,36 @@ def test_settings_reach_the_training_that_they_are_for() -> None:
 def test_what_no_training_takes_is_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PrepareConfig(**settings)
+
+
+def test_corrected_labels_and_pixels_give_another_key() -> None:
+    material = check_sweep(load_preset("digits", PRESETS, SHORT))
+    keys = {preparation_key(material)}
+    for change in ("labels_N", "images_NCHW"):
+        training = material.data.training
+        arrays = {
+            name: getattr(training, name).copy() for name in ("images_NCHW", "labels_N", "ids_N")
+        }
+        arrays[change][3] = (arrays[change][3] + 1) % 10
+        corrected = TrainingSplit.from_arrays(training.info, *arrays.values())
+        data = replace(material.data, training=corrected)
+        keys.add(preparation_key(replace(material, data=data)))
+    assert len(keys) == 3
+    # What is beyond the limit is not learned from.
+    changed = TrainingSplit.from_arrays(
+        training.info,
+        training.images_NCHW,
+        np.where(np.arange(len(training)) >= 128, 0, training.labels_N),
+        training.ids_N,
+    )
+    beyond = replace(material, data=replace(material.data, training=changed))
+    assert preparation_key(beyond) == preparation_key(material)
+
+
+def test_an_edited_forward_gives_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    def key() -> str:
+        return preparation_key(check_sweep(load_preset("digits", PRESETS, SHORT)))
+
+    forward, before = Normalise.forward, key()
+    monkeypatch.setattr(Normalise, "forward", lambda self, x_BCHW: forward(self, x_BCHW * 0.5))
+    assert key() != before

@@ -3,7 +3,6 @@
 Dimensions: B images, C channels, H W pixels, L sites.
 """
 
-import hashlib
 import random
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
@@ -15,6 +14,7 @@ from torch import Tensor
 from runtime_pruning.network import PrunableNetwork, Site
 from runtime_pruning.network.graph import Unit, Width
 from runtime_pruning.network.staged_run import StagedRun
+from runtime_pruning.network.structure import structure_key
 from runtime_pruning.timing.device import Device, this_device
 
 Plan: TypeAlias = tuple[int, ...]  # groups per site
@@ -184,15 +184,5 @@ def _plan_for(step: TimedUnit, pair: Pair, sites: Sequence[Site], rng: random.Ra
 
 
 def network_key(network: PrunableNetwork) -> str:
-    """Return a name for the network's structure: units, widths, sizes; not weights or groups."""
-    units = [
-        (
-            *(unit.kind, unit.output.name, unit.output.factor, unit.mac_scale),
-            *(unit.output.width.channels, sorted(unit.output.width.sites)),
-            [value.name for value in unit.inputs],
-            [step.name for step in unit.followers],
-        )
-        for unit in network.units
-    ]
-    structure = repr((network.image_shape, network.num_classes, units))
-    return hashlib.sha256(structure.encode()).hexdigest()[:12]
+    """Return a name for the network's structure; not for weights or groups."""
+    return structure_key(network)[:12]

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_dispatched = {
+# Functions that are nameless closures (max_pool2d), by identity: where they are found.
+DISPATCHED = {
     id(function): name
     for name, function in vars(functional).items()
     if getattr(function, "__qualname__", name) != name
@@ -88,7 +89,7 @@ class FxCall:
 
     def __getstate__(self) -> dict[str, Any]:
         # Some functions (max_pool2d) are nameless closures: they pickle by where they are found.
-        path = _dispatched.get(id(self.target)) if self.op == "function" else None
+        path = DISPATCHED.get(id(self.target)) if self.op == "function" else None
         return {**vars(self), "target": path} if path else vars(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -21,11 +21,12 @@ from runtime_pruning.datasets import TrainingSplit
 from runtime_pruning.files import save_tensors
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.channel_order import order_channels
+from runtime_pruning.network.structure import structure_key
 from runtime_pruning.network.training import train
 from runtime_pruning.sweeping.checks import Material
 
 # Counts changes to what preparation does with the same settings.
-RECIPE = 2
+RECIPE = 3
 
 Settings = dict[str, Any]
 Make: TypeAlias = Callable[[PrunableNetwork, Path], None]  # trains in place; a checkpoint's path
@@ -42,8 +43,9 @@ class Prepared(NamedTuple):
 def prepare(material: Material, cache: Path) -> Prepared:
     """Return the prepared network, training what ``cache`` does not hold already.
 
-    An interrupted training goes on from its last epoch. Entries are keyed by the initial weights
-    and every setting that made them, so nothing stale is ever found.
+    An interrupted training goes on from its last epoch. Entries are keyed by what the backbone
+    computes, its initial weights, every pixel and label that it learns from, and every setting, so
+    nothing stale is ever found.
     """
     use_gpu = material.sweep.resources.gpus > 0 and torch.cuda.is_available()
     device = "cuda" if use_gpu else "cpu"
@@ -67,13 +69,13 @@ def _dense_settings(material: Material) -> Settings:
     trained = sweep.prepare.pretraining_epochs > 0
     return {
         "backbone": sweep.backbone,
+        "structure": structure_key(material.network),
         "initial_weights": _weights_hash(material.network),
         "dataset": sweep.dataset if trained else None,
-        "training_images": len(_images(material)) if trained else None,
+        "images": _images(material).content_hash() if trained else None,
         "training": asdict(sweep.prepare.pretraining(seed=sweep.prepare_seed)) if trained else None,
         "torch": torch.__version__,
         "recipe": RECIPE,
-        **(_content(material) if trained else {}),
     }
 
 
@@ -84,21 +86,14 @@ def _anywidth_settings(material: Material, dense_key: str) -> Settings:
         "backbone": sweep.backbone,
         "dense": dense_key,
         "dataset": sweep.dataset,
-        "training_images": len(_images(material)),
+        "images": _images(material).content_hash(),
         "groups": material.network.groups,
         "align": sweep.align,
         **({} if sweep.streams else {"streams": False}),
         "training": asdict(sweep.prepare.anywidth(seed=sweep.prepare_seed)),
         "torch": torch.__version__,
         "recipe": RECIPE,
-        **_content(material),
     }
-
-
-def _content(material: Material) -> Settings:
-    """Return what tells a dataset of the user's own from others of its name."""
-    content = material.data.info.content
-    return {"content": content} if content else {}
 
 
 def _key(settings: Settings) -> str:
