@@ -249,9 +249,9 @@ class Ragged:
         first = Instruction(Opcode.MOVE, slot, to)
         if not (dies and onto.name in lowered.owned) or channels < room:
             first = copied((high, wide, channels), room, slot, to)
-        # As wide as the widest of its sites, or always at full width.
-        covers = own.width.sites <= onto.width.sites if onto.width.sites else True
-        if covers and own.width.channels <= onto.width.channels:
+        # A value is as wide as the widest of its sites, or always whole where it has none.
+        decided = own.width.sites and own.width.sites <= onto.width.sites
+        if decided or (not onto.width.sites and own.width.channels <= onto.width.channels):
             return [first], room
         theirs, mine = keys.options(onto).channels, keys.options(own).channels
         rows = [(begin, end) for begin in theirs for end in mine]

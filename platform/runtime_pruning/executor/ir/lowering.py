@@ -30,6 +30,7 @@ from runtime_pruning.executor.ir.operations import (
     LateNorm,
     Lowered,
     Operation,
+    TypedModule,
 )
 from runtime_pruning.executor.ir.patterns import GlobalPool, MaxPool
 from runtime_pruning.network.batch_norm import NORMS, Norm, statistics
@@ -201,7 +202,8 @@ def _follower(network: PrunableNetwork, step: FxCall) -> Follower:
             return LateNorm(module)
         rule = rule_for(module)
         assert rule is not None
-        return lambda features: rule(module, features, None)
+        typed = TypedModule(module)
+        return lambda features: rule(typed.of(features.dtype), features, None)
     call = step.target if step.op == "function" else getattr(Tensor, step.target)
     args, kwargs = step.args, dict(step.kwargs)
     return lambda features: call(features, *args, **kwargs)

@@ -3,12 +3,14 @@
 Dimensions: B images, C and D channels, H W pixels, L sites.
 """
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
 from runtime_pruning.executor.ir.patterns import Scaling
@@ -82,6 +84,28 @@ class Layer:
 
 
 Follower: TypeAlias = Callable[[Tensor], Tensor]
+
+
+class TypedModule:
+    """A module in evaluation mode, for features of any type: its numbers are cast once per type.
+
+    Args:
+        module: its own type is kept where it has no floating-point numbers.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        numbers = [*module.parameters(), *module.buffers()]
+        self._types = {number.dtype for number in numbers if number.is_floating_point()}
+        self._cast: dict[torch.dtype, nn.Module] = {}
+
+    def of(self, dtype: torch.dtype) -> nn.Module:
+        """Return the module with numbers of a type."""
+        if self._types <= {dtype}:
+            return self._module
+        if dtype not in self._cast:
+            self._cast[dtype] = copy.deepcopy(self._module).to(dtype)
+        return self._cast[dtype]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from runtime_pruning.executor.ir.operations import Activation, AddCall, Call, Layer
+from runtime_pruning.executor.ir.operations import NOTHING, Activation, AddCall, Call, Layer
 
 
 def fused_calls_exist() -> bool:
@@ -71,15 +71,15 @@ def by_onednn_onto(layer: Layer, activation: Activation, like: Tensor) -> AddCal
     padding, stride, dilation = (
         list(part) for part in (geometry.padding, geometry.stride, geometry.dilation)
     )
-    attr = None if activation.attr == "none" else activation.attr
-    scalars = list(activation.scalars)
+    known = activation.attr == "relu"  # the only one that the call does after an add
+    attr, after = ("relu", NOTHING) if known else (None, activation)
 
     def run(features: Tensor, onto: Tensor) -> Tensor:
         call(
             *(onto, features, packed, bias, padding, stride, dilation, groups),
-            *("add", 1.0, attr, scalars, ""),
+            *("add", 1.0, attr, [], ""),
         )
-        return onto
+        return after.apply_(onto)
 
     return run
 
