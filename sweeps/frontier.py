@@ -1,7 +1,8 @@
+#!/usr/bin/env python3
 """Sweep runtime pruning over a backbone and draw its accuracy-cost frontier.
 
 Run:     python sweeps/frontier.py --preset digits
-         ray job submit --working-dir . -- python sweeps/frontier.py --preset digits
+         ray job submit --working-dir . -- sweeps/frontier.py --preset digits
 Expect:  one line per operating point, a table of the frontier, results/<sweep id>/frontier.html
          and .png, and the same in MLflow (`make ui`).
 """

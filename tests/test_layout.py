@@ -16,7 +16,7 @@ SOURCE_ROOTS = ("platform", "envs", "sweeps")
 # Lower may not import higher; neighbours on one line may import each other.
 LAYERS = (
     {"errors"},
-    {"config", "files", "glossary", "registry"},
+    {"config", "files", "glossary", "plugins", "registry"},
     {"timing"},
     {"backbones", "datasets"},
     {"network"},

@@ -1,7 +1,8 @@
 """Named plugins: a registry per kind, filled by decorators and by entry points.
 
 Built-in plugins register when their package is imported. A third party names its plugin under an
-entry-point group (``runtime_pruning.backbones`` and so on); it is imported on first use only.
+entry-point group (``runtime_pruning.backbones`` and so on); it is imported on first use only. Or
+its user names the module (``plugins`` in a preset), see `runtime_pruning.plugins`.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
 from runtime_pruning.errors import ContractError, UnknownNameError, did_you_mean
+from runtime_pruning.plugins import import_plugins
 
 T = TypeVar("T")
 
@@ -47,7 +49,9 @@ class Registry(Generic[T]):
         Raises:
             UnknownNameError: no such plugin; the message suggests the nearest name.
             ContractError: two distributions, or one and a built-in, claim the name.
+            ConfigError: a plugin module that cannot be imported.
         """
+        import_plugins()
         found = [entry for entry in entry_points(group=self._group) if entry.name == name]
         if len(found) + (name in self._plugins) > 1:
             owners = [entry.value for entry in found]
@@ -63,4 +67,5 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         """Yield all known names, built-in and third-party."""
+        import_plugins()
         yield from {*self._plugins, *(entry.name for entry in entry_points(group=self._group))}

@@ -52,6 +52,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--set", "settings.agent.hiden=3"], "no setting 'hiden'. Did you mean 'hidden'?"),
         (["--set", "trails=3"], "no setting 'trails'. Did you mean 'trials'?"),
         (["--preset", "digitz"], "No preset is called 'digitz'. Did you mean 'digits'?"),
+        (["--plugin", "nowhere.to_be"], "The plugin 'nowhere.to_be' cannot be imported"),
+        (["--set", "plugins=[a/b.py]"], "named like a module, `package.module`, but got 'a/b.py'"),
         (["--dataset", "cifar10", "--data-dir", "nowhere"], "nowhere"),
         (["--set", "prepare.pretrained=true"], "has no published weights"),
     ],

@@ -6,12 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from ray.runtime_env import RuntimeEnv
+from ray.runtime_env.runtime_env import _merge_runtime_env
 
 from runtime_pruning.errors import ConfigError, UserError
 from runtime_pruning.sweeping.cluster import (
     refuse_dead_address,
     refuse_what_never_fits,
     results_root,
+    runtime_environment,
 )
 from runtime_pruning.sweeping.config import ResourceConfig
 
@@ -32,6 +35,42 @@ def test_results_of_a_submitted_job_outlive_its_working_directory(
     assert results_root() == tmp_path / "results"
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     assert results_root() == Path.home() / "runtime-pruning"
+
+
+def test_workers_get_ours_and_what_the_user_gave_to_the_job(tmp_path: Path) -> None:
+    job = {
+        "working_dir": "gcs://_ray_pkg_1.zip",
+        "pip": ["requests"],
+        "py_modules": ["gcs://_ray_pkg_2.zip"],
+        "env_vars": {"RUNTIME_PRUNING_DATA": "/theirs", "THEIRS": "1"},
+    }
+    ours = {
+        "RUNTIME_PRUNING_DATA": "/theirs",
+        "RUNTIME_PRUNING_WEIGHTS": "/ours",
+        "RUNTIME_PRUNING_PLUGINS": "a.b",
+        "HOME": "/somewhere",
+    }
+    added = runtime_environment([tmp_path], ours, job)
+    assert added == {
+        "py_modules": [str(tmp_path), "gcs://_ray_pkg_2.zip"],
+        "env_vars": {"RUNTIME_PRUNING_WEIGHTS": "/ours", "RUNTIME_PRUNING_PLUGINS": "a.b"},
+    }
+    # As Ray merges them: key by key, ours in place of the job's.
+    merged = _merge_runtime_env(RuntimeEnv(**job), RuntimeEnv(**added), override=True)
+    assert {name: merged[name] for name in merged if not name.startswith("_")} == {
+        "working_dir": "gcs://_ray_pkg_1.zip",
+        "pip": {"packages": ["requests"], "pip_check": False},
+        "py_modules": added["py_modules"],
+        "env_vars": {**job["env_vars"], **added["env_vars"]},
+    }
+    del job["py_modules"]
+    again = runtime_environment([tmp_path], ours, job)
+    assert _merge_runtime_env(RuntimeEnv(**job), RuntimeEnv(**again)) is not None
+
+
+def test_outside_a_job_workers_get_ours() -> None:
+    added = runtime_environment([], {"RUNTIME_PRUNING_DATA": "/ours"}, {})
+    assert added == {"py_modules": [], "env_vars": {"RUNTIME_PRUNING_DATA": "/ours"}}
 
 
 def test_a_dead_head_is_refused_and_a_living_one_is_not() -> None:

@@ -1,5 +1,6 @@
-"""`ray job submit` to a running head whose Python has the dependencies and nothing of ours."""
+"""`ray job submit` to two nodes whose Python has the dependencies and nothing of ours."""
 
+import json
 import os
 import re
 import shutil
@@ -7,7 +8,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,44 @@ from runtime_pruning.tracking.rebuild import rebuild
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
+STRIPPED = ("RAY_", "PYTHONPATH", "RUNTIME_PRUNING_")
+SMALL = (
+    "trials=1",
+    "controls=[dense]",
+    "held_out_limit=12",
+    "search.groups=[2]",
+    "settings.rounds=1",
+    "settings.episodes_per_round=16",
+    "settings.finetune_images=32",
+    "settings.finetune_batch=16",
+    "settings.calibration_batches=0",
+    "settings.agent.env_runners=0",
+    "settings.agent.images_per_runner=16",
+    "settings.agent.warmup_episodes=16",
+    "prepare.pretraining_epochs=1",
+    "prepare.anywidth_epochs=1",
+    "prepare.batch_size=16",
+    "proof.points=0",
+)
+PLUGIN = """
+from theirs.widths import WIDTH
+from torch import nn
+
+from runtime_pruning import backbones
+
+
+@backbones.register("small-of-mine")
+def small(*, num_classes, image_shape):
+    return nn.Sequential(
+        nn.Conv2d(image_shape[0], WIDTH, 3, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(WIDTH, WIDTH, 3, stride=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(WIDTH, num_classes),
+    )
+"""
 
 
 def free_ports(count: int) -> list[int]:
@@ -42,62 +81,135 @@ def bare_python(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def head(bare_python: Path, tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """A running head: the address for jobs, and the environment to submit from."""
-    port, dashboard, agent = free_ports(3)
+def checkout(tmp_path: Path) -> Path:
+    """A copy of what a checkout ships, with a backbone beside it that uses a package of the user's.
+
+    The package lies elsewhere: the user gives it to the job as one of its own `py_modules`.
+    """
+    folder = tmp_path / "checkout"
+    for name in ("platform", "envs", "sweeps"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "my_backbones").mkdir()
+    (folder / "my_backbones" / "small.py").write_text(PLUGIN)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "__init__.py").touch()
+    (tmp_path / "theirs" / "widths.py").write_text("WIDTH = 16\n")
+    return folder
+
+
+@pytest.fixture
+def cluster(bare_python: Path, tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """A head that runs no task and a node that does: the address for jobs, and the environment."""
+    port, dashboard, *agents = free_ports(4)
     environment = {
-        **{k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTHONPATH"))},
+        **{k: v for k, v in os.environ.items() if not k.startswith(STRIPPED)},
         "PATH": f"{bare_python.parent}:{os.environ['PATH']}",
         "RAY_AUTH_MODE": "disabled",
-        "RUNTIME_PRUNING_RESULTS": str(tmp_path / "results"),
     }
-    # Ray's sockets must have short paths.
-    sessions = Path("/tmp") / f"rp-{port}"
-    ray = [str(bare_python), "-m", "ray.scripts.scripts"]
-    start = [*ray, "start", "--head", "--port", str(port), "--num-cpus", "2"]
-    start += ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)]
-    start += ["--dashboard-agent-listen-port", str(agent), "--temp-dir", str(sessions)]
-    started = subprocess.run(start, env=environment, capture_output=True, text=True, check=False)
-    assert started.returncode == 0, started.stdout + started.stderr
+    # Ray's sockets must have short paths. Nodes on one machine need a folder each: they would
+    # delete each other's copies of the job's files.
+    folders = [Path("/tmp") / f"rp-{port}-{node}" for node in ("head", "node")]
+    start = [str(bare_python), "-m", "ray.scripts.scripts", "start"]
+    head = ["--head", "--port", str(port), "--num-cpus", "0"]
+    head += ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)]
+    node = ["--address", f"127.0.0.1:{port}", "--num-cpus", "2"]
     try:
+        for arguments, folder, agent in zip((head, node), folders, agents, strict=True):
+            own = ["--temp-dir", str(folder), "--dashboard-agent-listen-port", str(agent)]
+            started = subprocess.run(
+                [*start, *arguments, *own], env=environment, capture_output=True, text=True
+            )
+            assert started.returncode == 0, started.stdout + started.stderr
+        waited = subprocess.run(
+            [bare_python, ROOT / "cluster" / "wait_for_nodes.py", "2"],
+            env={**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"},
+            capture_output=True,
+            text=True,
+        )
+        assert waited.stdout.endswith("2 of 2 nodes have joined.\n"), waited.stderr
+        environment["NODE_FOLDER"] = str(folders[1])
         yield f"http://127.0.0.1:{dashboard}", environment
     finally:
-        listed = subprocess.run(
-            ["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True
-        )
-        for pid in re.findall(rf"^ *(\d+) .*{sessions}", listed.stdout, re.M):
-            subprocess.run(["kill", "-9", pid], check=False, capture_output=True)
-        shutil.rmtree(sessions, ignore_errors=True)
+        end_processes_of(f"/tmp/rp-{port}-")
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_submitted_sweep_runs_with_nothing_installed_but_the_dependencies(
-    head: tuple[str, dict[str, str]],
-    bare_python: Path,
-    small_arguments: list[str],
-    tmp_path: Path,
-) -> None:
-    address, environment = head
-    missing = subprocess.run(
-        [bare_python, "-c", "import torch, ray, runtime_pruning"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+def end_processes_of(folder: str) -> None:
+    """Kill what names one of our own session folders on its command line."""
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True
     )
-    assert "No module named 'runtime_pruning'" in missing.stderr
-    submit = [bare_python, "-m", "ray.scripts.scripts", "job", "submit", "--working-dir", "."]
-    submit += ["--address", address, "--", "python", "sweeps/frontier.py", *small_arguments]
-    done = subprocess.run(
-        [*submit, "--sweep-id", "submitted"],
-        cwd=ROOT,
+    for pid in re.findall(rf"^ *(\d+) .*{folder}", listed.stdout, re.M):
+        subprocess.run(["kill", "-9", pid], check=False, capture_output=True)
+
+
+def submit(
+    cluster: tuple[str, dict[str, str]],
+    checkout: Path,
+    runtime_env: dict[str, object],
+    *entrypoint: str,
+) -> subprocess.CompletedProcess[str]:
+    """Submit a job from a checkout, and wait for it."""
+    address, environment = cluster
+    command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", address]
+    command += ["--working-dir", ".", "--runtime-env-json", json.dumps(runtime_env), "--"]
+    return subprocess.run(
+        [*command, *entrypoint],
+        cwd=checkout,
         env=environment,
         capture_output=True,
         text=True,
         timeout=400,
-        check=False,
+    )
+
+
+def test_a_sweep_with_data_and_plugins_runs_on_nodes_with_the_dependencies_only(
+    cluster: tuple[str, dict[str, str]],
+    bare_python: Path,
+    checkout: Path,
+    write_photographs: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    missing = subprocess.run(
+        [bare_python, "-c", "import ray, runtime_pruning"],
+        cwd=tmp_path,
+        env=cluster[1],
+        capture_output=True,
+        text=True,
+    )
+    assert "No module named 'runtime_pruning'" in missing.stderr
+    faces = [f"{part}/{name}" for part in ("train", "test") for name in ("female", "male")]
+    photographs = write_photographs(tmp_path / "faces", dict.fromkeys(faces, 24))
+    results = tmp_path / "results"
+    runtime_env = {
+        "env_vars": {
+            "RUNTIME_PRUNING_DATA": str(photographs),
+            "RUNTIME_PRUNING_RESULTS": str(results),
+        },
+        "py_modules": [str(tmp_path / "theirs")],
+    }
+    small = [part for each in SMALL for part in ("--set", each)]
+    done = submit(
+        cluster,
+        checkout,
+        runtime_env,
+        "sweeps/frontier.py",  # by its run bit
+        *("--preset", "faces", "--plugin", "my_backbones.small", "--backbone", "small-of-mine"),
+        *("--sweep-id", "submitted", *small),
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "7 operating points in" in done.stdout
-    results = Path(environment["RUNTIME_PRUNING_RESULTS"])
-    assert len(rebuild(f"sqlite:///{results}/mlflow.db", "submitted")) == 7
+    points = rebuild(f"sqlite:///{results}/mlflow.db", "submitted")
+    assert {each.point.method for each in points} == {"rnp", "dense"}
+    assert {each.point.backbone for each in points} == {"small-of-mine"}
+    advice = f"RUNTIME_PRUNING_RESULTS={results} make ui, in a checkout on a machine that sees"
+    assert advice in done.stdout
+    # The trial ran on the other node, with what was shipped there.
+    modules = "session_*/runtime_resources/py_modules_files/*/*"
+    shipped = {path.name for path in Path(cluster[1]["NODE_FOLDER"]).glob(modules)}
+    assert {"runtime_pruning", "pruning_envs", "my_backbones", "theirs"} <= shipped
+
+    # The README's form, with nothing but it.
+    plain = submit(cluster, checkout, {}, "python", "sweeps/frontier.py", "--help")
+    assert plain.returncode == 0, plain.stdout + plain.stderr
+    assert "Sweep runtime pruning and draw" in plain.stdout

@@ -1,22 +1,32 @@
 """Where a sweep runs and where its results go: one machine, a cluster, or a submitted job."""
 
+import json
 import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import ray
 
 from runtime_pruning.errors import ConfigError, UserError
+from runtime_pruning.plugins import PLUGINS_ENV
 from runtime_pruning.sweeping.config import ResourceConfig
 
 RESULTS_VARIABLE = "RUNTIME_PRUNING_RESULTS"
+# Ray's own, in the driver of a submitted job.
+_JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 # Handed on to the workers where the driver has them.
-_PASSED_ON = ("RUNTIME_PRUNING_DATA", "RUNTIME_PRUNING_WEIGHTS")
+_PASSED_ON = (
+    "RUNTIME_PRUNING_DATA",
+    "RUNTIME_PRUNING_WEIGHTS",
+    "RUNTIME_PRUNING_CACHE",
+    PLUGINS_ENV,
+)
 
 
 def results_root(chosen: Path | None = None) -> Path:
@@ -28,16 +38,21 @@ def results_root(chosen: Path | None = None) -> Path:
     named = chosen or os.environ.get(RESULTS_VARIABLE)
     if named:
         return Path(named).expanduser().resolve()
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+    if in_submitted_job():
         return Path.home() / "runtime-pruning"
     return Path("results").resolve()
+
+
+def in_submitted_job() -> bool:
+    """Whether `ray job submit` started this process."""
+    return _JOB_CONFIG in os.environ
 
 
 def start_ray(py_modules: Sequence[Path]) -> None:
     """Join the cluster that ``RAY_ADDRESS`` names, or start one on this machine.
 
     Args:
-        py_modules: package folders that the workers import, shipped by Ray.
+        py_modules: package folders and module files that the workers import, shipped by Ray.
 
     Raises:
         UserError: nothing answers at ``RAY_ADDRESS``.
@@ -48,17 +63,42 @@ def start_ray(py_modules: Sequence[Path]) -> None:
         # Else Ray writes a token to the home folder, and later clusters ask everyone for it.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         _keep_workers()
-    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    job = json.loads(os.environ.get(_JOB_CONFIG, "{}")).get("runtime_env") or {}
+    if "py_modules" in job:
+        # Else Ray refuses a driver that names modules too; both are in what follows.
+        os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"
     ray.init(
         address=address,
-        runtime_env={
-            "py_modules": [str(path) for path in py_modules],
-            "env_vars": environment,
-        },
+        runtime_env=runtime_environment(py_modules, os.environ, job),
         log_to_driver=os.environ.get("RUNTIME_PRUNING_WORKER_LOGS") == "1",
         **({"include_dashboard": False} if address == "local" else {}),
     )
     end_on_sigterm()
+
+
+def runtime_environment(
+    py_modules: Sequence[Path], variables: Mapping[str, str], job: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what this driver adds to the environment that its job's workers run in.
+
+    What the user gave to ``ray job submit`` stays: Ray merges it with this key by key. Variables
+    that the job sets are left out here, where Ray would refuse to have them twice; of modules, the
+    one key that both name, the user's come behind ours.
+
+    Args:
+        py_modules: package folders and module files of ours, and of plugins.
+        variables: of this process.
+        job: the submitted job's own runtime environment; empty outside a job.
+    """
+    set_by_job = job.get("env_vars") or {}
+    return {
+        "py_modules": [*(str(path) for path in py_modules), *(job.get("py_modules") or ())],
+        "env_vars": {
+            name: variables[name]
+            for name in _PASSED_ON
+            if name in variables and name not in set_by_job
+        },
+    }
 
 
 def _keep_workers() -> None:

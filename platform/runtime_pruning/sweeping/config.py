@@ -189,6 +189,7 @@ class SweepConfig:
         streams: whether convolutions that end in a residual add are sites, see `trace`.
         search: dimensions by name; ``groups`` or settings of the method.
         settings: the method's settings that are not searched.
+        plugins: modules that are imported before names are looked up, here and on every worker.
         eval_batch: images per batch when a point is measured.
         held_out_limit: measure points on this many held-out images only; None measures on all.
     """
@@ -209,6 +210,7 @@ class SweepConfig:
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     resources: ResourceConfig = field(default_factory=ResourceConfig)
     proof: ProofConfig = field(default_factory=ProofConfig)
+    plugins: tuple[str, ...] = ()
     eval_batch: int = 256
     held_out_limit: int | None = None
 

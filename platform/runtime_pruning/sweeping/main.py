@@ -52,6 +52,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--dataset", help="in place of the preset's")
     add("--trials", type=int, help="in place of the preset's")
     add("--seed", type=int, help="in place of the preset's")
+    add(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        dest="plugins",
+        help="import this module first, beside the preset's plugins, here and on every worker",
+    )
     add("--data-dir", type=Path, help="folder of the dataset (or RUNTIME_PRUNING_DATA)")
     add("--weights-dir", type=Path, help="folder of weights (or RUNTIME_PRUNING_WEIGHTS)")
     add("--results", type=Path, help="folder for results (or RUNTIME_PRUNING_RESULTS)")

@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,15 @@ import ray
 import yaml
 
 from runtime_pruning.errors import ConfigError
+from runtime_pruning.plugins import plugin_folders, use_plugins
+from runtime_pruning.sweeping.advice import where_to_look, without_password
 from runtime_pruning.sweeping.checks import Material, check_sweep
-from runtime_pruning.sweeping.cluster import refuse_dead_address, results_root, start_ray
+from runtime_pruning.sweeping.cluster import (
+    in_submitted_job,
+    refuse_dead_address,
+    results_root,
+    start_ray,
+)
 from runtime_pruning.sweeping.config import SweepConfig
 from runtime_pruning.sweeping.driver import Sweep, use_tune_settings
 from runtime_pruning.sweeping.ledger import Ledger
@@ -36,6 +43,8 @@ def run_sweep(arguments: argparse.Namespace, *, py_modules: Sequence[Path], pres
     """
     started = time.monotonic()
     sweep = load_preset(arguments.preset, presets, _overrides(arguments))
+    sweep = replace(sweep, plugins=(*sweep.plugins, *arguments.plugins))
+    use_plugins(sweep.plugins)
     material = check_sweep(sweep, data_dir=arguments.data_dir, weights_dir=arguments.weights_dir)
     refuse_dead_address(os.environ.get("RAY_ADDRESS", "local"))
     results = results_root(arguments.results)
@@ -44,13 +53,13 @@ def run_sweep(arguments: argparse.Namespace, *, py_modules: Sequence[Path], pres
     # Processes that open a fresh database together destroy it, so it is made here, alone.
     uri = resolve_uri(None, results)
     open_store(uri)
-    print(f"Sweep {sweep_id}: results in {folder}, MLflow at {uri}")
+    print(f"Sweep {sweep_id}: results in {folder}, MLflow at {without_password(uri)}")
     prepared = prepare(material, results / "prepared")
     tracker = FrontierTracker(uri, EXPERIMENT, sweep_id, folder / "spool", report_dir=folder)
     tracker.start_sweep(_params(material, prepared))
     ledger = Ledger(tracker, material.sweep.method)
     use_tune_settings()
-    start_ray(py_modules)
+    start_ray([*py_modules, *plugin_folders()])
     running = Sweep(
         material=material, prepared=prepared, sweep_id=sweep_id, folder=folder, ledger=ledger
     )
@@ -64,6 +73,14 @@ def run_sweep(arguments: argparse.Namespace, *, py_modules: Sequence[Path], pres
         if status == "KILLED":
             print(f"Interrupted. The same command with --sweep-id {sweep_id} goes on from here.")
     _conclude(ledger, tracker, time.monotonic() - started)
+    looking = where_to_look(
+        uri,
+        results,
+        tracker.view_path,
+        usual_results=Path("results").resolve(),
+        submitted=in_submitted_job(),
+    )
+    print(looking)
     return int(status != "FINISHED")
 
 
@@ -127,11 +144,8 @@ def _params(material: Material, prepared: Prepared) -> dict[str, Any]:
 
 
 def _conclude(ledger: Ledger, tracker: FrontierTracker, seconds: float) -> None:
-    """Print the frontier, and where to look at it."""
+    """Print the frontier, and where its page lies."""
     print(f"\n{len(ledger)} operating points in {seconds / 60:.1f} minutes. The frontier:\n")
     print(ledger.table())
     if tracker.report is not None:
         print(f"\nThe page: {tracker.report.page}")
-    print("In MLflow: make ui")
-    if tracker.view_path is not None:
-        print(f"  then http://127.0.0.1:5000{tracker.view_path}")
