@@ -1,15 +1,14 @@
-"""The user's own photographs: class folders or Parquet, and each fault by name."""
+"""The user's own photographs in class folders: splits, settings, and each fault by name."""
 
-import io
-import json
+import os
 import pickle
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -34,20 +33,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     return folder
 
 
-class FolderContract(DatasetContract):
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory, write_photographs: Write) -> Path:
+    return write_photographs(tmp_path_factory.mktemp("faces"), dict.fromkeys(CLASSES, 20))
+
+
+class TestClassFolders(DatasetContract):
     dataset_name = "image-folder"
 
     def load(self) -> ImageDataset:
         assert self.data_dir is not None
         return load(self.data_dir)
 
-
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory, write_photographs: Write) -> Path:
-    return write_photographs(tmp_path_factory.mktemp("faces"), dict.fromkeys(CLASSES, 20))
-
-
-class TestClassFolders(FolderContract):
     @pytest.fixture(autouse=True)
     def place(self, faces: Path) -> None:
         type(self).data_dir = faces
@@ -78,69 +75,6 @@ class TestClassFolders(FolderContract):
         some = training.take([5, 0]).head(1)
         assert some.ids_N.tolist() == [training.ids_N[5]]
         assert np.array_equal(some.images_NCHW[:], training.images_NCHW[[5]])
-
-
-def jpeg(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "JPEG")
-    return file.getvalue()
-
-
-def write_parquet(path: Path, images: list[Any], labels: list[Any], **options: Any) -> Path:
-    """Write a file in the form of the hub's: a struct of bytes and path, row groups of five."""
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    cells = [None if each is None else {"bytes": each, "path": None} for each in images]
-    table = pa.table({"image": pa.array(cells, kind), "label": pa.array(labels, pa.int64())})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    names = json.dumps({"info": {"features": {"label": {"names": options.get("names", CLASSES)}}}})
-    metadata = {} if options.get("plain") else {"huggingface": names}
-    pq.write_table(table.replace_schema_metadata(metadata), path, row_group_size=5)
-    return path
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory, photograph: Callable[..., Image.Image]) -> Path:
-    folder = tmp_path_factory.mktemp("parquet")
-    files = {"train-00000-of-00002": 33, "train-00001-of-00002": 27, "validation-00000": 12}
-    for number, (name, count) in enumerate(files.items()):
-        labels = [row % 3 for row in range(count)]
-        images = [jpeg(photograph(k, 100 * number + row)) for row, k in enumerate(labels)]
-        write_parquet(folder / "data" / f"{name}.parquet", images, labels)
-    return folder
-
-
-class TestParquet(FolderContract):
-    @pytest.fixture(autouse=True)
-    def place(self, hub: Path) -> None:
-        type(self).data_dir = hub
-
-    def test_the_hubs_validation_files_are_halved(self) -> None:
-        counts = [np.bincount(split.labels_N).tolist() for split in self.dataset.splits]
-        assert counts == [[18] * 3, [2] * 3, [2] * 3, [2] * 3]
-        assert self.dataset.info.classes == CLASSES
-
-    def test_an_image_is_found_in_any_file_and_row_group(self) -> None:
-        # A photograph's class is its brightest colour.
-        for split in self.dataset.splits:
-            brightest_N = split.images_NCHW[:].mean((2, 3)).argmax(1)
-            assert brightest_N.tolist() == split.labels_N.tolist()
-
-    def test_files_are_unpacked_once(self, cache: Path) -> None:
-        unpacked = sorted((cache / "unpacked").glob("*")) if self.load() else []
-        assert [path.name.rsplit("-", 1)[0] for path in unpacked] == [
-            "train-00000-of-00002", "train-00001-of-00002", "validation-00000",
-        ]  # fmt: skip
-        before = [path.stat().st_mtime_ns for path in unpacked]
-        self.load()
-        assert [path.stat().st_mtime_ns for path in unpacked] == before
-
-    def test_a_machine_without_the_unpacked_files_makes_them(self, cache: Path) -> None:
-        dataset = self.load()
-        stream = pickle.dumps(dataset)
-        for path in (cache / "unpacked").iterdir():
-            path.unlink()
-        again: ImageDataset = pickle.loads(stream)
-        assert np.array_equal(again.policy.images_NCHW[:], dataset.policy.images_NCHW[:])
 
 
 def test_folders_of_their_own_are_the_splits(tmp_path: Path, write_photographs: Write) -> None:
@@ -217,7 +151,7 @@ def test_a_folder_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             {"train/cats": 5, "train/dogs": 5, "val/cats": 5, "validation/cats": 5},
-            "Only one of .*val.* may be there",
+            r"Only one of \['val', 'validation'\] may be in",
         ),
     ],
 )
@@ -228,77 +162,106 @@ def test_a_folder_that_cannot_be_used_is_named(
         load(write_photographs(tmp_path, counts))
 
 
-def test_an_unreadable_file_is_named_before_anything_starts(
+def damage(folder: Path, *names: str) -> None:
+    """Cut photographs in half: their headers stay whole."""
+    for name in names:
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole[: len(whole) // 2])
+
+
+def test_a_damaged_image_is_named_before_anything_starts(
     tmp_path: Path, write_photographs: Write
 ) -> None:
-    folder = write_photographs(tmp_path, {"a": 5, "b": 5})
-    (folder / "b" / "003.jpg").write_bytes(b"I am no photograph")
-    with pytest.raises(DataError, match=r"b/003\.jpg' must be an image \(JPEG, PNG"):
+    folders = {"train/a": 6, "train/b": 6, "test/a": 2, "test/b": 2}
+    folder = write_photographs(tmp_path, folders, (200, 150))
+    damage(folder, "test/b/001.jpg")
+    with pytest.raises(DataError, match=r"1 of 16 images .*test/b/001\.jpg' \(.*truncated.*skip`"):
         load(folder)
 
 
-def test_a_file_that_ends_early_is_named_when_it_is_read(
+def test_damaged_images_are_left_out_by_choice_and_listed(
+    tmp_path: Path, write_photographs: Write, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_photographs(tmp_path, {"a": 8, "b": 8}, (200, 150))
+    whole = load(folder)
+    damage(folder, "a/002.jpg", "b/007.jpg")
+    (folder / "a" / "007.jpg").write_bytes(b"")
+    found = load(folder, damaged="skip")
+    ids = sorted(np.concatenate([split.ids_N for split in found.splits]).tolist())
+    assert ids == [row for row in range(16) if row not in (2, 7, 15)]
+    assert all(len(split.images_NCHW[:]) == len(split) for split in found.splits)
+    assert found.content_hash() != whole.content_hash()
+    assert "Left out: 3 of 16 images are damaged" in caplog.text
+    (listed,) = (cache / "inspected").glob("*.txt")
+    assert [line.split("': ")[0][-9:] for line in listed.read_text().splitlines()] == [
+        "a/002.jpg", "a/007.jpg", "b/007.jpg",
+    ]  # fmt: skip
+
+
+def test_a_class_of_which_too_little_is_left_is_refused(
     tmp_path: Path, write_photographs: Write
 ) -> None:
-    folder = write_photographs(tmp_path, {"a": 5, "b": 5}, (200, 150))
-    whole = (folder / "a" / "002.jpg").read_bytes()
-    (folder / "a" / "002.jpg").write_bytes(whole[: len(whole) // 2])
-    whole_splits = [split.images_NCHW for split in load(folder).splits]
-    with pytest.raises(DataError, match=r"a/002\.jpg' must be an image"):
-        np.concatenate([images[:] for images in whole_splits])
+    folder = write_photographs(tmp_path, {"a": 8, "b": 4}, (200, 150))
+    damage(folder, "b/002.jpg")
+    with pytest.raises(DataError, match=r"at least 4 images in the training part, .* 'b' has 3"):
+        load(folder, damaged="skip")
 
 
-@pytest.mark.parametrize(
-    ("images", "labels", "message"),
-    [
-        ([b"x"] * 3, [0, 1, -1], r"train part must be in \[0, 2\], but got -1"),
-        ([b"x"] * 3, [0, 1, 3], r"train part must be in \[0, 2\], but got 3"),
-        ([b"x"] * 3, [0, 1, None], "no empty label, but got 1"),
-        ([b"x", None, b"x"], [0, 1, 2], "no empty image, but got 1"),
-        ([b"x"] * 3, [0, 1, 1], r"lacks \['male'\] and adds \[\]"),
-        ([b"x"] * 12, [0, 1, 2] * 4, r"Row 0 of .*train\.parquet' must be an image"),
-        ([], [], "at least one row"),
-    ],
-)
-def test_parquet_that_cannot_be_used_is_named(
-    images: list[bytes | None], labels: list[int | None], message: str, tmp_path: Path
+def test_a_corrected_label_changes_the_content_hash_and_a_copy_does_not(
+    tmp_path: Path, write_photographs: Write
 ) -> None:
-    write_parquet(tmp_path / "train.parquet", images, labels)
-    with pytest.raises(DataError, match=message):
-        load(tmp_path)
+    folder = write_photographs(tmp_path / "here", {"a": 8, "b": 8})
+    before = load(folder).content_hash()
+    shutil.copytree(folder, tmp_path / "there")  # with other dates
+    os.utime(tmp_path / "there" / "a" / "000.jpg")
+    assert load(tmp_path / "there").content_hash() == before
+    (folder / "a" / "007.jpg").rename(folder / "b" / "0.jpg")
+    assert load(folder).content_hash() != before
 
 
-def test_labels_are_looked_at_before_hours_of_unpacking(tmp_path: Path, cache: Path) -> None:
-    write_parquet(tmp_path / "train.parquet", [b"x"] * 12, [0, 1, 2] * 4)
-    write_parquet(tmp_path / "test.parquet", [b"x"] * 3, [-1] * 3)
-    with pytest.raises(DataError, match=r"test part must be in .* without labels must lie else"):
-        load(tmp_path)
-    assert not (cache / "unpacked").exists()
-
-
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({"image": ["x"], "label": [1]}, "'image' of .* binary `bytes`, but is string"),
-        ({"image": [b"x"], "label": ["1"]}, "'label' of .* an integer, but is string"),
-        ({"label": [1]}, r"must have a column 'image', but has \['label'\]"),
-    ],
-)
-def test_other_columns_are_refused(
-    columns: dict[str, list[Any]], message: str, tmp_path: Path
-) -> None:
-    pq.write_table(pa.table(columns), tmp_path / "train.parquet")
-    with pytest.raises(DataError, match=message):
-        load(tmp_path)
-
-
-def test_plain_columns_have_classes_by_number(
+def test_a_pixel_that_changed_under_the_same_name_and_size_changes_the_content_hash(
     tmp_path: Path, photograph: Callable[..., Image.Image]
 ) -> None:
-    images = [jpeg(photograph(row % 2, row)) for row in range(10)]
-    table = pa.table({"image": images, "label": [row % 2 for row in range(10)]})
-    pq.write_table(table, tmp_path / "train.parquet", row_group_size=3)
+    for row in range(10):
+        (tmp_path / "ab"[row % 2]).mkdir(exist_ok=True)
+        photograph(row % 2, row).save(tmp_path / "ab"[row % 2] / f"{row}.bmp")
+    before = load(tmp_path).content_hash()
+    pixels = bytearray((tmp_path / "a" / "0.bmp").read_bytes())
+    pixels[-1] ^= 1
+    (tmp_path / "a" / "0.bmp").write_bytes(pixels)
+    assert load(tmp_path).content_hash() != before
+
+
+def test_copies_of_training_images_are_told(
+    tmp_path: Path, write_photographs: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_photographs(tmp_path, {"train/a": 4, "train/b": 4, "test/a": 2, "test/b": 2})
+    load(folder)
+    assert caplog.text == ""
+    for split, labels in (("train", "ab"), ("test", "b")):
+        for label in labels:
+            shutil.copy(folder / "train" / "a" / "001.jpg", folder / split / label / "copy.jpg")
+    load(folder)
+    # Which copies are policy or validation images is chance; those in the test folder stay there.
+    assert re.search(r"1 of 5 test images are copies .*test/b/copy\.jpg' of .*train/", caplog.text)
+
+
+def test_names_of_any_bytes_are_read_and_printed(
+    tmp_path: Path, photograph: Callable[..., Image.Image]
+) -> None:
+    root = os.fsencode(tmp_path)
+    for label, name in enumerate((b"$\\frac{$", b"caf\xe9", b"\xf0\x9f\x90\x88\n")):
+        os.mkdir(root + b"/" + name)
+        for row in range(4):
+            path = os.fsdecode(root + b"/" + name + b"/\xff%d.jpg" % row)
+            photograph(label, row).save(path)
     found = load(tmp_path)
-    assert found.info.classes == ("0", "1")
+    assert found.info.classes == ("$\\frac{$", "caf\\xe9", "\U0001f408\n")
     brightest_N = found.training.images_NCHW[:].mean((2, 3)).argmax(1)
     assert brightest_N.tolist() == found.training.labels_N.tolist()
+    again: ImageDataset = pickle.loads(pickle.dumps(found))
+    assert again.content_hash() == found.content_hash()
+    (tmp_path / "caf\udce9" / "\udcff2.jpg").write_bytes(b"no image")
+    with pytest.raises(DataError, match="1 of 12 images") as caught:
+        load(tmp_path)
+    str(caught.value).encode("utf-8")

@@ -45,5 +45,21 @@ def test_the_row_of_a_bad_image_is_counted_through_all_chunks() -> None:
 def test_another_image_format_is_refused() -> None:
     file = io.BytesIO()
     Image.new("RGB", (5, 4)).save(file, "BMP")
-    with pytest.raises(DataError, match="Row 0 of x must be a PNG"):
+    with pytest.raises(DataError, match=r"Row 0 of x must be a PNG"):
         decode_pngs([file.getvalue()], (3, 4, 5), what="x")
+
+
+def test_numbers_of_a_palette_are_no_shades() -> None:
+    image = Image.new("P", (5, 4), 1)
+    image.putpalette([0, 0, 0, 10, 200, 30])
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    with pytest.raises(DataError, match=r"Row 0 of x must hold colours, but .* a palette"):
+        decode_pngs([file.getvalue()], (1, 4, 5), what="x")
+
+
+def test_16_bits_are_refused_by_name() -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.full((4, 5), 65_535, np.uint16)).save(file, "PNG")
+    with pytest.raises(DataError, match=r"Row 0 of x must be uint8 .*, but got uint16"):
+        decode_pngs([file.getvalue()], (1, 4, 5), what="x")

@@ -1,15 +1,20 @@
 """The user's own photographs: a folder per class, or Parquet files; see `folder` and `parquet`.
 
+Before anything starts, all images are decoded once; see `inspection`.
 The images stay where they are and are decoded when they are read; every machine of a cluster must
 see their folder under the same path (and the cache folder, where they are Parquet).
 """
 
 import hashlib
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import ConfigDict
 
 from runtime_pruning.config import build_config
@@ -17,8 +22,10 @@ from runtime_pruning.datasets.catalogue import DATA_ENV, register
 from runtime_pruning.datasets.decoding import Fit
 from runtime_pruning.datasets.folder import list_files
 from runtime_pruning.datasets.images import Int64Array
-from runtime_pruning.datasets.listing import PARTS, ImageListing
+from runtime_pruning.datasets.inspection import Damaged, inspect
+from runtime_pruning.datasets.listing import ImageListing, printable
 from runtime_pruning.datasets.parquet import list_parquet, parquet_files
+from runtime_pruning.datasets.parts import PARTS
 from runtime_pruning.datasets.splits import (
     DatasetInfo,
     ImageDataset,
@@ -28,12 +35,13 @@ from runtime_pruning.datasets.splits import (
     TrainingSplit,
     ValidationSplit,
 )
-from runtime_pruning.datasets.splitting import SourceParts, stratified_split
-from runtime_pruning.datasets.stored import ImageStore, StoredImages
+from runtime_pruning.datasets.splitting import SourceParts, SplitRows, stratified_split
+from runtime_pruning.datasets.stored import HASH_BYTES, ImageStore, StoredImages
 from runtime_pruning.errors import DataError
 
 NAME = "image-folder"
-CHECKED = 5_000  # headers that are looked at before anything starts
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +51,15 @@ class ImageFolderConfig:
     Attributes:
         image_size: pixels of each side, whatever the files have.
         fit: ``crop`` keeps the centre of an image, ``stretch`` all of it.
+        damaged: ``refuse`` the dataset if an image cannot be decoded, or ``skip`` such images,
+            which are then listed.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     image_size: int = 224
     fit: Fit = "crop"
+    damaged: Damaged = "refuse"
 
     def __post_init__(self) -> None:
         if self.image_size < 1:
@@ -72,18 +83,52 @@ def load_image_folder(data_dir: Path | None = None, **settings: Any) -> ImageDat
         raise DataError(f"The dataset {NAME!r} needs a folder: give one, or set {DATA_ENV} to it.")
     parts = parquet_files(data_dir)
     listing = list_parquet(parts) if parts else list_files(data_dir)
-    store = ImageStore(listing.encoded, config.image_size, config.fit)
-    looked_at = np.unique(np.linspace(0, len(store.encoded) - 1, CHECKED).astype(np.int64))
-    store.check(looked_at)
-    return _dataset(listing, store)
+    _split_rows(listing, {})  # what is wrong with their numbers is said at once
+    inspection = inspect(listing)
+    if config.damaged == "refuse":
+        inspection.refuse()
+    inspection.warn()
+    store = ImageStore(listing.encoded, config.image_size, config.fit, hash_NX=inspection.hash_NX)
+    rows = _split_rows(listing, inspection.faults)
+    _warn_of_copies(store, rows)
+    return _dataset(listing, store, rows)
 
 
-def _dataset(listing: ImageListing, store: ImageStore) -> ImageDataset:
+def _split_rows(listing: ImageListing, left_out: Iterable[int]) -> SplitRows:
+    """Return the rows of the four splits without some rows."""
+    without = np.array(sorted(left_out), np.int64)
+    parts = (np.setdiff1d(listing.rows(part), without) for part in PARTS)
+    return stratified_split(SourceParts(listing.labels_N, *parts), listing.classes)
+
+
+def _warn_of_copies(store: ImageStore, rows: SplitRows) -> None:
+    """Say which held-out images are copies of training images, byte for byte."""
+    training = _hashes(store, rows.training)
+    for split, held_out in zip(rows._fields[1:], rows[1:], strict=True):
+        place_N = pc.index_in(_hashes(store, held_out), training)
+        if copies := len(place_N) - place_N.null_count:
+            first = int(np.flatnonzero(place_N.is_valid().to_numpy(zero_copy_only=False))[0])
+            name = store.encoded.name
+            log.warning(
+                "%d of %d %s images are copies of training images, such as %s of %s.",
+                copies,
+                len(place_N),
+                split,
+                printable(name(int(held_out[first]))),
+                printable(name(int(rows.training[place_N[first].as_py()]))),
+            )
+
+
+def _hashes(store: ImageStore, rows_N: Int64Array) -> pa.Array:
+    """Return the hashes of images as one Arrow array."""
+    content = pa.py_buffer(store.hashes(rows_N))
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(HASH_BYTES), len(rows_N), [None, content])
+
+
+def _dataset(listing: ImageListing, store: ImageStore, rows: SplitRows) -> ImageDataset:
     """Return the four splits over one store; an image's id is its row there."""
-    rows = stratified_split(
-        SourceParts(listing.labels_N, *(listing.rows(part) for part in PARTS)), listing.classes
-    )
-    content = hashlib.sha256(f"{listing.key}\n{store.size} {store.fit}".encode()).hexdigest()[:16]
+    form = f"{store.size} {store.fit}".encode()
+    content = hashlib.sha256(form + store.hashes(np.concatenate(rows)).tobytes()).hexdigest()[:16]
     info = DatasetInfo(NAME, listing.classes, store.image_shape, content)
 
     def split(kind: type[S], rows_N: Int64Array) -> S:

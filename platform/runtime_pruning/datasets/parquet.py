@@ -1,8 +1,9 @@
 """Images in Parquet files, as hubs of datasets hand them out.
 
-Files ``train*.parquet`` and, where there are any, ``val*.parquet`` and ``test*.parquet``, in a
-folder or in ``data`` below it; columns ``image`` (encoded bytes, alone or as the field ``bytes`` of
-a struct) and ``label`` (integers).
+Files ``train*.parquet`` and, where there are any, ``val*.parquet`` and ``test*.parquet`` (or by
+another of the names in `parts`), in a folder or in ``data`` below it; or, as Spark writes them,
+folders ``train.parquet`` or ``train`` of such files, whatever those are called. Columns ``image``
+(encoded bytes, alone or as the field ``bytes`` of a struct) and ``label`` (integers from 0).
 
 Parquet gives out whole row groups, and training asks for single images in any order. So each file
 is unpacked once into the cache folder, a row group at a time: the same encoded bytes, uncompressed,
@@ -11,6 +12,7 @@ which are then mapped into memory. The cache needs as much space as the files.
 
 import hashlib
 import json
+import os
 import re
 import threading
 from collections.abc import Sequence
@@ -26,9 +28,17 @@ from tqdm import tqdm
 
 from runtime_pruning.datasets.cache import cache_folder
 from runtime_pruning.datasets.images import Int64Array
-from runtime_pruning.datasets.listing import PARTS, ImageListing, check_classes
+from runtime_pruning.datasets.listing import (
+    MOST_CLASSES,
+    ImageListing,
+    check_classes,
+    printable,
+)
+from runtime_pruning.datasets.parts import PARTS, file_part, one_name, part_of
 from runtime_pruning.errors import DataError
 from runtime_pruning.files import replacing
+
+SUFFIX = ".parquet"
 
 _PACKED = pa.schema([("image", pa.large_binary())])
 _NONE = pa.array([], pa.large_binary())
@@ -86,16 +96,43 @@ class ParquetImages:
 
 
 def parquet_files(data_dir: Path) -> dict[str, list[Path]]:
-    """Return the files of each part; empty where there are none for training."""
+    """Return the files of each part; empty where there are none for training.
+
+    Raises:
+        DataError: a part goes by two names, or it is not clear which part a file is of.
+    """
     for folder in (data_dir, data_dir / "data"):
-        names = sorted(folder.glob("*.parquet"))
-        parts = {
-            part: [path for path in names if re.match(rf"({'|'.join(words)})(?![a-z])", path.name)]
-            for part, words in PARTS.items()
-        }
+        parts: dict[str, list[Path]] = {part: [] for part in PARTS}
+        spelt: dict[str, set[str]] = {part: set() for part in PARTS}
+        for entry in sorted(folder.glob("*")):
+            if (files := _files_of(entry)) and (part := file_part(entry.name)):
+                parts[part] += files
+                spelt[part].add(re.split(r"[\W\d_]", entry.name)[0])
         if parts["train"]:
+            for part, words in spelt.items():
+                if words:
+                    one_name(part, sorted(words), repr(str(folder)))
             return parts
     return {}
+
+
+def _files_of(entry: Path) -> list[Path]:
+    """Return the Parquet files that a file is, or a folder of Spark's holds."""
+    if entry.name.startswith((".", "_")):
+        return []
+    if not entry.is_dir():
+        return [entry] if entry.suffix.lower() == SUFFIX else []
+    if entry.suffix.lower() != SUFFIX and part_of(entry.name) is None:
+        return []
+    inner = sorted(path for path in entry.iterdir() if not path.name.startswith((".", "_")))
+    files = [path for path in inner if path.suffix.lower() == SUFFIX and path.is_file()]
+    partitions = [path.name for path in inner if "=" in path.name and path.is_dir()]
+    if entry.suffix.lower() == SUFFIX and (partitions or not files):
+        raise DataError(
+            f"{str(entry)!r} must hold Parquet files side by side, but holds "
+            f"{partitions[:3] or 'none'}: write it without partitions."
+        )
+    return files
 
 
 def list_parquet(parts: dict[str, list[Path]], cache: Path | None = None) -> ImageListing:
@@ -114,9 +151,7 @@ def list_parquet(parts: dict[str, list[Path]], cache: Path | None = None) -> Ima
     labels, sizes = zip(*(_labels(path) for _, path in files), strict=True)
     part_N = np.repeat([number for number, _ in files], [len(each) for each in labels])
     labels_N = np.concatenate(labels)
-    classes = _class_names(files[0][1]) or tuple(
-        str(label) for label in range(int(labels_N[part_N == 0].max(initial=0)) + 1)
-    )
+    classes = _class_names(files[0][1]) or _numbered(labels_N[part_N == 0])
     for number, part in enumerate(parts):
         if number in part_N:
             names = _named(labels_N[part_N == number], classes, part)
@@ -128,8 +163,24 @@ def list_parquet(parts: dict[str, list[Path]], cache: Path | None = None) -> Ima
         labels_N=labels_N,
         part_N=part_N,
         classes=classes,
-        key="\n".join(f"{path.name} {path.stat().st_size}" for _, path in files),
+        stamps_N=pa.array(_stamps([path for _, path in files], labels), pa.binary()),
+        place=str(files[0][1]),
     )
+
+
+def _stamps(files: Sequence[Path], labels: Sequence[Int64Array]) -> list[bytes]:
+    """Return, for each row of each file, what changes when the file does."""
+    return [
+        b"%b %d" % (stamp, row)
+        for stamp, rows in zip(map(_stamp, files), map(len, labels), strict=True)
+        for row in range(rows)
+    ]
+
+
+def _stamp(path: Path) -> bytes:
+    """Return a file's name, size and date of change."""
+    state = path.stat()
+    return b"%b %d %d" % (os.fsencode(path), state.st_size, state.st_mtime_ns)
 
 
 def unpack(path: Path, folder: Path) -> Path:
@@ -138,9 +189,7 @@ def unpack(path: Path, folder: Path) -> Path:
     Raises:
         DataError: an image is missing, or there is no space.
     """
-    state = path.stat()
-    stamp = hashlib.sha256(f"{path} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()
-    packed = folder / f"{path.stem}-{stamp[:16]}.arrow"
+    packed = folder / f"{path.stem}-{hashlib.sha256(_stamp(path)).hexdigest()[:16]}.arrow"
     if packed.exists():
         return packed
     try:
@@ -182,7 +231,24 @@ def _labels(path: Path) -> tuple[Int64Array, Int64Array]:
         raise DataError(f"{str(path)!r} must have no empty label, but got {labels.null_count}.")
     if not len(labels):
         raise DataError(f"{str(path)!r} must hold at least one row.")
+    _check_numbers(labels, f"Labels of {str(path)!r}")
     return labels.to_numpy().astype(np.int64), np.array(sizes, np.int64)
+
+
+def _check_numbers(labels: pa.ChunkedArray, what: str) -> None:
+    """Refuse labels that cannot be those of classes, before anything is made for each class."""
+    high = pc.max(labels).as_py()
+    if high >= MOST_CLASSES:
+        raise DataError(
+            f"{what} must count the classes from 0 and stay below {MOST_CLASSES:,}, but got {high}."
+        )
+
+
+def _numbered(labels_N: Int64Array) -> tuple[str, ...]:
+    """Return the numbers of classes that have no names."""
+    if (low := int(labels_N.min())) > 0:
+        raise DataError(f"Labels must count from 0, but the lowest is {low}.")
+    return tuple(str(label) for label in range(int(labels_N.max(initial=0)) + 1))
 
 
 def _is_encoded(kind: pa.DataType) -> bool:
@@ -197,18 +263,26 @@ def _class_names(path: Path) -> tuple[str, ...] | None:
     """Return the class names that a hub has written into a file's metadata."""
     try:
         about = json.loads((pq.read_schema(path).metadata or {})[b"huggingface"])
-        return tuple(about["info"]["features"]["label"]["names"])
+        names = about["info"]["features"]["label"]["names"]
     except (KeyError, TypeError, ValueError):
         return None
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return tuple(map(printable, names)) if is_list else None
 
 
 def _named(labels_N: Int64Array, classes: tuple[str, ...], part: str) -> tuple[str, ...]:
     """Return the names of the classes that occur, or say which label names none."""
     low, high = int(labels_N.min()), int(labels_N.max())
     if low < 0 or high >= len(classes):
+        from_one = low == 1 and high == len(classes)
         raise DataError(
             f"Labels of the {part} part must be in [0, {len(classes) - 1}], but got "
-            f"{low if low < 0 else high}; a part without labels must lie elsewhere."
+            f"{low if low < 0 else high}; "
+            + (
+                "they must count from 0."
+                if from_one
+                else "a part without labels must lie elsewhere."
+            )
         )
     return tuple(classes[label] for label in np.unique(labels_N))
 

@@ -3,7 +3,6 @@
 Dimensions: N images, C channels, H W pixels.
 """
 
-import os
 from collections.abc import Sequence
 from io import BytesIO
 
@@ -12,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from runtime_pruning.datasets.images import UInt8Array
-from runtime_pruning.datasets.parallel import map_rows
+from runtime_pruning.datasets.parallel import map_rows, usable_cores
 from runtime_pruning.errors import DataError
 
 CHUNK = 512  # images that one thread decodes between two ticks of the bar
@@ -42,16 +41,9 @@ def decode_pngs(
         _decode_rows(pngs, rows, images_NCHW, what)
 
     with tqdm(total=len(pngs), desc=f"Decoding {what}", unit="image", disable=None) as bar:
-        for rows in map_rows(len(pngs), decode, threads=threads or _usable_cores(), chunk=CHUNK):
+        for rows in map_rows(len(pngs), decode, threads=threads or usable_cores(), chunk=CHUNK):
             bar.update(len(rows))
     return images_NCHW
-
-
-def _usable_cores() -> int:
-    """Return the cores that this process may run on, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _decode_rows(pngs: Sequence[bytes], rows: range, images_NCHW: UInt8Array, what: str) -> None:
@@ -59,9 +51,13 @@ def _decode_rows(pngs: Sequence[bytes], rows: range, images_NCHW: UInt8Array, wh
     for row in rows:
         try:
             with Image.open(BytesIO(pngs[row]), formats=("PNG",)) as image:
-                image_HWC = np.atleast_3d(np.asarray(image))
-        except (OSError, SyntaxError, ValueError) as error:  # Pillow calls a broken PNG "syntax"
+                mode, image_HWC = image.mode, np.atleast_3d(np.asarray(image))
+        except Exception as error:  # on damaged bytes Pillow raises errors of many kinds
             raise DataError(f"Row {row} of {what} must be a PNG: {error}") from error
+        if mode == "P":
+            raise DataError(
+                f"Row {row} of {what} must hold colours, but its pixels are numbers of a palette."
+            )
         image_CHW = image_HWC.transpose(2, 0, 1)
         if image_CHW.shape != images_NCHW.shape[1:] or image_CHW.dtype != np.uint8:
             raise DataError(

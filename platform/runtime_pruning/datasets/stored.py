@@ -1,9 +1,10 @@
 """Encoded images, decoded when a batch is asked for, in threads, with a bounded cache.
 
 Dimensions: N images of a split, B images of one reading, S slots of the cache, C channels,
-H W pixels.
+H W pixels, X bytes of a hash.
 """
 
+import errno
 import hashlib
 import math
 import threading
@@ -14,13 +15,14 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 
-from runtime_pruning.datasets.decoding import Fit, check_header, decode
+from runtime_pruning.datasets.decoding import Fit, decode
 from runtime_pruning.datasets.images import Int64Array, LazyImages, UInt8Array
 from runtime_pruning.datasets.parallel import map_rows
 from runtime_pruning.errors import DataError
 
 # Decoded images that a process keeps: all of a small dataset, next to nothing of a large one.
 CACHE_BYTES = 128 * 2**20
+HASH_BYTES = 32  # of SHA-256
 
 
 class EncodedImages(Protocol):
@@ -46,15 +48,22 @@ class ImageStore:
         size: pixels of each side.
         fit: how an image of another shape becomes square.
         cache_bytes: bound of the cache, which is not pickled.
+        hash_NX: SHA-256 of each image's encoded bytes, shape (N, 32), where they are known.
     """
 
     def __init__(
-        self, encoded: EncodedImages, size: int, fit: Fit, cache_bytes: int = CACHE_BYTES
+        self,
+        encoded: EncodedImages,
+        size: int,
+        fit: Fit,
+        cache_bytes: int = CACHE_BYTES,
+        hash_NX: UInt8Array | None = None,
     ) -> None:
         self.encoded = encoded
         self.size = size
         self.fit: Fit = fit
         self.cache_bytes = cache_bytes
+        self.hash_NX = hash_NX
         self.image_shape = (3, size, size)
         slots = min(len(encoded), cache_bytes // math.prod(self.image_shape))
         self._lock = threading.Lock()
@@ -63,7 +72,7 @@ class ImageStore:
         self._images_SCHW = np.empty((max(slots, 1), *self.image_shape), np.uint8)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.encoded, self.size, self.fit, self.cache_bytes)
+        return type(self), (self.encoded, self.size, self.fit, self.cache_bytes, self.hash_NX)
 
     def read(self, rows_B: Int64Array) -> UInt8Array:
         """Return ``images_BCHW``, memory of the caller's own.
@@ -98,43 +107,44 @@ class ImageStore:
         ):
             pass
 
-    def check(self, rows: Int64Array) -> None:
-        """Look at the headers of some images.
-
-        Raises:
-            DataError: one is no image; the message names it.
-        """
-
-        def work(some: range) -> None:
-            for row in map(int, rows[some.start : some.stop]):
-                check_header(self.encoded.open(row), name=self.encoded.name(row))
-
-        for _ in map_rows(len(rows), work, threads=torch.get_num_threads(), chunk=256):
-            pass
-
-    def digests(self, rows_N: Int64Array) -> UInt8Array:
+    def hashes(self, rows_N: Int64Array) -> UInt8Array:
         """Return the SHA-256 of each image's encoded bytes, shape (N, 32).
+
+        All bytes are read unless the hashes were given.
 
         Raises:
             DataError: a file cannot be read; the message names it.
         """
-        digest_NX = np.empty((len(rows_N), 32), np.uint8)
+        if self.hash_NX is not None:
+            return self.hash_NX[rows_N]
+        hash_NX = np.empty((len(rows_N), HASH_BYTES), np.uint8)
 
         def work(some: range) -> None:
             for place in some:
-                digest_NX[place] = np.frombuffer(self._digest(int(rows_N[place])), np.uint8)
+                hash_NX[place] = np.frombuffer(self._hash(int(rows_N[place])), np.uint8)
 
         for _ in map_rows(len(rows_N), work, threads=torch.get_num_threads(), chunk=256):
             pass
-        return digest_NX
+        return hash_NX
 
-    def _digest(self, row: int) -> bytes:
-        source = self.encoded.open(row)
+    def _hash(self, row: int) -> bytes:
         try:
-            content = source.read_bytes() if isinstance(source, Path) else source.getbuffer()
+            return hashlib.sha256(content_of(self.encoded.open(row))).digest()
         except OSError as error:
             raise DataError(f"{self.encoded.name(row)} must be readable: {error}") from error
-        return hashlib.sha256(content).digest()
+
+
+def content_of(source: Path | BytesIO) -> bytes | memoryview:
+    """Return the bytes of a regular file or a buffer.
+
+    Raises:
+        OSError: it is no regular file, or cannot be read.
+    """
+    if isinstance(source, BytesIO):
+        return source.getbuffer()
+    if source.exists() and not source.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file")  # a pipe would be waited for
+    return source.read_bytes()
 
 
 class StoredImages(LazyImages):
@@ -168,7 +178,7 @@ class StoredImages(LazyImages):
         that was replaced under its name may have the same size.
         """
         digest = hashlib.sha256(f"{self.store.size} {self.store.fit}".encode())
-        digest.update(self.store.digests(self.rows_N).data)
+        digest.update(self.store.hashes(self.rows_N).data)
         return digest.digest()
 
     def take(self, rows_B: Int64Array) -> Self:
