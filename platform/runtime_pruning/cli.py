@@ -14,11 +14,10 @@ from runtime_pruning import backbones, cost, datasets, methods
 from runtime_pruning.cost.calibration import calibrate
 from runtime_pruning.cost.latency_cost import table_path
 from runtime_pruning.cost.prediction_error import predicted_against_measured
-from runtime_pruning.cost.timed_stages import TimedDeployedNetwork
+from runtime_pruning.cost.timed_stages import timed_deployed
 from runtime_pruning.datasets import to_float
 from runtime_pruning.deploy import read_bundle, time_bundle
-from runtime_pruning.errors import ConfigError, UserError
-from runtime_pruning.executor.deployed import deploy
+from runtime_pruning.errors import ConfigError, RuntimePruningError, UserError
 from runtime_pruning.frontier.dominance import Reference
 from runtime_pruning.frontier.proof import CONTROLS
 from runtime_pruning.frontier.report import draw_report
@@ -43,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except RuntimePruningError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -173,7 +175,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         arguments.backbone, num_classes=arguments.classes, image_shape=shape
     )
     network = trace(backbone, shape, groups=arguments.groups)
-    timed = TimedDeployedNetwork(deploy(network, dtype=getattr(torch, arguments.dtype)))
+    timed = timed_deployed(network.eval(), dtype=getattr(torch, arguments.dtype))
     table = calibrate(
         timed,
         backbone=arguments.backbone,

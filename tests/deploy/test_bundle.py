@@ -1,6 +1,7 @@
 """Bundles: what is read back does what was written, and damage is noticed."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from runtime_pruning import backbones
 from runtime_pruning.agents.decision_network import DecisionConfig, DecisionNetwork
 from runtime_pruning.agents.policy import DecisionPolicy
+from runtime_pruning.backbones.layers import Normalise
 from runtime_pruning.deploy import read_bundle, write_bundle
 from runtime_pruning.errors import ContractError, DataError
 from runtime_pruning.network import PrunableNetwork, trace
@@ -86,7 +88,71 @@ def test_another_schema_or_no_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds a manifest\.json"):
         read_bundle(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({"schema": 99}))
-    with pytest.raises(DataError, match="`schema == 1` must hold, but got 99"):
+    with pytest.raises(DataError, match="`schema == 2` must hold, but got 99"):
+        read_bundle(tmp_path)
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "network.safetensors", "policy.safetensors"])
+def test_no_bit_changes_unseen(tmp_path: Path, name: str) -> None:
+    traced = network()
+    write_bundle(tmp_path, traced, decision(traced), backbone="digits-cnn", align=4)
+    path = tmp_path / name
+    content = path.read_bytes()
+    whole, rng = 8 * len(content), random.Random(5)
+    for bit in rng.sample(range(whole), 300):
+        path.write_bytes(flipped(content, bit))
+        with pytest.raises(DataError, match=r"is damaged|schema == 2"):
+            read_bundle(tmp_path)
+    path.write_bytes(content)
+    assert read_bundle(tmp_path).manifest["groups"] == 2
+
+
+@pytest.mark.parametrize("field", ['"groups": 2', '"penalty": 0.3', '"schema": 2', "sha256"])
+def test_each_bit_of_what_matters_most(tmp_path: Path, field: str) -> None:
+    traced = network()
+    write_bundle(tmp_path, traced, decision(traced), backbone="digits-cnn", align=4)
+    path = tmp_path / "manifest.json"
+    content = path.read_bytes()
+    start = content.index(field.encode())
+    for bit in range(8 * start, 8 * (start + len(field))):
+        path.write_bytes(flipped(content, bit))
+        with pytest.raises(DataError, match=r"is damaged|schema == 2"):
+            read_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[" * 100_000, '"text"', "[]", '{"schema": 2}', '{"schema": 2, "sha256": 1}']
+)
+def test_a_manifest_that_is_none_is_one_clear_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(DataError, match="is damaged"):
+        read_bundle(tmp_path)
+
+
+def test_a_cut_or_missing_file_is_named(tmp_path: Path) -> None:
+    write_bundle(tmp_path, network(), FixedPolicy([1, 1, 1]), backbone="digits-cnn", align=4)
+    weights = tmp_path / "network.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"'network\.safetensors' is damaged"):
+        read_bundle(tmp_path)
+    weights.unlink()
+    with pytest.raises(DataError, match=r"'network\.safetensors' cannot be read"):
+        read_bundle(tmp_path)
+
+
+def test_a_backbone_whose_code_has_changed_since_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bundle(tmp_path, network(), FixedPolicy([1, 1, 1]), backbone="digits-cnn", align=4)
+    forward = Normalise.forward
+    monkeypatch.setattr(Normalise, "forward", lambda self, x_BCHW: forward(self, x_BCHW * 0.5))
+    with pytest.raises(DataError, match="'digits-cnn' is not the one that was bundled: it comp"):
         read_bundle(tmp_path)
 
 

@@ -12,10 +12,9 @@ from torch import Tensor
 from runtime_pruning.cost.calibration import calibrate
 from runtime_pruning.cost.latency import LatencyTable
 from runtime_pruning.cost.macs import channels_so_far
-from runtime_pruning.cost.timed_stages import TimedDeployedNetwork
+from runtime_pruning.cost.timed_stages import timed_deployed
 from runtime_pruning.cost.timed_units import TimedNetwork, network_key
 from runtime_pruning.errors import ConfigError
-from runtime_pruning.executor.deployed import deploy
 from runtime_pruning.network import PrunableNetwork
 
 CALIBRATION_ENV = "RUNTIME_PRUNING_CALIBRATION"
@@ -97,7 +96,7 @@ def find_table(network: PrunableNetwork, folder: Path | None = None) -> LatencyT
     if folder is None and (named := os.environ.get(CALIBRATION_ENV)):
         folder = Path(named)
     like = next(network.parameters())
-    timed = TimedDeployedNetwork(deploy(network.plain, dtype=like.dtype, device=like.device))
+    timed = timed_deployed(network.plain, dtype=like.dtype, device=like.device)
     path = None if folder is None else table_path(folder, timed)
     if path is not None and path.is_file():
         return LatencyTable.read(path)

@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from runtime_pruning.cost.timed_units import Plan, TimedUnit
-from runtime_pruning.executor.deployed import DeployedNetwork
+from runtime_pruning.executor.agreement import check_modes
+from runtime_pruning.executor.deployed import DeployedNetwork, deploy
 from runtime_pruning.executor.native import build, library
 from runtime_pruning.executor.program.stage_programs import StagePrograms
 from runtime_pruning.network import PrunableNetwork
@@ -74,3 +76,34 @@ class TimedDeployedNetwork:
 def _again(programs: StagePrograms, stage: int, key: Plan, before: list[Any]) -> None:
     """Run a stage on what stood before it."""
     programs.run(stage, key, list(before))
+
+
+def timed_deployed(
+    network: PrunableNetwork,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    images: int = 4,
+    seed: int = 0,
+) -> TimedDeployedNetwork:
+    """Return a network as it is deployed, after it has answered as plain PyTorch does.
+
+    Args:
+        network: in evaluation mode; its weights are copied.
+        dtype: of weights and features.
+        device: where it runs.
+        images: of noise, on which answers are compared, each on a random plan of its own.
+        seed: of images and plans.
+
+    Raises:
+        ContractError: a mode answers otherwise: its times would be worth nothing.
+    """
+    deployed = deploy(network, dtype=dtype, device=device)
+    generator = torch.Generator().manual_seed(seed)
+    images_BCHW = torch.rand(images, *network.image_shape, generator=generator)
+    plans_BL = torch.randint(
+        1, network.groups + 1, (images, len(network.sites)), generator=generator
+    )
+    like = next(network.parameters())
+    check_modes(deployed, network, images_BCHW.to(like.device, like.dtype), plans_BL)
+    return TimedDeployedNetwork(deployed)

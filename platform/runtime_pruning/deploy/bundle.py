@@ -1,8 +1,9 @@
 """A bundle: a folder that holds one operating point, ready to run, in typed files.
 
-``manifest.json`` says what it is (backbone, image shape, groups, policy kind, schema version, a
-checksum per file), ``network.safetensors`` and ``policy.safetensors`` hold the tensors. Nothing is
-pickled, so reading a bundle runs no code of its author.
+``manifest.json`` says what it is (backbone and what it computes, image shape, groups, policy kind,
+schema version, a checksum per file and one of its own), ``network.safetensors`` and
+``policy.safetensors`` hold the tensors. Nothing is pickled, so reading a bundle runs no code of its
+author; and no bit of it can change unseen.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -20,12 +22,14 @@ from runtime_pruning.agents.decision_network import DecisionConfig, DecisionNetw
 from runtime_pruning.agents.policy import DecisionPolicy
 from runtime_pruning.config import build_config
 from runtime_pruning.errors import ContractError, DataError
-from runtime_pruning.files import save_tensors
+from runtime_pruning.files import save_tensors, write_text
 from runtime_pruning.network import PrunableNetwork, trace
 from runtime_pruning.network.policies import CascadePolicy, FixedPolicy, Policy
+from runtime_pruning.network.structure import structure_key
 from runtime_pruning.registry import Registry
 
-SCHEMA = 1
+SCHEMA = 2
+MANIFEST, NETWORK, POLICY = "manifest.json", "network.safetensors", "policy.safetensors"
 Settings = dict[str, Any]
 Tensors = dict[str, Tensor]
 
@@ -106,57 +110,115 @@ def write_bundle(
     kind = _kind_of(policy)
     settings, tensors = policy_kinds.get(kind).dump(policy)
     folder.mkdir(parents=True, exist_ok=True)
-    save_tensors(network.backbone.state_dict(), folder / "network.safetensors")
-    save_tensors(tensors, folder / "policy.safetensors")
-    manifest = {
-        "schema": SCHEMA,
-        "backbone": backbone,
-        "image_shape": list(network.image_shape),
-        "num_classes": network.num_classes,
-        "groups": network.groups,
-        "align": align,
-        "streams": network.graph.streams,
-        "second_look": network.second_look,
-        "policy": {"kind": kind, **settings},
-        "sha256": {path.name: _sha256(path) for path in sorted(folder.glob("*.safetensors"))},
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    save_tensors(network.backbone.state_dict(), folder / NETWORK)
+    save_tensors(tensors, folder / POLICY)
+    _write_manifest(
+        folder,
+        {
+            "schema": SCHEMA,
+            "backbone": backbone,
+            "image_shape": list(network.image_shape),
+            "num_classes": network.num_classes,
+            "groups": network.groups,
+            "align": align,
+            "streams": network.graph.streams,
+            "second_look": network.second_look,
+            "policy": {"kind": kind, **settings},
+            "structure": structure_key(network.plain),
+            "torch": torch.__version__,
+            "files": {name: _sha256(folder / name) for name in (NETWORK, POLICY)},
+        },
+    )
 
 
 def read_bundle(folder: Path) -> Bundle:
     """Return what `write_bundle` wrote, in evaluation mode.
 
     Raises:
-        DataError: the folder is no bundle, is of another schema, or a file is damaged.
+        DataError: the folder is no bundle, is of another schema, or anything in it is damaged; or
+            the backbone that is registered now is another than the one that was bundled.
+        UnknownNameError: its backbone or its kind of policy is registered nowhere.
     """
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise DataError(f"A bundle holds a manifest.json, but {str(folder)!r} has none.")
-    manifest = json.loads(path.read_text())
-    if manifest.get("schema") != SCHEMA:
-        raise DataError(f"`schema == {SCHEMA}` must hold, but got {manifest.get('schema')!r}.")
-    for name, expected in manifest["sha256"].items():
+    manifest = read_manifest(folder)
+    for name, expected in manifest["files"].items():
         if _sha256(folder / name) != expected:
             raise DataError(f"The bundle's file {name!r} is damaged: its checksum differs.")
+    shape = tuple(manifest["image_shape"])
     backbone = backbones.create(
-        manifest["backbone"],
-        num_classes=manifest["num_classes"],
-        image_shape=tuple(manifest["image_shape"]),
+        manifest["backbone"], num_classes=manifest["num_classes"], image_shape=shape
     )
     network = trace(
         backbone,
-        tuple(manifest["image_shape"]),
+        shape,
         groups=manifest["groups"],
         align=manifest["align"],
-        streams=manifest.get("streams", True),  # bundles from before there was a choice
+        streams=manifest["streams"],
     )
-    network.load_backbone(load_file(folder / "network.safetensors"))
-    if manifest.get("second_look", False):
+    _load_weights(network, folder / NETWORK, manifest)
+    if manifest["second_look"]:
         network = network.with_second_look()
     settings = dict(manifest["policy"])
     kind = policy_kinds.get(settings.pop("kind"))
-    policy = kind.load(settings, load_file(folder / "policy.safetensors"))
+    policy = kind.load(settings, load_file(folder / POLICY))
     return Bundle(network=network.eval(), policy=policy, manifest=manifest)
+
+
+def _load_weights(network: PrunableNetwork, path: Path, manifest: Settings) -> None:
+    """Load weights into the backbone that they were trained in.
+
+    Raises:
+        DataError: the backbone's code has changed since.
+    """
+    message = f"The backbone {manifest['backbone']!r} is not the one that was bundled: "
+    structure = structure_key(network)
+    # Another version of PyTorch may word the same structure otherwise.
+    if manifest["torch"] == torch.__version__ and manifest["structure"] != structure:
+        raise DataError(
+            f"{message}it computes {structure}, and {manifest['structure']} is in the manifest."
+        )
+    try:
+        network.load_backbone(load_file(path))
+    except (RuntimeError, AttributeError) as error:
+        raise DataError(f"{message}{' '.join(str(error).split())}") from error
+
+
+def _write_manifest(folder: Path, facts: Settings) -> None:
+    """Write the manifest with a checksum over all its facts."""
+    write_text(folder / MANIFEST, _text({**facts, "sha256": _digest(facts)}))
+
+
+def read_manifest(folder: Path) -> Settings:
+    """Return what a bundle's manifest says, its own checksum verified and left out.
+
+    Raises:
+        DataError: no manifest, one of another schema, or one of which any bit has changed.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DataError(f"A bundle holds a {MANIFEST}, but {str(folder)!r} has none.")
+    damaged = f"The bundle's {MANIFEST} in {str(folder)!r} is damaged: "
+    try:
+        text = path.read_text(encoding="utf-8")
+        facts = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{damaged}{error}") from error
+    if not isinstance(facts, dict):
+        raise DataError(f"{damaged}it must be an object, but got {type(facts).__name__}.")
+    if (schema := facts.get("schema")) != SCHEMA:
+        raise DataError(f"A bundle's `schema == {SCHEMA}` must hold, but got {schema!r}.")
+    stated = facts.pop("sha256", None)
+    # The text itself is compared too: 1e-3 and 1E-3 are the same number, and not the same file.
+    if stated != _digest(facts) or text != _text({**facts, "sha256": stated}):
+        raise DataError(f"{damaged}its checksum differs.")
+    return facts
+
+
+def _text(manifest: Settings) -> str:
+    return json.dumps(manifest, indent=2) + "\n"
+
+
+def _digest(facts: Settings) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _kind_of(policy: Policy) -> str:
@@ -170,4 +232,8 @@ def _kind_of(policy: Policy) -> str:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"The bundle's file {path.name!r} cannot be read: {error}") from error

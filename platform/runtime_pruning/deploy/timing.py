@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from runtime_pruning.deploy.bundle import Bundle
+from runtime_pruning.executor.agreement import check_policy
 from runtime_pruning.executor.autotuning import check_batch, run_parts
 from runtime_pruning.executor.deployed import DeployedNetwork, deploy
 from runtime_pruning.timing.comparison import Measurement, measure
@@ -64,11 +65,13 @@ def time_bundle(
 
     Raises:
         ConfigError: a batch below one image or above N.
+        ContractError: a mode answers otherwise than plain PyTorch; nothing is timed then.
     """
     count = len(images_NCHW)
     for batch in batches:
         check_batch(batch, count)
     deployed = deploy(bundle.network, dtype=dtype)
+    check_policy(deployed, bundle.network, images_NCHW[:FEW], bundle.policy)
     return [_timed(deployed, bundle, images_NCHW, batch, rounds) for batch in batches]
 
 
