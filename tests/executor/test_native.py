@@ -80,13 +80,13 @@ def convolved(
     frame = abi.Frame.of(features_BCHW, kernel, (stride,) * 2, (padding,) * 2)
     assert frame.out == (side, side)
     call = frame.call(features_BCHW.shape[1], room, limits, add=onto is not None)
-    rows = np.array([packed.row(*width) for width in widths], dtype=np.int64)
+    rows = abi.slices(packed.row(*width) for width in widths)
     places_B = np.array(which_B, dtype=np.int32)
     batch = len(which_B)
     out = memory.empty(batch, room, frame.out, features_BCHW).fill_(7.0) if onto is None else onto
     macs_B = np.ones(batch, dtype=np.int64)
     own.convolve(
-        *(ctypes.addressof(call), rows.ctypes.data, places_B.ctypes.data, None, 1),
+        *(ctypes.addressof(call), ctypes.addressof(rows), places_B.ctypes.data, None, 1),
         *(macs_B.ctypes.data, features_BCHW.data_ptr(), out.data_ptr(), batch, threads),
     )
     taps = side * side * kernel[0] * kernel[1]
@@ -190,12 +190,12 @@ def test_a_linear_layer_of_images_that_read_unlike_numbers(dtype: torch.dtype) -
     features = drawn(len(inputs_B), most, dtype=dtype)
     features[torch.arange(most) >= torch.from_numpy(inputs_B)[:, None]] = math.inf
     packed = packing.packed_linear(weight, bias)
-    row = np.array(packed.row(most, outputs), dtype=np.int64)
+    row = packed.row(most, outputs)
     call = abi.ALONE.call(most, outputs, NO_LIMITS, add=False)
     out = torch.empty(len(inputs_B), outputs, dtype=dtype)
     own: Any = library.functions(dtype)
     own.linear(
-        *(ctypes.addressof(call), row.ctypes.data, inputs_B.ctypes.data),
+        *(ctypes.addressof(call), ctypes.addressof(row), inputs_B.ctypes.data),
         *(features.data_ptr(), out.data_ptr(), len(out), 1),
     )
     for image, count in enumerate(inputs_B):
@@ -266,7 +266,7 @@ def test_large_weights_lie_on_huge_pages_and_stay() -> None:
 def test_every_width_is_a_prefix_of_one_packing() -> None:
     weight = torch.randn(40, 24, 3, 3)
     packed = packing.Packed(weight, None)
-    addresses = {packed.row(*width)[0] for width in itertools.product((8, 24), (8, 40))}
+    addresses = {packed.row(*width).weight for width in itertools.product((8, 24), (8, 40))}
     assert len(addresses) == 1
 
 

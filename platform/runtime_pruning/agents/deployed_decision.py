@@ -9,7 +9,6 @@ values of the previous decision.
 """
 
 import ctypes
-import struct
 from typing import NamedTuple
 
 import torch
@@ -51,7 +50,7 @@ class DeployedDecisionPolicy:
     Attributes:
         macs_per_image: of all decisions, counted from the matrices that they multiply. Less than
             the network's own: the penalty is folded away, and the state's worth is not computed.
-        addresses: of each site's ``Decision`` of the compiled source; they live as long as this.
+        addresses: of each site's `abi.Decision`; they live as long as this.
         table: address of a table of them.
         decide: the compiled call, where it can decide; else None.
     """
@@ -85,13 +84,12 @@ class DeployedDecisionPolicy:
         return TorchChooser(self, batch) if self.decide is None else CompiledChooser(self, batch)
 
 
-def _call(weights: Weights, *, lstm: bool) -> ctypes.Array[ctypes.c_char]:
-    """Return a ``Decision`` of the compiled source."""
+def _call(weights: Weights, *, lstm: bool) -> abi.Decision:
+    """Return a decision for the compiled library; its weights must outlive it."""
     features, code = weights.encode_FD.shape
     hidden, values = weights.decode_HG.shape
     pointers = [tensor.data_ptr() for tensor in weights]
-    packed = struct.pack("8P5q", *pointers, features, code, hidden, values, lstm)
-    return ctypes.create_string_buffer(packed, len(packed))
+    return abi.Decision(*pointers, features, code, hidden, values, lstm)
 
 
 def _encoder(network: DecisionNetwork, site: int, penalty: float) -> tuple[Tensor, Tensor]:

@@ -53,14 +53,14 @@ class RaggedLinear:
         self._inputs = np.array(inputs, dtype=np.int64)
         shared = all(packed is self._packed[0] for packed in self._packed)
         self._even = shared and all(self._inputs * dtype.itemsize % 4 == 0)
-        rows = [
+        self._rows = abi.slices(
             packed.row(count, self._outputs)
             for packed, count in zip(self._packed, inputs, strict=True)
-        ]
-        self._rows = np.array(rows, dtype=np.int64)
+        )
+        self._rows_at, self._widest_at = map(ctypes.addressof, (self._rows, self._rows[-1]))
         self._convolve, self._linear = own.convolve, own.linear
         self._calls: dict[int, Call] = {}
-        self._rooms: dict[int, ctypes.Array[ctypes.c_char]] = {}
+        self._rooms: dict[int, abi.Call] = {}
 
     def instruction(self, like: Tensor, source: int, target: int, read: int) -> Instruction:
         """Return the call for a tape that takes images one by one.
@@ -71,7 +71,7 @@ class RaggedLinear:
             target: likewise.
             read: see `Record`.
         """
-        addresses = self._room(like), self._rows.ctypes.data
+        addresses = self._room(like), self._rows_at
         out = (self._outputs,)
         return Instruction(Opcode.CONVOLVE, source, target, out, *addresses, read, keepalive=self)
 
@@ -104,7 +104,7 @@ class RaggedLinear:
         """Return the result of images of unlike widths, one by one: the weights stay in cache."""
         out = features_BC.new_empty(features_BC.shape[0], self._outputs)
         self._convolve(
-            *(self._room(features_BC), self._rows.ctypes.data, place_B.ctypes.data, None, 1, None),
+            *(self._room(features_BC), self._rows_at, place_B.ctypes.data, None, 1, None),
             *(features_BC.data_ptr(), out.data_ptr(), len(out), torch.get_num_threads()),
         )
         return out
@@ -117,7 +117,7 @@ class RaggedLinear:
         features_BC = features_BC[rows_B]
         own = features_BC.new_empty(features_BC.shape[0], self._outputs)
         self._linear(
-            *(self._room(features_BC), self._rows[-1:].ctypes.data, inputs_B.ctypes.data),
+            *(self._room(features_BC), self._widest_at, inputs_B.ctypes.data),
             *(features_BC.data_ptr(), own.data_ptr(), len(own), torch.get_num_threads()),
         )
         out = torch.empty_like(own)
@@ -127,9 +127,11 @@ class RaggedLinear:
     def _room(self, features_BC: Tensor) -> int:
         """Return the address of the call on vectors of this length."""
         room = features_BC.shape[1]
-        if room not in self._rooms:
-            self._rooms[room] = abi.ALONE.call(room, self._outputs, NOTHING.limits, add=False)
-        return ctypes.addressof(self._rooms[room])
+        found = self._rooms.get(room)
+        if found is None:  # threads that come here at once take the same
+            made = abi.ALONE.call(room, self._outputs, NOTHING.limits, add=False)
+            found = self._rooms.setdefault(room, made)
+        return ctypes.addressof(found)
 
 
 class RaggedConvolution:
@@ -170,12 +172,11 @@ class RaggedConvolution:
             full = {op.source.name: read, self._target.name: read if self._alone else writes[-1]}
             layer = binder.layer(op, full)
             self._packed.append(pack(layer.weight, layer.bias))
-        rows = [
+        self._rows = abi.slices(
             self._packed[place if op.conditional else 0].row(read, write)
             for place, read in enumerate(reads)
             for write in ([read] if self._alone else writes)
-        ]
-        self._rows = np.array(rows, dtype=np.int64)
+        )
         self._writes = 1 if self._alone else len(writes)
         kernel = op.weight.shape[2:]
         frame = abi.Frame.of(features, kernel, op.geometry.stride, op.geometry.padding)
@@ -193,7 +194,7 @@ class RaggedConvolution:
             target,
             None if self._adds else self.out,
             call=ctypes.addressof(self._call),
-            widths=self._rows.ctypes.data,
+            widths=ctypes.addressof(self._rows),
             read=table.index(self._source),
             write=-1 if self._alone else table.index(self._target),
             writes=self._writes,

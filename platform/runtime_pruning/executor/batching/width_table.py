@@ -4,7 +4,6 @@ Dimensions: B images, L sites, K keys.
 """
 
 import ctypes
-import struct
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 
 from runtime_pruning.executor.batching.plans import Outcome
 from runtime_pruning.executor.commands.instruction import State
-from runtime_pruning.executor.native import library
+from runtime_pruning.executor.native import abi, library
 from runtime_pruning.executor.native.abi import Counts, Decisions, Numbers
 from runtime_pruning.network.graph import Value
 
@@ -43,10 +42,10 @@ class WidthOptions:
         self._table = np.array(places, dtype=np.int32)
         self._sites = np.array(self.sites, dtype=np.int64)
 
-    def key(self) -> bytes:
-        """Return a ``WidthKey`` of the source."""
+    def key(self) -> abi.WidthKey:
+        """Return these widths for the compiled library; they live as long as this."""
         addresses = self._sites.ctypes.data, self._table.ctypes.data
-        return struct.pack("4q", len(self.sites), self._counts, *addresses)
+        return abi.WidthKey(len(self.sites), self._counts, *addresses)
 
 
 class WidthTable:
@@ -68,8 +67,8 @@ class WidthTable:
         self._known = (ctypes.c_int64 * len(known))(*known)
         self._known_at = ctypes.addressof(self._known)
         self._constant: dict[int, WidthOptions] = {}  # of values that no site decides, by channels
-        table = b"".join(options.key() for options in self._options.values())
-        self._table = ctypes.create_string_buffer(table, len(table))
+        table = [options.key() for options in self._options.values()]
+        self._table = (abi.WidthKey * len(table))(*table)
         self._table_at = ctypes.addressof(self._table)
         self._settle = library.settle()
 
@@ -101,7 +100,7 @@ class WidthTable:
         begin, end = self._known[first], self._known[last]
         if begin == end:
             return
-        size = struct.calcsize("4q")
+        size = ctypes.sizeof(abi.WidthKey)
         places = batch.places + begin * batch.size * ctypes.sizeof(ctypes.c_int32)
         self._settle(
             *(self._table_at + begin * size, end - begin, batch.groups),
@@ -109,11 +108,10 @@ class WidthTable:
         )
 
     def let_decide(self, decisions: Decisions, batch: "RaggedBatch") -> None:
-        """Give a batch its ``DecisionState`` of the source."""
-        told = (*decisions.state, batch.groups, len(self._bounds), self._table_at, self._known_at)
-        batch.keepalive = (ctypes.c_int64 * 10)(
-            decisions.calls, decisions.settled, *told, batch.places
-        )
+        """Give a batch what its sites are decided by."""
+        state = (decisions.calls, decisions.settled, *decisions.state)
+        table = (batch.groups, len(self._bounds), self._table_at, self._known_at)
+        batch.keepalive = abi.DecisionState(*state, *table, batch.places)
         batch.deciding = ctypes.addressof(batch.keepalive)
 
 
@@ -128,7 +126,7 @@ class RaggedBatch:
     Attributes:
         counts: see above; likewise ``spent``, MACs so far, by image.
         groups: address of ``counts``; likewise ``places``, int32 (K, B), and ``macs``.
-        deciding: address of a ``DecisionState`` of the source.
+        deciding: address of an `abi.DecisionState`.
         keepalive: what that points to.
     """
 

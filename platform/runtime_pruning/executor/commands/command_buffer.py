@@ -8,7 +8,6 @@ Dimensions: B images, C channels, H W pixels.
 """
 
 import ctypes
-import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from runtime_pruning.executor.commands.instruction import Instruction, Opcode, State, packed
 from runtime_pruning.executor.commands.memory_plan import ALIGNED, BufferValue, lay_out
-from runtime_pruning.executor.native import library, memory
+from runtime_pruning.executor.native import abi, library, memory
 
 T = TypeVar("T")
 
@@ -63,10 +62,10 @@ class CommandBuffer:
         inner = [value for value in self._values if value.slot is None and not value.kept]
         self._elements = lay_out(inner, ALIGNED // dtype.itemsize)
         self._places = np.array([value.place for value in self._values], dtype=np.int64)
-        layout = struct.pack("2q", self._elements, self._places.ctypes.data)
-        table = b"".join(map(packed, self.steps, self._ends))
-        self._tables = [ctypes.create_string_buffer(own, len(own)) for own in (table, layout)]
-        self._address, self._layout = map(ctypes.addressof, self._tables)
+        layout = abi.BufferLayout(self._elements, self._places.ctypes.data)
+        table = (abi.Instruction * len(self.steps))(*map(packed, self.steps, self._ends))
+        self._keepalive = (table, layout)  # what the addresses point to
+        self._address, self._layout = map(ctypes.addressof, self._keepalive)
         self.splits_batch = not any(instruction.shared for instruction in self.steps)
         image = max(1, self._elements * dtype.itemsize)
         self._together = max(1, min(TOGETHER, CACHED // image))
@@ -110,7 +109,7 @@ class CommandBuffer:
             state: has what is read, and gets what is read after the calls.
             places: address of the widths by image, row by row, int32; see `Instruction.read`.
             macs: address of where MACs are counted, by image.
-            deciding: address of a ``DecisionState`` of the source, where calls decide.
+            deciding: address of an `abi.DecisionState`, where calls decide.
 
         Raises:
             MemoryError: there is none for what lies between the calls.

@@ -3,32 +3,14 @@
 Dimensions: C channels, H W pixels.
 """
 
-import struct
 from collections.abc import Callable
-from enum import IntEnum
 from typing import Any, NamedTuple, TypeAlias
+
+from runtime_pruning.executor.native import abi
+from runtime_pruning.executor.native.abi import Opcode as Opcode
 
 State: TypeAlias = list[Any]  # a tensor per slot, or None; the last slot holds the masks
 Step: TypeAlias = Callable[[State], None]
-
-
-_INSTRUCTION = "9q"  # ``Instruction`` of the source
-
-
-class Opcode(IntEnum):
-    """What a call does: ``Opcode`` of the source, and what needs no call."""
-
-    CONVOLVE = 0
-    DEPTHWISE = 1
-    LINEAR = 2
-    MAX_POOL = 3
-    COPY = 4
-    CLEAR = 5
-    AVERAGE = 6
-    SCALE = 7
-    SCALE_PLANES = 8
-    DECIDE = 9
-    MOVE = 10  # the target is the source by another name
 
 
 class Instruction(NamedTuple):
@@ -39,8 +21,8 @@ class Instruction(NamedTuple):
         source: slot of what it reads.
         target: slot of what it writes.
         out: an image of what is made, (H, W, C) or (C,); None: it writes onto what is there.
-        call: address of a ``Call`` of the source.
-        widths: address of its ``LayerSlice`` rows.
+        call: address of an `abi.Call`.
+        widths: address of a table of `abi.LayerSlice`.
         read: row of the widths by image that the source has; below zero: all have the first.
         write: likewise, of the target.
         writes: how many widths the target can have.
@@ -63,10 +45,9 @@ class Instruction(NamedTuple):
     keepalive: Any = None
 
 
-def packed(instruction: Instruction, ends: tuple[int, int]) -> bytes:
-    """Return an ``Instruction`` of the source."""
-    return struct.pack(
-        _INSTRUCTION,
+def packed(instruction: Instruction, ends: tuple[int, int]) -> abi.Instruction:
+    """Return an instruction as the library has it, between two of its values."""
+    return abi.Instruction(
         *(instruction.kind, instruction.call, instruction.widths, *ends),
         *(instruction.read, instruction.write, instruction.writes, instruction.site),
     )

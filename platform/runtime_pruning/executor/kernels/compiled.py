@@ -5,7 +5,6 @@ Dimensions: B images, C and D channels, H W pixels, F features.
 
 import ctypes
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -86,11 +85,11 @@ class CompiledConvolution:
         outputs, inputs = weight.shape[0], weight.shape[1] * layer.groups
         frame = abi.Frame.of(like, weight.shape[2:], geometry.stride, geometry.padding)
         call = frame.call(inputs, room or outputs, activation.limits, add=room is not None)
-        row = np.array(packed.row(inputs, outputs), dtype=np.int64)
+        row = packed.row(inputs, outputs)
         self._keepalive = (packed, call, row)  # what the addresses below point to
         self._convolve = own.depthwise if alone else own.convolve
         self._kind = Opcode.DEPTHWISE if alone else Opcode.CONVOLVE
-        self._call, self._row = ctypes.addressof(call), row.ctypes.data
+        self._call, self._row = ctypes.addressof(call), ctypes.addressof(row)
         self._out = (*frame.out, outputs)
         self._adds = room is not None
 
@@ -129,10 +128,10 @@ class CompiledLinear:
         assert own is not None
         self._outputs, inputs = layer.weight.shape
         call = abi.ALONE.call(inputs, self._outputs, NOTHING.limits, add=False)
-        row = np.array(packed.row(inputs, self._outputs), dtype=np.int64)
+        row = packed.row(inputs, self._outputs)
         self._keepalive = (packed, call, row)  # what the addresses below point to
         self._linear = own.linear
-        self._call, self._row = ctypes.addressof(call), row.ctypes.data
+        self._call, self._row = ctypes.addressof(call), ctypes.addressof(row)
 
     def __call__(self, features: Tensor) -> Tensor:
         """Return the result."""

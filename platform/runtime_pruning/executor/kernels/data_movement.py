@@ -8,7 +8,6 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,7 +44,7 @@ def scaling_instruction(
     opcode, period = (Opcode.SCALE, _LONGEST) if last else (Opcode.SCALE_PLANES, 1)
     mean, std = (part.flatten().repeat(period) for part in (scaling.mean, scaling.std))
     rows = width_rows([(channels * period, 0)])
-    rows[0, :2] = std.data_ptr(), mean.data_ptr()
+    rows[0].weight, rows[0].bias = std.data_ptr(), mean.data_ptr()
     frame = abi.Frame.over((high, wide))
     instruction = movement(opcode, (source, target), frame, (channels, channels), rows)
     return instruction._replace(keepalive=(instruction.keepalive, mean, std))
@@ -146,9 +145,9 @@ def of_step(step: FxCall, like: Tensor, source: int, target: int) -> Instruction
     return None
 
 
-def width_rows(widths: Iterable[tuple[int, int]]) -> abi.Numbers:
-    """Return ``Width`` rows of the source with no weights."""
-    return np.array([(0, 0, *row, 0, 0) for row in widths], dtype=np.int64)
+def width_rows(widths: Iterable[tuple[int, int]]) -> ctypes.Array[abi.LayerSlice]:
+    """Return slices of a layer with no weights."""
+    return abi.slices(abi.LayerSlice(None, None, *row, 0, 0) for row in widths)
 
 
 def movement(
@@ -156,12 +155,12 @@ def movement(
     slots: tuple[int, int],
     frame: abi.Frame,
     room: tuple[int, int],
-    rows: abi.Numbers,
+    rows: ctypes.Array[abi.LayerSlice],
     **widths: Any,
 ) -> Instruction:
     """Return a call from one slot to another, from and to pixels with room for some channels."""
     call = frame.call(*room, NOTHING.limits, add=False)
-    addresses = ctypes.addressof(call), rows.ctypes.data
+    addresses = ctypes.addressof(call), ctypes.addressof(rows)
     return Instruction(
         kind, *slots, (*frame.out, room[1]), *addresses, **widths, keepalive=(call, rows)
     )

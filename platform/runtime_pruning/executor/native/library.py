@@ -9,15 +9,17 @@ Dimensions: B images, C and D channels, H W pixels, F features.
 
 import ctypes
 import functools
+import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from runtime_pruning.executor.native import abi
 from runtime_pruning.executor.native.abi import Counts, Numbers
 from runtime_pruning.executor.native.build import SOURCE, compiled_library
 
@@ -50,6 +52,7 @@ class _Library(NamedTuple):
     clear: Callable[..., None]
     settle: Callable[..., None]
     take_plans: Callable[..., int]
+    set_poisoned: Callable[..., None]
 
 
 def functions(dtype: torch.dtype) -> Functions | None:
@@ -86,6 +89,13 @@ def clear(features: Tensor, first_B: Numbers, last_B: Numbers) -> None:
         *(features.data_ptr(), channels, features[0, 0].numel(), first_B.ctypes.data),
         *(last_B.ctypes.data, batch, features.element_size()),
     )
+
+
+def set_poisoned(on: bool) -> None:
+    """Have memory that nobody wrote hold NaN, or not; see `poison`."""
+    library = _library()
+    if library is not None:
+        library.set_poisoned(on)
 
 
 def take_plans(groups_BL: Tensor, most: int) -> tuple[Counts, bool, bool] | None:
@@ -132,6 +142,7 @@ def _library() -> _Library | None:
         library = ctypes.CDLL(str(compiled_library(SOURCE, compiler)))
     except (OSError, subprocess.SubprocessError):
         return None
+    abi.check(_abi(library))
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     pool = [pointer, number, number, pointer, number, number, pointer, number, number]
     by_type = {}
@@ -144,15 +155,36 @@ def _library() -> _Library | None:
             chosen = [pointer, pointer, pointer, number, pointer]
             own.convolve.argtypes = [pointer, *chosen, pointer, pointer, number, number]
             own.depthwise.argtypes = own.convolve.argtypes
+            own.convolve.restype = own.depthwise.restype = own.decide.restype = _done
             own.linear.argtypes = [pointer] * 5 + [number] * 2
             own.pool.argtypes = pool
             own.run.restype = number
             own.run.argtypes = [pointer, number, *[pointer] * 5, number, number, number]
             own.decide.argtypes = [pointer, pointer, number, number, *[pointer] * 3]
             by_type[dtype] = own
+    library.decide.restype = _done
     library.decide.argtypes = [pointer, pointer, number, *[pointer] * 3]
     library.clear.argtypes = [pointer, number, number, pointer, pointer, number, number]
     library.settle.argtypes = [pointer, number, pointer, number, number, pointer]
     library.take_plans.argtypes = [pointer, *[number] * 5, pointer]
     library.take_plans.restype = number
+    library.set_poisoned.argtypes = [number]
     return _Library(by_type, *(getattr(library, name) for name in _Library._fields[1:]))
+
+
+def _abi(library: ctypes.CDLL) -> Iterator[tuple[str, int, int]]:
+    """Yield what a library reports of its structures; see `abi.check`."""
+    name, place, size = ctypes.c_char_p(), ctypes.c_int64(), ctypes.c_int64()
+    library.abi_row.argtypes = [ctypes.c_int64, *[ctypes.c_void_p] * 3]
+    library.abi_row.restype = ctypes.c_int64
+    for row in itertools.count():
+        if not library.abi_row(row, *map(ctypes.addressof, (name, place, size))):
+            return
+        assert name.value is not None
+        yield name.value.decode(), place.value, size.value
+
+
+def _done(status: int) -> None:
+    """Refuse a call that found no memory for what lies between its parts."""
+    if status:
+        raise MemoryError("There is no memory for what a compiled call keeps in between.")

@@ -6,6 +6,7 @@ Dimensions: C and D channels.
 import torch
 from torch import Tensor
 
+from runtime_pruning.executor.native.abi import LayerSlice
 from runtime_pruning.executor.native.memory import on_huge_pages
 
 BLOCK = 16  # outputs that lie together in packed weights
@@ -33,9 +34,10 @@ class Packed:
         tap = whole * BLOCK
         self._strides = (tap, height * width * tap)
 
-    def row(self, inputs: int, outputs: int) -> tuple[int, ...]:
-        """Return a ``LayerSlice`` of the source: the weights of the first inputs and outputs."""
-        return (self.weight.data_ptr(), self.bias.data_ptr(), inputs, outputs, *self._strides)
+    def row(self, inputs: int, outputs: int) -> LayerSlice:
+        """Return the weights of the first inputs and outputs; they live as long as this."""
+        addresses = self.weight.data_ptr(), self.bias.data_ptr()
+        return LayerSlice(*addresses, inputs, outputs, *self._strides)
 
 
 def packed_linear(weight: Tensor, bias: Tensor | None) -> Packed:
@@ -60,7 +62,8 @@ class PackedDepthwise:
         if bias is not None:
             self.bias[:channels] = bias.float()
 
-    def row(self, inputs: int, outputs: int) -> tuple[int, ...]:
-        """Return a ``LayerSlice`` of the source: the weights of the first channels."""
+    def row(self, inputs: int, outputs: int) -> LayerSlice:
+        """Return the weights of the first channels; they live as long as this."""
         assert inputs == outputs
-        return (self.weight.data_ptr(), self.bias.data_ptr(), inputs, outputs, self._room, 0)
+        addresses = self.weight.data_ptr(), self.bias.data_ptr()
+        return LayerSlice(*addresses, inputs, outputs, self._room, 0)

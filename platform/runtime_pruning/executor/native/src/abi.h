@@ -1,6 +1,7 @@
 // What the library shares with Python: `abi.py` says the same, and the loader compares both.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace {
@@ -22,26 +23,6 @@ struct Call {
   int64_t ld_in, ld_out;  // elements from pixel to pixel
   float low, high;        // results are clamped
   int64_t add;            // whether results are added to what is there
-};
-
-// Finds the slice of a layer that each image runs, and counts its MACs, if they are to be counted.
-struct WidthLookup {
-  const LayerSlice* slices;
-  const int32_t *read, *write;  // image b has row read[b] * writes + write[b]; null: all zeros
-  int64_t writes;
-  int64_t* macs;
-
-  const LayerSlice& of(int64_t b) const {
-    return slices[(read ? read[b] * writes : 0) + (write ? write[b] : 0)];
-  }
-
-  void count(int64_t b, int64_t products) const {
-    if (macs) macs[b] += products;
-  }
-};
-
-struct bf16 {
-  uint16_t bits;
 };
 
 // One decision of a network with a recurrent cell; all matrices lie input by output.
@@ -91,7 +72,7 @@ struct Instruction {
   int64_t opcode;
   const Call* call;
   const LayerSlice* widths;
-  int64_t in, out;      // places in the table of values
+  int64_t source, target;  // places in the table of values
   int64_t read, write;  // rows of the widths by image, [row][image]; below zero: all have the first
   int64_t writes;
   int64_t site;  // of kDecide
@@ -105,5 +86,47 @@ struct BufferLayout {
   int64_t elements;       // an image, a multiple of kAligned bytes
   const int64_t* places;  // of values, in elements an image
 };
+
+// What the loader compares: each structure with its size, each field with its place and size, and
+// each opcode with its number.
+struct AbiRow {
+  const char* name;
+  int64_t place, size;
+};
+
+#define SIZE(S) {#S, 0, sizeof(S)}
+#define FIELD(S, field) {#S "." #field, offsetof(S, field), sizeof(S::field)}
+#define OPCODE(name) {"Opcode." #name, name, 0}
+// clang-format off
+constexpr AbiRow kAbi[] = {
+    SIZE(Geometry), FIELD(Geometry, hi), FIELD(Geometry, wi), FIELD(Geometry, ho),
+    FIELD(Geometry, wo), FIELD(Geometry, kh), FIELD(Geometry, kw), FIELD(Geometry, stride_y),
+    FIELD(Geometry, stride_x), FIELD(Geometry, pad_y), FIELD(Geometry, pad_x),
+    SIZE(LayerSlice), FIELD(LayerSlice, weight), FIELD(LayerSlice, bias), FIELD(LayerSlice, ci),
+    FIELD(LayerSlice, co), FIELD(LayerSlice, tap), FIELD(LayerSlice, block),
+    SIZE(Call), FIELD(Call, g), FIELD(Call, ld_in), FIELD(Call, ld_out), FIELD(Call, low),
+    FIELD(Call, high), FIELD(Call, add),
+    SIZE(Decision), FIELD(Decision, encode), FIELD(Decision, table), FIELD(Decision, input),
+    FIELD(Decision, input_bias), FIELD(Decision, carry), FIELD(Decision, carry_bias),
+    FIELD(Decision, decode), FIELD(Decision, decode_bias), FIELD(Decision, features),
+    FIELD(Decision, code), FIELD(Decision, hidden), FIELD(Decision, values), FIELD(Decision, lstm),
+    SIZE(WidthKey), FIELD(WidthKey, sites), FIELD(WidthKey, counts), FIELD(WidthKey, site),
+    FIELD(WidthKey, place),
+    SIZE(DecisionState), FIELD(DecisionState, decisions), FIELD(DecisionState, settled),
+    FIELD(DecisionState, previous), FIELD(DecisionState, hidden), FIELD(DecisionState, cell),
+    FIELD(DecisionState, groups), FIELD(DecisionState, sites), FIELD(DecisionState, keys),
+    FIELD(DecisionState, known), FIELD(DecisionState, places),
+    SIZE(Instruction), FIELD(Instruction, opcode), FIELD(Instruction, call),
+    FIELD(Instruction, widths), FIELD(Instruction, source), FIELD(Instruction, target),
+    FIELD(Instruction, read), FIELD(Instruction, write), FIELD(Instruction, writes),
+    FIELD(Instruction, site),
+    SIZE(BufferLayout), FIELD(BufferLayout, elements), FIELD(BufferLayout, places),
+    OPCODE(kConvolve), OPCODE(kDepthwise), OPCODE(kLinear), OPCODE(kMaxPool), OPCODE(kCopy),
+    OPCODE(kClear), OPCODE(kAverage), OPCODE(kScale), OPCODE(kScalePlanes), OPCODE(kDecide),
+};
+// clang-format on
+#undef SIZE
+#undef FIELD
+#undef OPCODE
 
 }  // namespace

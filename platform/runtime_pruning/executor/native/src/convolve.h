@@ -219,6 +219,7 @@ void copy_rows(const Call& call, const LayerSlice& slice, int64_t ci, const E* i
   const Geometry& g = call.g;
   const int64_t row = (g.wi + 2 * g.pad_x) * ci, top = first * g.stride_y - g.pad_y;
   const int64_t bottom = top + (last - 1 - first) * g.stride_y + g.kh;
+  poison(to, (bottom - top) * row);
   for (int64_t y = top; y < bottom; y++, to += row) {
     if (y < 0 || y >= g.hi) continue;
     memset(to, 0, row * sizeof(E));
@@ -302,8 +303,9 @@ void convolve(const Call& call, const WidthLookup& lookup, const E* in, E* out, 
   if (batch < team.count) fit = std::min(fit, (g.ho + team.count - 1) / team.count);
   const int64_t step = std::min(g.ho, std::max(fit, std::min<int64_t>(4, g.ho)));
   const int64_t blocks = (g.ho + step - 1) / step;
-  E* const room = scratch<E>(((step - 1) * g.stride_y + g.kh) * line);
+  E* const room = scratch<E>(((step - 1) * g.stride_y + g.kh) * line, team);
   team.parallel_for(batch * blocks, [&](int64_t task) {
+    if (!room) return;
     const int64_t b = task / blocks, first = task % blocks * step;
     convolve_rows(call, lookup.of(b), in + b * g.hi * g.wi * call.ld_in,
                   out + b * g.ho * g.wo * call.ld_out, first, std::min(first + step, g.ho), room);

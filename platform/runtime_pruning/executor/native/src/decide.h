@@ -116,7 +116,7 @@ void decide_block(const Decision& d, const float* features, int64_t* previous, f
     std::copy_n(d.decode_bias, d.values, values + b * d.values);
   }
   product<B>(features, d.features, d.encode, d.code, code);
-  for (int64_t i = 0; i < B * d.code; i++) code[i] = code[i] > 0 ? code[i] : 0;
+  for (int64_t i = 0; i < B * d.code; i++) code[i] = code[i] < 0 ? 0 : code[i];
   product<B>(code, d.code, d.input, all, input);
   product<B>(hidden, d.hidden, d.carry, all, carry);
   for (int b = 0; b < B; b++)
@@ -130,9 +130,11 @@ void decide_block(const Decision& d, const float* features, int64_t* previous, f
 // the features of this image and those behind it are.
 template <typename F>
 void decide_all(const Decision& d, int64_t batch, F features_of, int64_t* previous, float* hidden,
-                float* cell) {
+                float* cell, const Team& team) {
   const int64_t gates = 2 * (d.lstm ? 4 : 3) * d.hidden;
-  float* const place = scratch<float>(kDecidedTogether * (d.features + d.code + d.values + gates));
+  float* const place =
+      scratch<float>(kDecidedTogether * (d.features + d.code + d.values + gates), team);
+  if (!place) return;
   float* const room = place + kDecidedTogether * d.features;
   for (int64_t b = 0; b < batch;) {
     const int64_t left = batch - b, images = left >= kDecidedTogether ? kDecidedTogether
@@ -189,7 +191,7 @@ struct Parts {
 template <typename E>
 void decide_site(const DecisionState& d, int64_t site, const Call& call, const WidthLookup& lookup,
                  const E* in, const Parts& parts, int64_t batch, int64_t before, int64_t first,
-                 int64_t last) {
+                 int64_t last, const Team& team) {
   int64_t* groups = d.groups + before * d.sites + site;
   if (site < d.settled) {
     for (int64_t b = first; b < last; b++) groups[b * d.sites] = 1;
@@ -209,7 +211,8 @@ void decide_site(const DecisionState& d, int64_t site, const Call& call, const W
     };
     const int64_t state = (before + first) * own.hidden;
     int64_t* previous = d.previous + before;
-    decide_all(own, last - first, features_of, previous + first, d.hidden + state, d.cell + state);
+    decide_all(own, last - first, features_of, previous + first, d.hidden + state, d.cell + state,
+               team);
     for (int64_t b = first; b < last; b++) groups[b * d.sites] = previous[b];
   }
   const int64_t key = d.known[site];

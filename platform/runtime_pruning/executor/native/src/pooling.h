@@ -23,7 +23,7 @@ inline void max_of(const Geometry& g, int64_t ld, const E* in, E* out, int64_t t
 #pragma GCC unroll 8
       for (int n = 0; n < N; n++) {
         const auto value = read<V>(in + (y * g.wi + x) * ld + n * V);
-        most[n] = most[n] > value ? most[n] : value;
+        most[n] = larger<V>(most[n], value);
       }
   for (int n = 0; n < N; n++) write<V>(out + n * V, most[n]);
 }
@@ -49,11 +49,11 @@ void max_pool(const Call& call, const WidthLookup& lookup, const E* in, E* out, 
       for (; c + V <= count; c += V)
         max_of<1>(g, call.ld_in, from + c, to + c, top, bottom, left, right);
       for (; c < count; c++) {
-        float most = -INFINITY;
+        Vec<1>::F most = {-INFINITY};
         for (int64_t i = top; i < bottom; i++)
           for (int64_t j = left; j < right; j++)
-            most = std::max(most, read<1>(from + (i * g.wi + j) * call.ld_in + c)[0]);
-        write<1>(to + c, Vec<1>::F{most});
+            most = larger<1>(most, read<1>(from + (i * g.wi + j) * call.ld_in + c));
+        write<1>(to + c, most);
       }
     }
   });

@@ -36,6 +36,12 @@ struct RunArgs {
   float* means;  // room for parts of feature maps' means; null where threads do not share an image
 };
 
+// Whether a value that has no address comes into being by an instruction.
+inline bool makes(const Instruction* steps, const Instruction* s, const RunArgs& args) {
+  const auto same = [&](const Instruction& earlier) { return earlier.target == s->target; };
+  return !args.values[s->target] && std::none_of(steps, s, same);
+}
+
 // Runs instructions for images [first, last) of a batch.
 template <typename E>
 void run_images(const Instruction* steps, const Instruction* end, const RunArgs& args,
@@ -56,8 +62,10 @@ void run_images(const Instruction* steps, const Instruction* end, const RunArgs&
     const int64_t inputs = g.hi * g.wi * call.ld_in;
     const int64_t outputs = (s->opcode == kAverage ? 1 : g.ho * g.wo) * call.ld_out;
     const bool images = s->opcode == kScale || s->opcode == kScalePlanes;
-    const E* in = (const E*)value_of(s->in, inputs, images ? sizeof(float) : sizeof(E));
-    E* out = (E*)value_of(s->out, outputs, sizeof(E));
+    const E* in = (const E*)value_of(s->source, inputs, images ? sizeof(float) : sizeof(E));
+    E* out = (E*)value_of(s->target, outputs, sizeof(E));
+    if (poisoned && makes(steps, s, args))
+      team.parallel_for(batch, [&](int64_t b) { poison(out + b * outputs, outputs); });
     switch (s->opcode) {
       case kConvolve:
         convolve(call, lookup, in, out, batch, team);
@@ -94,7 +102,7 @@ void run_images(const Instruction* steps, const Instruction* end, const RunArgs&
           });
         team.parallel_for_parts(batch, kDecidedTogether, [&](int64_t begin, int64_t end) {
           decide_site(*args.decisions, s->site, call, lookup, in, parts, args.batch, first, begin,
-                      end);
+                      end, team);
         });
         break;
       }
@@ -127,45 +135,49 @@ int64_t run(const Instruction* steps, const Instruction* end, RunArgs args, int6
   args.room = (char*)aligned_alloc(kAligned, bytes * images + values);
   if (!args.room) return 1;
   if (widest) args.means = (float*)(args.room + bytes * images);
-  parallel(threads, [&](Team team) {
+  const bool short_of_memory = parallel(threads, [&](Team team) {
     if (!most) return run_images<E>(steps, end, args, 0, args.batch, team);
     RunArgs own = args;
     own.room += bytes * most * team.index;
     team.parallel_for_parts(args.batch, most, [&](int64_t first, int64_t last) {
-      run_images<E>(steps, end, own, first, last, Team{0, 1});
+      run_images<E>(steps, end, own, first, last, Team{0, 1, team.short_of_memory});
     });
   });
   free(args.room);
-  return 0;
+  return short_of_memory;
 }
 
 }  // namespace
 
 extern "C" {
 
+// Calls that return a number return 0 where all was done, 1 where there was no memory for it.
+
 // `previous` holds the last decisions and gets the new ones.
-void decide(const Decision* decision, const float* features, int64_t batch, int64_t* previous,
-            float* hidden, float* cell) {
+int64_t decide(const Decision* decision, const float* features, int64_t batch, int64_t* previous,
+               float* hidden, float* cell) {
   const auto features_of = [&](int64_t b, int64_t, float*) {
     return features + b * decision->features;
   };
-  decide_all(*decision, batch, features_of, previous, hidden, cell);
+  return parallel(1, [&](Team team) {
+    decide_all(*decision, batch, features_of, previous, hidden, cell, team);
+  });
 }
 
 // The calls for one type of element. `decide_` is for one image, from the feature map that a site
 // reads.
 #define CALLS(E, type)                                                                            \
-  void convolve_##type(const Call* call, const LayerSlice* widths, const int32_t* read,           \
-                       const int32_t* write, int64_t writes, int64_t* macs, const E* in, E* out,  \
-                       int64_t batch, int64_t threads) {                                          \
-    parallel(threads, [&](Team team) {                                                            \
+  int64_t convolve_##type(const Call* call, const LayerSlice* widths, const int32_t* read,        \
+                          const int32_t* write, int64_t writes, int64_t* macs, const E* in,       \
+                          E* out, int64_t batch, int64_t threads) {                               \
+    return parallel(threads, [&](Team team) {                                                     \
       convolve(*call, {widths, read, write, writes, macs}, in, out, batch, team);                 \
     });                                                                                           \
   }                                                                                               \
-  void depthwise_##type(const Call* call, const LayerSlice* widths, const int32_t* read,          \
-                        const int32_t* write, int64_t writes, int64_t* macs, const E* in, E* out, \
-                        int64_t batch, int64_t threads) {                                         \
-    parallel(threads, [&](Team team) {                                                            \
+  int64_t depthwise_##type(const Call* call, const LayerSlice* widths, const int32_t* read,       \
+                           const int32_t* write, int64_t writes, int64_t* macs, const E* in,      \
+                           E* out, int64_t batch, int64_t threads) {                              \
+    return parallel(threads, [&](Team team) {                                                     \
       depthwise(*call, {widths, read, write, writes, macs}, in, out, batch, team);                \
     });                                                                                           \
   }                                                                                               \
@@ -185,13 +197,15 @@ void decide(const Decision* decision, const float* features, int64_t batch, int6
     const RunArgs args{layout, nullptr, values, places, macs, decisions, batch, nullptr};         \
     return run<E>(steps, steps + count, args, most, threads);                                     \
   }                                                                                               \
-  void decide_##type(const Decision* decision, const E* in, int64_t channels, int64_t pixels,     \
-                     int64_t* previous, float* hidden, float* cell) {                             \
-    const auto features_of = [&](int64_t, int64_t, float* features) {                             \
-      pool(in, channels, pixels, nullptr, channels, 1, features, decision->features, Team{0, 1}); \
-      return features;                                                                            \
-    };                                                                                            \
-    decide_all(*decision, 1, features_of, previous, hidden, cell);                                \
+  int64_t decide_##type(const Decision* decision, const E* in, int64_t channels, int64_t pixels,  \
+                        int64_t* previous, float* hidden, float* cell) {                          \
+    return parallel(1, [&](Team team) {                                                           \
+      const auto features_of = [&](int64_t, int64_t, float* features) {                           \
+        pool(in, channels, pixels, nullptr, channels, 1, features, decision->features, team);     \
+        return features;                                                                          \
+      };                                                                                          \
+      decide_all(*decision, 1, features_of, previous, hidden, cell, team);                        \
+    });                                                                                           \
   }
 
 CALLS(float, float32)
@@ -224,4 +238,16 @@ int64_t take_plans(const int64_t* from, int64_t image, int64_t site, int64_t bat
     }
   return fit ? (alike ? 1 : 2) : 0;
 }
+
+// Has memory that nobody wrote hold NaN from here on, or not.
+void set_poisoned(int64_t on) { poisoned = on; }
+
+// Finds a row of what `abi.py` must agree with; returns 0 behind the last.
+int64_t abi_row(int64_t row, const char** name, int64_t* place, int64_t* size) {
+  if (row >= (int64_t)(sizeof kAbi / sizeof *kAbi)) return 0;
+  *name = kAbi[row].name;
+  *place = kAbi[row].place;
+  *size = kAbi[row].size;
+  return 1;
 }
+}  // extern "C"

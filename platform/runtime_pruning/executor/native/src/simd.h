@@ -10,6 +10,10 @@
 
 namespace {
 
+struct bf16 {
+  uint16_t bits;
+};
+
 #ifdef __AVX512F__
 constexpr int kLanes = 16;  // floats in a register, of which there are 32
 #else
@@ -48,7 +52,9 @@ inline void write(bf16* to, typename Vec<V>::F value) {
     return _mm_storeu_si128((__m128i*)to, (__m128i)_mm256_cvtneps_pbh((__m256)value));
 #endif
   auto bits = (typename Vec<V>::U)value;
-  bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const auto number = (typename Vec<V>::U)((bits & 0x7fffffff) <= 0x7f800000);  // else NaN stays
+  bits = ((bits + 0x7fff + ((bits >> 16) & 1)) & number) | ((bits | 0x400000) & ~number);
+  bits >>= 16;
   *(typename Vec<V>::H*)to = __builtin_convertvector(bits, typename Vec<V>::H);
 }
 
@@ -148,6 +154,13 @@ struct Product<bf16> {
   }
 };
 
+// The larger of each pair; NaN where either is.
+template <int V>
+inline typename Vec<V>::F larger(typename Vec<V>::F one, typename Vec<V>::F other) {
+  const auto second = one > other ? one : other, first = other > one ? other : one;
+  return (typename Vec<V>::F)((typename Vec<V>::U)first | (typename Vec<V>::U)second);
+}
+
 // Writes sums, added to what is there if `add`, between limits; the first `left` alone where fewer
 // are left.
 template <int V, typename E>
@@ -155,8 +168,8 @@ inline __attribute__((always_inline)) void store(bool add, E* out, typename Vec<
                                                  int64_t left, typename Vec<V>::F low,
                                                  typename Vec<V>::F high) {
   if (add) sum += left < V ? read_first<V>(out, left) : read<V>(out);
-  sum = sum > low ? sum : low;
-  sum = sum < high ? sum : high;
+  sum = low > sum ? low : sum;  // in this order, so that NaN stays NaN
+  sum = high < sum ? high : sum;
   if (left < V)
     write_first<V>(out, sum, left);
   else
