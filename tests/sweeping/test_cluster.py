@@ -1,17 +1,21 @@
 """Where results go, and what is refused before a trial could wait for ever."""
 
+import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import ray
+from ray.cluster_utils import Cluster
 from ray.runtime_env import RuntimeEnv
 from ray.runtime_env.runtime_env import _merge_runtime_env
 
 from runtime_pruning.errors import ConfigError, UserError
 from runtime_pruning.sweeping.cluster import (
     refuse_dead_address,
+    refuse_unshared_folder,
     refuse_what_never_fits,
     results_root,
     runtime_environment,
@@ -25,6 +29,42 @@ def test_results_root_prefers_the_choice_then_the_variable(
     monkeypatch.setenv("RUNTIME_PRUNING_RESULTS", str(tmp_path / "named"))
     assert results_root(tmp_path / "chosen") == tmp_path / "chosen"
     assert results_root() == tmp_path / "named"
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "abfs", "http"])
+def test_results_at_an_address_are_refused_not_written_to_a_folder_of_that_name(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNTIME_PRUNING_RESULTS", f"{scheme}://bucket/results")
+    with pytest.raises(ConfigError, match=f"a folder that all nodes see, .*{scheme}://bucket"):
+        results_root()
+    with pytest.raises(ConfigError, match="a folder that all nodes see"):
+        results_root(Path(f"{scheme}://bucket/results"))
+
+
+def test_results_at_a_file_address_are_a_folder() -> None:
+    assert results_root(Path("file:///shared/my%20results")) == Path("/shared/my results")
+    assert results_root(Path("/a:b/c")) == Path("/a:b/c")
+
+
+@pytest.mark.ray
+def test_a_folder_that_one_node_does_not_see_is_refused(tmp_path: Path) -> None:
+    nodes = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
+    try:
+        nodes.add_node(num_cpus=1)
+        ray.init(address=nodes.address, log_to_driver=False)
+        refuse_unshared_folder(tmp_path)
+        # A name that each process understands in its own way.
+        descriptor = os.open(tmp_path, os.O_RDONLY)
+        with pytest.raises(ConfigError, match="all nodes see and may write"):
+            refuse_unshared_folder(Path(f"/proc/self/fd/{descriptor}"))
+        os.close(descriptor)
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
 
 
 def test_results_of_a_submitted_job_outlive_its_working_directory(

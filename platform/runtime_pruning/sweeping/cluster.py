@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -9,9 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
+from uuid import uuid4
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from runtime_pruning.errors import ConfigError, UserError
 from runtime_pruning.plugins import PLUGINS_ENV
@@ -34,13 +37,31 @@ def results_root(chosen: Path | None = None) -> Path:
 
     In this order: the chosen one; ``$RUNTIME_PRUNING_RESULTS``; inside a submitted job, whose
     working directory is a throw-away copy, ``~/runtime-pruning``; else ``results`` here.
+
+    Raises:
+        ConfigError: an address of something else than a folder, such as ``s3://bucket``.
     """
     named = chosen or os.environ.get(RESULTS_VARIABLE)
     if named:
-        return Path(named).expanduser().resolve()
+        return _local_folder(str(named)).expanduser().resolve()
     if in_submitted_job():
         return Path.home() / "runtime-pruning"
     return Path("results").resolve()
+
+
+def _local_folder(named: str) -> Path:
+    """Return the folder that a path or a ``file://`` address names."""
+    # A path has lost one of an address's slashes.
+    address = re.fullmatch(r"(\w[\w+.-]*):/(/?.*)", named)
+    if address is None:
+        return Path(named)
+    scheme, rest = address.groups()
+    if scheme != "file":
+        raise ConfigError(
+            f"Results must go to a folder that all nodes see, but got the address {named!r}: mount "
+            "it, and name the folder that it is mounted as."
+        )
+    return Path("/" + unquote(rest).lstrip("/"))
 
 
 def in_submitted_job() -> bool:
@@ -173,6 +194,45 @@ def refuse_what_never_fits(
             f"{needed.gpus:g} GPU; "
             f"the largest node has {biggest:g} CPU and {gpus:g} GPU, all nodes {total:g} CPU."
         )
+
+
+def refuse_unshared_folder(folder: Path) -> None:
+    """Refuse a folder that a node which runs tasks does not see; its trials' points would be lost.
+
+    Raises:
+        ConfigError: names the nodes.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    here = ray.get_runtime_context().get_node_id()
+    probe, content = folder / f".probe-{uuid4().hex}", uuid4().hex
+    probe.write_text(content)
+    try:
+        seen = {
+            f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})": ray.remote(num_cpus=0)(
+                _sees
+            )
+            .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+            .remote(str(probe), content)
+            for node in nodes
+            if node["NodeID"] != here
+        }
+        blind = [name for name, found in seen.items() if not ray.get(found)]
+    finally:
+        probe.unlink()
+    if blind:
+        raise ConfigError(
+            "Results must go to a folder that all nodes see and may write to, but "
+            f"{', '.join(blind)} cannot use {str(folder)!r}: name another with --results or "
+            f"{RESULTS_VARIABLE}."
+        )
+
+
+def _sees(probe: str, content: str) -> bool:
+    """Whether this node reads what another has written, and may write beside it."""
+    path = Path(probe)
+    return (
+        path.is_file() and path.read_text() == content and os.access(path.parent, os.W_OK | os.X_OK)
+    )
 
 
 def alive_nodes() -> list[dict[str, float]]:

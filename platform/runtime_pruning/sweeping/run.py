@@ -20,6 +20,7 @@ from runtime_pruning.sweeping.checks import Material, check_sweep
 from runtime_pruning.sweeping.cluster import (
     in_submitted_job,
     refuse_dead_address,
+    refuse_unshared_folder,
     results_root,
     start_ray,
 )
@@ -54,12 +55,24 @@ def run_sweep(arguments: argparse.Namespace, *, py_modules: Sequence[Path], pres
     uri = resolve_uri(None, results)
     open_store(uri)
     print(f"Sweep {sweep_id}: results in {folder}, MLflow at {without_password(uri)}")
-    prepared = prepare(material, results / "prepared")
+    use_tune_settings()
+    # Before hours of preparation: what Ray refuses, and a folder that is not everywhere.
+    start_ray([*py_modules, *plugin_folders()])
+    try:
+        refuse_unshared_folder(results)
+        prepared = prepare(material, results / "prepared")
+        return _sweep(material, prepared, sweep_id, folder, uri, started)
+    finally:
+        ray.shutdown()
+
+
+def _sweep(
+    material: Material, prepared: Prepared, sweep_id: str, folder: Path, uri: str, started: float
+) -> int:
+    """Sweep and draw on the cluster that Ray is connected to; return the exit code."""
     tracker = FrontierTracker(uri, EXPERIMENT, sweep_id, folder / "spool", report_dir=folder)
     tracker.start_sweep(_params(material, prepared))
     ledger = Ledger(tracker, material.sweep.method)
-    use_tune_settings()
-    start_ray([*py_modules, *plugin_folders()])
     running = Sweep(
         material=material, prepared=prepared, sweep_id=sweep_id, folder=folder, ledger=ledger
     )
@@ -69,13 +82,12 @@ def run_sweep(arguments: argparse.Namespace, *, py_modules: Sequence[Path], pres
         status = "FAILED" if running.failures else "FINISHED"
     finally:
         tracker.finish(status)
-        ray.shutdown()
         if status == "KILLED":
             print(f"Interrupted. The same command with --sweep-id {sweep_id} goes on from here.")
     _conclude(ledger, tracker, time.monotonic() - started)
     looking = where_to_look(
         uri,
-        results,
+        folder.parent,
         tracker.view_path,
         usual_results=Path("results").resolve(),
         submitted=in_submitted_job(),
