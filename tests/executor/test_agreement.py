@@ -56,7 +56,7 @@ def test_what_is_no_number_never_agrees() -> None:
     wrong = copy.deepcopy(traced)
     with torch.no_grad():
         wrong.backbone.linear.weight.fill_(torch.nan)
-    with pytest.raises(ContractError, match="off by (nan|inf) of the largest"):
+    with pytest.raises(ContractError, match=r"off by (nan|inf) of the largest"):
         check_modes(deploy(wrong), traced, *images_and_plans(traced))
 
 
