@@ -7,11 +7,15 @@ from typing import Any
 
 from runtime_pruning import backbones, datasets, methods
 from runtime_pruning.config import build_config
+from runtime_pruning.cost.macs import dense_macs
 from runtime_pruning.datasets import ImageDataset
-from runtime_pruning.errors import ConfigError, did_you_mean
+from runtime_pruning.errors import ConfigError, ContractError, did_you_mean
 from runtime_pruning.methods import Method
 from runtime_pruning.network import PrunableNetwork, trace
 from runtime_pruning.sweeping.config import SweepConfig
+from runtime_pruning.testing.contract import BATCH, ELSEWHERE, Clause, try_clauses
+
+CLAUSE_MACS = 1_000_000_000  # of one pass over the images that a clause is tried on, about
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +74,28 @@ def check_sweep(
         for groups in sweep.group_counts
     )
     return Material(sweep=sweep, method=method, data=data, network=network)
+
+
+def check_contract(material: Material, seconds: float = 30.0) -> list[Clause]:
+    """Try the contract on the network that the sweep is about; return what was not tried in time.
+
+    What trains for hours and is shipped answers alike in every way of running it, compiled ones
+    included. Another process is not tried: Ray sends the network to one soon enough.
+
+    Args:
+        material: the checked sweep.
+        seconds: a clause whose turn comes later is not tried.
+
+    Raises:
+        ContractError: clauses are broken; names them.
+    """
+    network, name = material.network, material.sweep.backbone
+    images = max(2, min(BATCH, CLAUSE_MACS // dense_macs(network)))
+    clauses = [*try_clauses(network, images=images, seconds=seconds, without=(ELSEWHERE,))]
+    broken = [f"{clause.name!r}: {clause.reason}" for clause in clauses if clause.passed is False]
+    if broken:
+        raise ContractError(f"The network of {name!r} breaks its contract. {' '.join(broken)}")
+    return [clause for clause in clauses if clause.passed is None]
 
 
 def check_settings(sweep: SweepConfig, method: type[Method[Any]]) -> None:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtime_pruning.errors import RuntimePruningError, UserError
+from runtime_pruning.errors import ContractError, RuntimePruningError, UserError
 
 EXIT_BAD_INPUT = 2
 
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None, *, py_modules: Sequence[Path], prese
 
     try:
         return run_sweep(arguments, py_modules=py_modules, presets=presets)
-    except UserError as error:
+    except (UserError, ContractError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except RuntimePruningError as error:

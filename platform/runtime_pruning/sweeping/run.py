@@ -16,7 +16,7 @@ import yaml
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.plugins import plugin_folders, use_plugins
 from runtime_pruning.sweeping.advice import where_to_look, without_password
-from runtime_pruning.sweeping.checks import Material, check_sweep
+from runtime_pruning.sweeping.checks import Material, check_contract, check_sweep
 from runtime_pruning.sweeping.cluster import (
     in_submitted_job,
     refuse_dead_address,
@@ -48,6 +48,8 @@ def run_sweep(arguments: argparse.Namespace, *, py_modules: Sequence[Path], pres
     use_plugins(sweep.plugins)
     material = check_sweep(sweep, data_dir=arguments.data_dir, weights_dir=arguments.weights_dir)
     refuse_dead_address(os.environ.get("RAY_ADDRESS", "local"))
+    for clause in check_contract(material):
+        print(f"Unknown of the network, {clause.reason}: {clause.name}")
     results = results_root(arguments.results)
     sweep_id = arguments.sweep_id or new_sweep_id(arguments.preset)
     folder = open_folder(results, sweep_id, sweep)

@@ -1,64 +1,19 @@
 """The scorecard of a backbone: what pruning finds in it, and each promise kept or broken.
 
 `score` builds a registered backbone, traces it and tries the clauses of the contract one by one; a
-clause that fails says why. The same promises, more finely cut, are the pytest suite in
-`runtime_pruning.testing.network`.
-
-Dimensions: B images, L sites, K classes.
+clause that fails says why.
 """
 
-import copy
-import pickle
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-
-import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from runtime_pruning import backbones
-from runtime_pruning.cost.macs import dense_macs, plan_macs
+from runtime_pruning.cost.macs import dense_macs
 from runtime_pruning.errors import ConfigError, ContractError, TracingError
-from runtime_pruning.executor.deployed import deploy
-from runtime_pruning.network import PrunableNetwork, Site, order_channels, trace
-from runtime_pruning.network.batch_norm import NORMS
-from runtime_pruning.network.staged_run import MODES
+from runtime_pruning.network import Site, trace
+from runtime_pruning.testing.contract import PROMISES, Clause, try_clauses
 
-BATCH = 5
-_TOLERANCE = 1e-5  # of the largest value, in float64
-
-# Reads a pickle, runs it, and writes the logits: in a process that knows nothing else.
-_ELSEWHERE = """
-import pickle, sys, torch
-folder, sys.path[:] = sys.argv[1], sys.argv[2].split("\\n")
-with open(folder + "/subject.pickle", "rb") as file:
-    network, images, plans = pickle.load(file)
-with torch.no_grad():
-    torch.save(network.run(images, plans).logits_BK, folder + "/logits.pt")
-"""
-
-
-@dataclass(frozen=True)
-class Clause:
-    """One promise.
-
-    Attributes:
-        name: what is promised.
-        passed: None where an earlier clause failed that it needs.
-        reason: why it failed; empty if it did not.
-    """
-
-    name: str
-    passed: bool | None
-    reason: str = ""
-
-    def __str__(self) -> str:
-        mark = {True: "passed ", False: "FAILED ", None: "not run"}[self.passed]
-        return f"{mark}  {self.name}" + (f": {self.reason}" if self.reason else "")
+_CREATED = "it is a module from images to logits"
+_TRACED = "its sites can be found"
 
 
 @dataclass(frozen=True)
@@ -145,170 +100,8 @@ def score(
     except TracingError as error:
         clauses.append(Clause(_TRACED, False, str(error)))
     if network is None:
-        clauses += [Clause(promise, None) for promise in _PROMISES]
+        clauses += [Clause(promise, None) for promise in PROMISES]
         return Scorecard(name, image_shape, groups, align, (), 0, tuple(clauses))
     macs = dense_macs(network)
-    subject = _Subject(network)
-    clauses += [_tried(promise, check, subject) for promise, check in _PROMISES.items()]
+    clauses += try_clauses(network)
     return Scorecard(name, image_shape, groups, align, network.sites, macs, tuple(clauses))
-
-
-class _Subject:
-    """A traced network with images and plans to try it on, in float64."""
-
-    def __init__(self, network: PrunableNetwork) -> None:
-        generator = torch.Generator().manual_seed(2)
-        images_BCHW = torch.rand(BATCH, *network.image_shape, generator=generator)
-        self.network = network.double().eval()
-        self.images_BCHW = images_BCHW.double()
-        size = (BATCH, len(network.sites))
-        self.plans_BL = torch.randint(1, network.groups + 1, size, generator=generator)
-        self.full_BL = torch.full(size, network.groups)
-        self._shake(generator)
-
-    def _shake(self, generator: torch.Generator) -> None:
-        """Draw batch norm and biases at random: fresh ones are zeros, which hide mistakes."""
-        norms = [m for m in self.network.modules() if isinstance(m, NORMS)]
-        for module in self.network.modules():
-            if isinstance(module, NORMS) and module.weight is not None:
-                module.weight.data.uniform_(0.5, 1.5, generator=generator)
-            if isinstance(module, (*NORMS, nn.Conv2d, nn.Linear)) and module.bias is not None:
-                module.bias.data.uniform_(-0.2, 0.3, generator=generator)
-        # Statistics of these images, so that the logits depend on them.
-        before = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.momentum = 1.0
-            norm.train()
-        self.network.backbone(self.images_BCHW)
-        for norm, momentum in zip(norms, before, strict=True):
-            norm.momentum = momentum
-            norm.eval()
-
-
-def _tried(promise: str, check: Callable[[_Subject], None], subject: _Subject) -> Clause:
-    """Return a clause after trying it; whatever the backbone raises is its failure."""
-    try:
-        with torch.no_grad():
-            check(subject)
-    except ContractError as error:
-        return Clause(promise, False, str(error))
-    except Exception as error:
-        told = " ".join(str(error).split())
-        return Clause(promise, False, f"{type(error).__name__}: {told}")
-    return Clause(promise, True)
-
-
-def _agree(actual: Tensor, expected: Tensor, what: str) -> None:
-    """Raise unless both agree, relative to the largest value."""
-    if actual.shape != expected.shape:
-        raise ContractError(f"{what}: shapes {tuple(actual.shape)} and {tuple(expected.shape)}.")
-    scale = float(expected.abs().max())
-    apart = float((actual - expected).abs().max())
-    if not apart <= _TOLERANCE * scale + 1e-12:
-        raise ContractError(
-            f"{what} differ by up to {apart:.3g}, where the largest is {scale:.3g}."
-        )
-
-
-# Clauses
-
-
-def _deterministic(subject: _Subject) -> None:
-    """The same images give the same logits, other images others."""
-    first_BK, again_BK = (subject.network.backbone(subject.images_BCHW) for _ in range(2))
-    _agree(again_BK, first_BK, "In evaluation mode, logits of the same images")
-    if not float(first_BK.std(0).max()) > 1e-9:
-        raise ContractError("Different images get the same logits.")
-
-
-def _all_groups(subject: _Subject) -> None:
-    plain_BK = subject.network.backbone(subject.images_BCHW)
-    for mode in MODES:
-        run = subject.network.run(subject.images_BCHW, subject.full_BL, mode=mode)
-        _agree(run.logits_BK, plain_BK, f"Logits of the plain backbone and of all groups, {mode},")
-
-
-def _sliced_masked(subject: _Subject) -> None:
-    """The first site at which both differ is named."""
-    runs = [subject.network.start(subject.images_BCHW, mode=mode) for mode in MODES]
-    sliced, masked = runs
-    for site in subject.network.sites:
-        what = f"Pooled inputs of site {site.index} ({site.name}), sliced and masked,"
-        _agree(sliced.features_BF, masked.features_BF, what)
-        for run in runs:
-            run.advance(subject.plans_BL[:, site.index])
-    _agree(sliced.logits_BK, masked.logits_BK, "Logits, sliced and masked,")
-
-
-def _executed_macs(subject: _Subject) -> None:
-    """All images on the same plan first, then each on its own."""
-    network, size = subject.network, subject.plans_BL.shape
-    uniform = [torch.full(size, groups) for groups in range(1, network.groups + 1)]
-    for plans_BL in (*uniform, subject.plans_BL):
-        executed_B = network.run(subject.images_BCHW, plans_BL).executed_macs_B
-        analytic_B = plan_macs(network, network.channels(plans_BL))
-        for executed, analytic in zip(executed_B.tolist(), analytic_B.tolist(), strict=True):
-            if executed != analytic:
-                raise ContractError(f"{executed:,} MACs were executed, {analytic:,} are computed.")
-
-
-def _torch_macs(subject: _Subject) -> None:
-    """Torch counts two operations per MAC."""
-    with FlopCounterMode(display=False) as counter:
-        subject.network.backbone(subject.images_BCHW[:1])
-    ours, theirs = dense_macs(subject.network), counter.get_total_flops() / 2
-    if ours != theirs:
-        raise ContractError(f"PyTorch counts {theirs:,.0f} MACs, we count {ours:,}.")
-
-
-def _batch_modes(subject: _Subject) -> None:
-    """Images in buckets, one by one, and in each mode of the deployed network."""
-    network = subject.network
-    whole = network.run(subject.images_BCHW, subject.plans_BL)
-    for image in range(BATCH):
-        alone = network.run(subject.images_BCHW[image, None], subject.plans_BL[image, None])
-        _agree(
-            alone.logits_BK[0], whole.logits_BK[image], "Logits of an image alone and in a batch"
-        )
-        if alone.executed_macs_B[0] != whole.executed_macs_B[image]:
-            raise ContractError("An image alone executes other MACs than in a batch.")
-    deployed = deploy(network, dtype=torch.float64, fused=False)
-    for mode in deployed.modes:
-        run = deployed.run(subject.images_BCHW, subject.plans_BL, mode=mode)
-        what = f"Logits of a batch deployed, mode {mode!r}, and not deployed"
-        _agree(run.logits_BK.double(), whole.logits_BK, what)
-
-
-def _channel_order(subject: _Subject) -> None:
-    network = copy.deepcopy(subject.network)
-    order_channels(network)
-    expected_BK = subject.network.backbone(subject.images_BCHW)
-    _agree(network.backbone(subject.images_BCHW), expected_BK, "Logits before and after ordering")
-
-
-def _another_process(subject: _Subject) -> None:
-    """A process that has nothing but the installed packages and this one's import path."""
-    expected_BK = subject.network.run(subject.images_BCHW, subject.plans_BL).logits_BK
-    with tempfile.TemporaryDirectory() as folder:
-        with (Path(folder) / "subject.pickle").open("wb") as file:
-            pickle.dump((subject.network, subject.images_BCHW, subject.plans_BL), file)
-        command = [sys.executable, "-c", _ELSEWHERE, folder, "\n".join(sys.path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise ContractError(f"The other process says: {done.stderr.strip().splitlines()[-1]}")
-        actual_BK = torch.load(Path(folder) / "logits.pt", weights_only=True)
-    _agree(actual_BK, expected_BK, "Logits here and in another process")
-
-
-_CREATED = "it is a module from images to logits"
-_TRACED = "its sites can be found"
-_PROMISES: dict[str, Callable[[_Subject], None]] = {
-    "logits depend on the image, and on nothing else": _deterministic,
-    "all groups equal the plain backbone": _all_groups,
-    "sliced equals masked": _sliced_masked,
-    "executed MACs equal analytic MACs": _executed_macs,
-    "PyTorch counts the same MACs": _torch_macs,
-    "batch modes agree": _batch_modes,
-    "ordering channels leaves the function": _channel_order,
-    "it pickles to another process": _another_process,
-}
