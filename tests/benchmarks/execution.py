@@ -46,6 +46,7 @@ from runtime_pruning import backbones
 from runtime_pruning.agents.decision_network import DecisionConfig, DecisionNetwork
 from runtime_pruning.agents.policy import DecisionPolicy
 from runtime_pruning.executor import DEPLOYED_MODES, DeployedNetwork, deploy
+from runtime_pruning.executor.autotuning import measure_modes, measure_policy, random_plans
 from runtime_pruning.network import PrunableNetwork, trace
 from runtime_pruning.timing.comparison import measure
 from runtime_pruning.timing.turns import interleaved
@@ -98,14 +99,14 @@ class Bench:
         """Yield each way with its call, on the same images and plans."""
         generator = torch.Generator().manual_seed(case.batch)
         images_BCHW = self.images(case.batch)
-        plans = self.deployed.plans(case.fraction, case.batch, generator)
+        plans = random_plans(self.deployed, case.fraction, case.batch, generator)
         groups_BL = torch.tensor(plans)
         share = statistics.fmean(map(self.deployed.fraction, plans))
         alike = min(plans, key=lambda plan: abs(self.deployed.fraction(plan) - case.fraction))
         level = self.deployed.fraction(alike)
         deployed, network, sites = self.deployed, self.network, len(self.network.sites)
         if "auto" in ways and case.batch > 1:
-            deployed.measure_break_even((case.batch,), (1.0, case.fraction), rounds=3)
+            measure_modes(deployed, (case.batch,), (1.0, case.fraction), rounds=3)
         for way in ways:
             if way in set(DEPLOYED_MODES) - {"auto", *deployed.modes}:
                 continue
@@ -114,7 +115,7 @@ class Bench:
                 yield way, Candidate(call, 1.0 if way == "dense" else share)
             elif way == "decided":
                 policy = decision_policy(network)
-                deployed.measure_policy(images_BCHW, policy, (case.batch,))
+                measure_policy(deployed, images_BCHW, policy, (case.batch,))
                 done = deployed.execute(images_BCHW, policy)
                 own = float(done.total_macs_B.double().mean()) / deployed.dense_macs
                 way = f"decided, {done.mode}"

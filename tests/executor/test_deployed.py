@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from runtime_pruning import backbones
 from runtime_pruning.cost.macs import dense_macs, plan_macs
 from runtime_pruning.errors import ConfigError
+from runtime_pruning.executor.autotuning import measure_modes, measure_policy, random_plans
 from runtime_pruning.executor.commands.command_buffer import CommandBuffer, FreeSlots
 from runtime_pruning.executor.commands.instruction import Opcode
 from runtime_pruning.executor.deployed import DEPLOYED_MODES, DeployedMode, DeployedNetwork, deploy
@@ -357,23 +358,23 @@ def test_the_mode_is_chosen_by_what_was_measured() -> None:
     images_BCHW, plans_BL = images(network, 8), plans(network, 8, seed=3)
     unmeasured = "ragged" if "ragged" in deployed.modes else "prefix"
     assert deployed.run(images_BCHW, plans_BL).mode == unmeasured
-    table = deployed.measure_break_even((1, 8), (1.0, 0.5), rounds=1, least_seconds=0.0)
+    table = measure_modes(deployed, (1, 8), (1.0, 0.5), rounds=1, least_seconds=0.0)
     assert set(table.ratios) == {(1, 1.0), (1, 0.5), (8, 1.0), (8, 0.5)}
     assert set(table.ratios[8, 0.5]) == set(deployed.modes)
     assert all(ratio > 0 for row in table.ratios.values() for ratio in row.values())
     assert table.table().count("\n") == 5
     for mode in ("prefix", "dense", "image"):
         rows = {"image": 2.0, "prefix": 2.0, "dense": 2.0, mode: 0.5}
-        deployed.break_even = type(table)(torch.get_num_threads(), {(8, 0.5): rows})
+        deployed.mode_table = type(table)(torch.get_num_threads(), {(8, 0.5): rows})
         assert deployed.run(images_BCHW, plans_BL).mode == mode
         assert deployed.execute(images_BCHW, MeanPolicy(4)).mode == mode
     rows = {"prefix": 0.5, "ragged": 0.51}
     if "ragged" in deployed.modes:  # about as fast, whatever plans meet
-        deployed.break_even = type(table)(torch.get_num_threads(), {(8, 0.5): rows})
+        deployed.mode_table = type(table)(torch.get_num_threads(), {(8, 0.5): rows})
         assert deployed.run(images_BCHW, plans_BL).mode == "ragged"
     alike = FixedPolicy([2] * len(network.sites))
     assert deployed.execute(images_BCHW, alike).mode == "prefix"  # nothing to gather: sliced
-    deployed.break_even = type(table)(torch.get_num_threads() + 1, {(8, 0.5): rows})
+    deployed.mode_table = type(table)(torch.get_num_threads() + 1, {(8, 0.5): rows})
     assert deployed.run(images_BCHW, plans_BL).mode == unmeasured  # measured with other threads
 
 
@@ -405,7 +406,7 @@ def test_a_policy_that_costs_more_than_it_saves_is_not_asked() -> None:
     deployed = deploy(network)
     images_BCHW = images(network, 8)
     slow = SlowPolicy(4)
-    table = deployed.measure_policy(images_BCHW, slow, (1, 8), rounds=1, least_seconds=0.0)
+    table = measure_policy(deployed, images_BCHW, slow, (1, 8), rounds=1, least_seconds=0.0)
     assert set(table.ratios) == {(1, 1.0), (8, 1.0)}
     assert set(table.ratios[8, 1.0]) == {*deployed.modes, "full"}
     assert min(table.ratios[1, 1.0]["image"], table.ratios[8, 1.0]["dense"]) > 1
@@ -431,7 +432,7 @@ def test_a_policy_runs_in_the_mode_that_was_fastest_for_it() -> None:
     rows = dict.fromkeys(("image", "prefix", "dense", "full"), 1.0)
     for mode in ("image", "prefix", "dense"):
         table = ModeTable(torch.get_num_threads(), {(8, 1.0): {**rows, mode: 0.5}})
-        deployed._tables[policy] = table
+        deployed.policy_tables[policy] = table
         assert deployed.execute(images(network, 8), policy).mode == mode
 
 
@@ -450,7 +451,7 @@ def test_bad_calls_say_what_is_wrong() -> None:
     with pytest.raises(ConfigError, match="`mode` must be one of"):  # a plan is run as it is
         deployed.run(images(network, 2), good, mode="full")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="`1 <= batch <= images` must hold, but got 3 and 2"):
-        deployed.measure_policy(images(network, 2), MeanPolicy(4), (3,))
+        measure_policy(deployed, images(network, 2), MeanPolicy(4), (3,))
     with pytest.raises(ConfigError, match="`fused=True` needs a CPU"):
         deploy(network, fused=True, device="meta")
 
@@ -458,10 +459,10 @@ def test_bad_calls_say_what_is_wrong() -> None:
 def test_random_plans_come_near_a_fraction() -> None:
     deployed = deploy(traced("resnet20-cifar", (3, 16, 16)))
     for fraction in (1.0, 0.5, 0.35):
-        drawn = deployed.plans(fraction, 16, torch.Generator().manual_seed(0))
+        drawn = random_plans(deployed, fraction, 16, torch.Generator().manual_seed(0))
         mean = sum(map(deployed.fraction, drawn)) / len(drawn)
         assert mean == pytest.approx(fraction, abs=0.04)
-    assert len(set(deployed.plans(0.5, 16, torch.Generator().manual_seed(0)))) > 4
+    assert len(set(random_plans(deployed, 0.5, 16, torch.Generator().manual_seed(0)))) > 4
 
 
 def test_a_batch_is_run_in_parts_of_the_size_that_is_fastest() -> None:
@@ -543,14 +544,14 @@ def test_a_batch_that_a_compiled_call_takes_apart_is_not_cut(
         measured.append(batch)
         return 2
 
-    monkeypatch.setattr("runtime_pruning.executor.deployed.fastest_part", measuring)
+    monkeypatch.setattr("runtime_pruning.executor.batch_parts.fastest_part", measuring)
     taken = deploy(traced("resnet20-cifar", (3, 16, 16)))
     if "ragged" not in taken.modes:
         pytest.skip("needs a compiler and an x86 CPU")
-    assert (taken.part(6), taken.part(6, ragged=True), taken.part(9)) == (6, 6, 9)
+    assert (taken.parts.size(6), taken.parts.size(6, ragged=True), taken.parts.size(9)) == (6, 6, 9)
     assert measured == []
     plain = deploy(traced("resnet20-cifar", (3, 16, 16)), fused=False)
-    assert (plain.part(6), plain.part(9)) == (2, 2)
+    assert (plain.parts.size(6), plain.parts.size(9)) == (2, 2)
     assert measured == [6, 9]
 
 
@@ -586,7 +587,7 @@ def test_a_whole_network_is_one_compiled_call(
                 found = deployed.static(plan)(images_BCHW)
             expected = network.run(images_BCHW, torch.tensor([plan] * batch)).logits_BK
             close(found, expected, 1e-4 if dtype == torch.float32 else 0.1)
-            chain = deployed.programs(batch).chain(tuple(plan))
+            chain = deployed.engine.programs(batch).chain(tuple(plan))
             assert chain is not None
             assert list(map(type, chain.steps)) == [CommandBuffer, FreeSlots]
             assert (
@@ -603,8 +604,8 @@ def test_the_layers_of_unlike_plans_are_one_compiled_call(name: str) -> None:
     if "ragged" not in deployed.modes:
         pytest.skip("needs a compiler and an x86 CPU")
     deployed.run(images(network, 3), plans(network, 3, seed=3), mode="ragged")
-    assert deployed._ragged is not None
-    assert sum(isinstance(step, partial) for step in deployed._ragged._all) == 1
+    assert deployed.engine.ragged is not None
+    assert sum(isinstance(step, partial) for step in deployed.engine.ragged._all) == 1
 
 
 KEEPING = """

@@ -151,9 +151,9 @@ def test_a_first_pass_that_nobody_decides_is_run_as_one(
         with torch.no_grad():
             expected = network.execute(images(batch), policy)
         deployed = deploy(network)
-        monkeypatch.setattr(deployed, "_ragged", None)
-        monkeypatch.setattr("runtime_pruning.executor.deployed.run_alone", None)
-        monkeypatch.setattr("runtime_pruning.executor.deployed.run_prefix", None)
+        monkeypatch.setattr(deployed.engine, "ragged", None)
+        monkeypatch.setattr("runtime_pruning.executor.engine.run_alone", None)
+        monkeypatch.setattr("runtime_pruning.executor.engine.run_prefix", None)
         found = deployed.execute(images(batch), policy)
         assert torch.equal(found.groups_BL, expected.groups_BL)
         assert torch.equal(found.executed_macs_B, expected.executed_macs_B)

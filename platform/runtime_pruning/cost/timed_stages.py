@@ -43,8 +43,8 @@ class TimedDeployedNetwork:
 
     def steps(self, images_BCHW: Tensor, plan: Plan) -> Sequence[TimedUnit]:
         """Return the stages in order; all images run the plan."""
-        programs = self._deployed.programs(images_BCHW.shape[0])
-        state = programs.new_state(self._deployed.enter(images_BCHW))
+        programs = self._deployed.engine.programs(images_BCHW.shape[0])
+        state = programs.new_state(self._deployed.engine.enter(images_BCHW))
         found = []
         for stage in range(len(plan) + 1):
             key = programs.key(stage, plan)
@@ -64,7 +64,7 @@ class TimedDeployedNetwork:
     def _axes(self, stage: int) -> tuple[Width, Width]:
         """Return the widths that a stage reads, and that its own site writes."""
         own = frozenset({stage - 1})
-        earlier = frozenset(self._deployed.programs(1).relevant[stage]) - own
+        earlier = frozenset(self._deployed.engine.programs(1).relevant[stage]) - own
         return self._width(earlier), self._width(own if stage else frozenset())
 
     def _width(self, sites: frozenset[int]) -> Width:

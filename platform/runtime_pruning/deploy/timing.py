@@ -13,7 +13,7 @@ from torch import Tensor
 
 from runtime_pruning.deploy.bundle import Bundle
 from runtime_pruning.executor.agreement import check_policy
-from runtime_pruning.executor.autotuning import check_batch, run_parts
+from runtime_pruning.executor.autotuning import check_batch, measure_policy, run_parts
 from runtime_pruning.executor.deployed import DeployedNetwork, deploy
 from runtime_pruning.timing.comparison import Measurement, measure
 
@@ -81,7 +81,7 @@ def _timed(
     """Time one size of batch."""
     parts = torch.split(images_NCHW, batch)
     few = images_NCHW[: max(batch, FEW)]
-    deployed.measure_policy(few, bundle.policy, (batch,))
+    measure_policy(deployed, few, bundle.policy, (batch,))
     executions = [deployed.execute(part, bundle.policy) for part in parts]
     spent = sum(int(execution.total_macs_B.sum()) for execution in executions)
     run: Callable[[Tensor], Any] = partial(deployed.execute, policy=bundle.policy)

@@ -1,17 +1,136 @@
 """Measure which mode pays: at random plans, or for one policy with its decisions.
 
-Dimensions: B images, L sites.
+Dimensions: B images, C channels, H W pixels, N images, L sites.
 """
 
-import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from runtime_pruning.errors import ConfigError
+from runtime_pruning.executor.deployed import DeployedNetwork
+from runtime_pruning.executor.mode_table import ModeTable
+from runtime_pruning.executor.plan_sampling import plans_near
+from runtime_pruning.network.policies import Policy
+from runtime_pruning.timing.turns import compared
 
-PLAN_TRIES = 40
+_BASELINE = "baseline"
+
+
+def measure_modes(
+    deployed: DeployedNetwork,
+    batches: Sequence[int] = (1, 4, 16, 64),
+    fractions: Sequence[float] = (0.95, 0.75, 0.5, 0.25),
+    *,
+    rounds: int = 5,
+    least_seconds: float = 0.02,
+    seed: int = 0,
+) -> ModeTable:
+    """Time each mode against dense at random plans; ``auto`` goes by it from here on.
+
+    Args:
+        deployed: its ``mode_table`` is set.
+        batches: sizes to measure at.
+        fractions: of the dense MACs; those below the smallest plan count as that plan. At 1 all
+            images share a plan.
+        rounds: readings per mode, interleaved; more of those that may be the fastest.
+        least_seconds: per reading.
+        seed: of images and plans.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    wait = _wait_for(deployed)
+    ratios = {}
+    for batch in batches:
+        shape = (batch, *deployed.network.image_shape)
+        images_BCHW = torch.rand(shape, generator=generator).to(deployed.engine.device)
+        for fraction in fractions:
+            plans_BL = torch.tensor(random_plans(deployed, fraction, batch, generator))
+            calls: dict[str, Callable[[], object]] = {
+                mode: partial(deployed.run, images_BCHW, plans_BL, mode=mode)
+                for mode in (("image", "dense") if batch == 1 else deployed.modes)
+            }
+            calls[_BASELINE] = partial(deployed.dense, images_BCHW)
+            found = compared(
+                calls, _BASELINE, rounds=rounds, least_seconds=least_seconds, wait=wait
+            )
+            del found[_BASELINE]
+            ratios[batch, fraction] = found
+    deployed.mode_table = ModeTable(torch.get_num_threads(), ratios)
+    return deployed.mode_table
+
+
+def measure_policy(
+    deployed: DeployedNetwork,
+    images_NCHW: Tensor,
+    policy: Policy,
+    batches: Sequence[int],
+    *,
+    rounds: int = 5,
+    least_seconds: float = 0.02,
+) -> ModeTable:
+    """Time a policy, its decisions included, in each mode against dense.
+
+    ``auto`` goes by it from here on wherever this policy is executed.
+
+    Args:
+        deployed: its ``policy_tables`` get the policy's.
+        images_NCHW: float, in [0, 1], of the kind that the policy is to serve: what it spends
+            depends on them.
+        policy: as it will be passed to `execute`.
+        batches: sizes to measure at, each at most N.
+        rounds: readings per mode, interleaved; more of those that may be the fastest.
+        least_seconds: per reading.
+
+    Raises:
+        ConfigError: a batch below one image or above N.
+    """
+    count, threads = len(images_NCHW), torch.get_num_threads()
+    known = deployed.policy_tables.get(policy)
+    ratios = dict(known.ratios) if known is not None and known.threads == threads else {}
+    for batch in batches:
+        check_batch(batch, count)
+        parts = torch.split(images_NCHW, batch)
+        modes = deployed.modes
+        if batch == 1:
+            modes = ("image",) if deployed.engine.ragged is None else ("image", "ragged")
+        calls: dict[str, Callable[[], object]] = {
+            mode: partial(run_parts, partial(deployed.execute, policy=policy, mode=mode), parts)
+            for mode in modes
+        }
+        calls["full"] = partial(run_parts, deployed.dense, parts)
+        ratios[batch, 1.0] = compared(
+            calls, "full", rounds=rounds, least_seconds=least_seconds, wait=_wait_for(deployed)
+        )
+    table = deployed.policy_tables[policy] = ModeTable(threads, ratios)
+    return table
+
+
+def random_plans(
+    deployed: DeployedNetwork, fraction: float, batch: int, generator: torch.Generator
+) -> list[tuple[int, ...]]:
+    """Return random plans, one per image, whose MACs are about a fraction of the dense ones.
+
+    They look once.
+    """
+    sites = deployed.engine.sites
+    found = plans_near(
+        deployed.macs.fraction,
+        sites=sites,
+        groups=deployed.network.groups,
+        fraction=fraction,
+        batch=batch,
+        generator=generator,
+    )
+    once = (1,) * (len(deployed.network.sites) - sites)
+    return [(*plan, *once) for plan in found]
+
+
+def _wait_for(deployed: DeployedNetwork) -> Callable[[], None] | None:
+    """Return what waits for the device; None on a CPU, where calls return when they are done."""
+    device = deployed.engine.device
+    return partial(torch.cuda.synchronize, device) if device.type == "cuda" else None
 
 
 def check_batch(batch: int, images: int) -> None:
@@ -24,38 +143,3 @@ def run_parts(run: Callable[[Tensor], object], parts: Sequence[Tensor]) -> None:
     """Run all parts of some images."""
     for part in parts:
         run(part)
-
-
-def plans_near(
-    fraction_of: Callable[[tuple[int, ...]], float],
-    *,
-    sites: int,
-    groups: int,
-    fraction: float,
-    batch: int,
-    generator: torch.Generator,
-) -> list[tuple[int, ...]]:
-    """Return random plans whose MACs are about a fraction of the dense ones.
-
-    Counts are drawn around a level that is moved until the mean fits; each image takes, of a few
-    draws, the one that is nearest.
-    """
-    low, high = 0.0, 1.0
-    for _ in range(12):
-        level = (low + high) / 2
-        drawn = [_draw(level, sites, groups, generator) for _ in range(PLAN_TRIES)]
-        mean = statistics.fmean(fraction_of(plan) for plan in drawn)
-        low, high = (level, high) if mean < fraction else (low, level)
-    plans = []
-    for _ in range(batch):
-        drawn = [_draw(level, sites, groups, generator) for _ in range(8)]
-        plans.append(min(drawn, key=lambda plan: abs(fraction_of(plan) - fraction)))
-    return plans
-
-
-def _draw(level: float, sites: int, groups: int, generator: torch.Generator) -> tuple[int, ...]:
-    """Return a plan; 0 is the least everywhere, 1 the most, between them each site varies."""
-    spread = min(level, 1 - level)
-    noise_L = (torch.rand(sites, generator=generator) * 2 - 1) * spread
-    counts_L = ((level + noise_L) * (groups - 1)).round().long() + 1
-    return tuple(counts_L.clamp(1, groups).tolist())

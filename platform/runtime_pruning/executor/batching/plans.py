@@ -125,7 +125,6 @@ class PolicyDecider:
         chooser: of as many images as the batch has.
         size: images in the batch.
         groups: largest count.
-        look: how the chooser decides for one image from a feature map itself, if it can.
     """
 
     chooser: Chooser
@@ -133,7 +132,7 @@ class PolicyDecider:
     groups: int
 
     @property
-    def look(self) -> Callable[[int, Tensor], int | None] | None:
+    def decide_from_map(self) -> Callable[[int, Tensor], int | None] | None:
         """Return None where features have to be pooled for the chooser."""
         return getattr(self.chooser, "choose_from", None)
 
@@ -143,7 +142,7 @@ class PolicyDecider:
         return getattr(self.chooser, "compiled", None)
 
     @property
-    def settled(self) -> int:
+    def fixed_sites(self) -> int:
         """Return for how many of the first sites the chooser says one group, whatever it sees."""
         return getattr(self.chooser, "settled", 0)
 

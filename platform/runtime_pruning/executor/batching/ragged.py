@@ -77,7 +77,7 @@ class Ragged:
             decide: tells each image's groups.
         """
         if self._stages is None:
-            self._stages = self._bind(images_BCHW[:1])
+            self._stages = self._compile(torch.zeros_like(images_BCHW[:1]))
         if isinstance(decide, PlanDecider):
             assert decide.counts is not None
             batch = self._new(images_BCHW, decide.counts)
@@ -136,7 +136,7 @@ class Ragged:
 
     # Binding
 
-    def _bind(self, images_1CHW: Tensor) -> list[list[BatchStep]]:
+    def _compile(self, images_1CHW: Tensor) -> list[list[BatchStep]]:
         """Return the steps of each stage, bound by one image at full width."""
         counts = (ctypes.c_int64 * self._sites * 1)()
         counts[0][:] = [len(bound) - 1 for bound in self._programs.bounds]

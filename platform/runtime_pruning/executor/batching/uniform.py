@@ -40,7 +40,7 @@ def run_alone(
     state = programs.new_state(image_1CHW)
     plan: list[int] = []
     macs = programs.run(0, (), state)
-    look = decide.look
+    look = decide.decide_from_map
     for site in range(sites):
         groups = None if look is None else look(site, state[programs.site_slots[site]])
         if groups is None:

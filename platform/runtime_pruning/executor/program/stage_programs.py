@@ -99,13 +99,23 @@ class StagePrograms:
 
     def run(self, stage: int, key: Key, state: State) -> int:
         """Run a stage at the widths of a key; return its MACs per image."""
-        program = self._made.get((stage, key))
-        if program is None:
-            program = self._made[stage, key] = self._make(stage, key, state)
-        else:
-            for step in program.steps:
-                step(state)
+        program = self._made.get((stage, key)) or self.compile(stage, key, state)
+        for step in program.steps:
+            step(state)
         return program.macs
+
+    def compile(self, stage: int, key: Key, like: State) -> Program:
+        """Return a stage's program at the widths of a key, made now.
+
+        Args:
+            stage: index.
+            key: see `key`; or `MASKED`.
+            like: a state on its way into the stage; shapes, types and layouts count, not values.
+        """
+        state = self.part(like, stage, torch.zeros_like)
+        state[-1] = like[-1]
+        program = self._made[stage, key] = self._bind(stage, key, state)
+        return program
 
     def chain(self, plan: Key) -> Program | None:
         """Return all stages under a plan as one program, if each has run before."""
@@ -148,8 +158,8 @@ class StagePrograms:
             return value.width.channels
         return max(self.bounds[site][plan[site]] for site in sites)
 
-    def _make(self, stage: int, key: Key, state: State) -> Program:
-        """Bind the operations of a stage; each runs once while it is bound."""
+    def _bind(self, stage: int, key: Key, state: State) -> Program:
+        """Bind the operations of a stage; each runs once on the state, to know what it makes."""
         masked = key == MASKED
         plan = [FULL] * len(self.bounds)
         if not masked:
