@@ -89,9 +89,16 @@ def test_an_interrupted_cascade_reports_the_rest() -> None:
     assert found == [4]
 
 
-@pytest.mark.parametrize("shares", [(), (0.0,), (0.5, 1.0)])
-def test_a_cascade_refuses_shares_that_are_none(shares: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="`0 < shares < 1` must hold"):
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ((), r"shares: .*at least 1 item.* but got \(\)"),
+        ((0.0,), r"`shares\[0\] > 0` must hold, but got 0"),
+        ((0.5, 1.0), r"`shares\[1\] < 1` must hold, but got 1"),
+    ],
+)
+def test_a_cascade_refuses_shares_that_are_none(shares: tuple[float, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         methods.CascadeConfig(shares=shares)
 
 
@@ -106,13 +113,13 @@ def test_a_cascade_refuses_shares_that_are_none(shares: tuple[float, ...]) -> No
         ({"penalty": 1, "dials": 0}, "`dials >= 1` must hold, but got 0."),
         (
             {"penalty": 1, "finetune_distillation": 2},
-            "`0 <= finetune_distillation <= 1` must hold, but got 2.0.",
+            "`0 <= finetune_distillation <= 1` must hold, but got 2.",
         ),
         ({"penalty": 1, "rounds": 0}, "`rounds >= 1` must hold, but got 0."),
-        ({"penalty": 1, "exploration": 0}, "`0 < exploration <= 1` must hold, but got 0.0."),
-        ({"penalty": 1, "finetune_lr": 0}, "`finetune_lr > 0` must hold, but got 0.0."),
+        ({"penalty": 1, "exploration": 0}, "`0 < exploration <= 1` must hold, but got 0."),
+        ({"penalty": 1, "finetune_lr": 0}, "`finetune_lr > 0` must hold, but got 0."),
         ({"penalty": 1, "cost": "flops"}, "No cost is called 'flops'."),
-        ({"penalty": 1, "agent": {"gamma": 2}}, "`0 < gamma <= 1` must hold, but got 2.0."),
+        ({"penalty": 1, "agent": {"gamma": 2}}, "`0 < gamma <= 1` must hold, but got 2."),
         ({"penalty": 1, "agent": {"gama": 1}}, "has no setting 'gama'. Did you mean 'gamma'?"),
     ],
 )

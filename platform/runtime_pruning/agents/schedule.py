@@ -1,9 +1,9 @@
 """How often an agent explores."""
 
-from dataclasses import dataclass
+from runtime_pruning.config import Count, Share, config_class
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class EpsilonSchedule:
     """The share of random decisions, falling linearly, then held.
 
@@ -14,16 +14,9 @@ class EpsilonSchedule:
         steps: decisions, over all environments, after which ``end`` is reached.
     """
 
-    start: float = 1.0
-    end: float = 0.1
-    steps: int = 20_000
-
-    def __post_init__(self) -> None:
-        for name in ("start", "end"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`0 <= {name} <= 1` must hold, but got {getattr(self, name)}.")
-        if self.steps < 1:
-            raise ValueError(f"`steps >= 1` must hold, but got {self.steps}.")
+    start: Share = 1.0
+    end: Share = 0.1
+    steps: Count = 20_000
 
     def at(self, step: int) -> float:
         """Return the share of random decisions after ``step`` decisions."""

@@ -1,13 +1,21 @@
 """How a DQN agent learns: every choice that the paper leaves open, with a name and a range."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from runtime_pruning.agents.decision_network import Cell
 from runtime_pruning.agents.schedule import EpsilonSchedule
+from runtime_pruning.config import (
+    Count,
+    CountOrNone,
+    NotNegative,
+    Positive,
+    SomeShare,
+    config_class,
+)
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class DQNSettings:
     """Settings of `PruningDQN`.
 
@@ -47,49 +55,35 @@ class DQNSettings:
         seed: of everything random.
     """
 
-    encoder: int = 64
-    hidden: int = 64
+    encoder: Count = 64
+    hidden: Count = 64
     cell: Cell = "gru"
     dueling: bool = False
     standardise: bool = True
-    gamma: float = 1.0
-    n_step: int = 1
+    gamma: SomeShare = 1.0
+    n_step: Count = 1
     greedy_returns: bool = False
-    lr: float = 1e-3
-    grad_clip: float = 10.0
+    lr: Positive = 1e-3
+    grad_clip: Positive = 10.0
     loss: Literal["huber", "mse"] = "huber"
     double_q: bool = True
-    tau: float = 0.02
-    target_update_steps: int = 0
+    tau: SomeShare = 0.02
+    target_update_steps: CountOrNone = 0
     epsilon: EpsilonSchedule = field(default_factory=EpsilonSchedule)
-    batch_episodes: int = 64
-    replay_ratio: float = 4.0
-    replay_episodes: int = 8192
+    batch_episodes: Count = 64
+    replay_ratio: Positive = 4.0
+    replay_episodes: Count = 8192
     relabel: bool = True
-    warmup_episodes: int = 256
+    warmup_episodes: CountOrNone = 256
     store_replay: bool = False
-    env_runners: int = 0
-    images_per_runner: int = 64
-    cpus_per_env_runner: float = 0.5
+    env_runners: CountOrNone = 0
+    images_per_runner: Count = 64
+    cpus_per_env_runner: Positive = 0.5
     env_device: str = "cpu"
-    learner_gpus: float = 0.0
-    driver_threads: int | None = 1
+    learner_gpus: NotNegative = 0.0
+    driver_threads: Count | None = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("n_step", "batch_episodes", "replay_episodes", "images_per_runner"):
-            self._require(getattr(self, name) >= 1, f"{name} >= 1", name)
-        for name in ("warmup_episodes", "target_update_steps", "env_runners", "learner_gpus"):
-            self._require(getattr(self, name) >= 0, f"{name} >= 0", name)
-        for name in ("lr", "grad_clip", "replay_ratio", "cpus_per_env_runner"):
-            self._require(getattr(self, name) > 0, f"{name} > 0", name)
-        for name in ("gamma", "tau"):
-            self._require(0 < getattr(self, name) <= 1, f"0 < {name} <= 1", name)
-        if self.greedy_returns:
-            self._require(self.n_step == 1, "n_step == 1 with greedy_returns", "n_step")
-        self._require(self.loss in ("huber", "mse"), "loss in ('huber', 'mse')", "loss")
-
-    def _require(self, holds: bool, rule: str, name: str) -> None:
-        """Raise with rule and value unless the rule holds."""
-        if not holds:
-            raise ValueError(f"`{rule}` must hold, but got {getattr(self, name)!r}.")
+        if self.greedy_returns and self.n_step != 1:
+            raise ValueError(f"`n_step == 1 with greedy_returns` must hold, but got {self.n_step}.")

@@ -8,16 +8,14 @@ see their folder under the same path (and the cache folder, where they are Parqu
 import hashlib
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import ConfigDict
 
-from runtime_pruning.config import build_config
+from runtime_pruning.config import Count, build_config, config_class
 from runtime_pruning.datasets.catalogue import DATA_ENV, register
 from runtime_pruning.datasets.decoding import Fit
 from runtime_pruning.datasets.folder import list_files
@@ -44,7 +42,7 @@ NAME = "image-folder"
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class ImageFolderConfig:
     """Settings of the dataset.
 
@@ -55,15 +53,9 @@ class ImageFolderConfig:
             which are then listed.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    image_size: int = 224
+    image_size: Count = 224
     fit: Fit = "crop"
     damaged: Damaged = "refuse"
-
-    def __post_init__(self) -> None:
-        if self.image_size < 1:
-            raise ValueError(f"`image_size >= 1` must hold, but got {self.image_size}.")
 
 
 @register(NAME)

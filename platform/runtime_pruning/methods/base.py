@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from pydantic import ConfigDict
-
+from runtime_pruning.config import CountOrNone, config_class
 from runtime_pruning.datasets import ImageDataset
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import Policy
@@ -25,7 +24,7 @@ class Effort:
     train_seconds: float = 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class CalibratedConfig:
     """Settings of a method that learns nothing but batch-norm statistics.
 
@@ -34,15 +33,7 @@ class CalibratedConfig:
             each policy; 0 leaves those of the prepared network.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    calibration_batches: int = 8
-
-    def __post_init__(self) -> None:
-        if self.calibration_batches < 0:
-            raise ValueError(
-                f"`calibration_batches >= 0` must hold, but got {self.calibration_batches}."
-            )
+    calibration_batches: CountOrNone = 8
 
 
 class Report(Protocol):

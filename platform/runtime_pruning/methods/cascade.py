@@ -10,14 +10,15 @@ Dimensions: N images of a split.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
+from runtime_pruning.config import config_class
 from runtime_pruning.datasets import Split
 from runtime_pruning.methods.base import CalibratedConfig, Effort, Method, Report, Task, register
 from runtime_pruning.methods.evaluation import batches
@@ -29,7 +30,7 @@ from runtime_pruning.network.training import recalibrate_batch_norm
 BATCH = 256
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class CascadeConfig(CalibratedConfig):
     """Settings of the method.
 
@@ -37,12 +38,10 @@ class CascadeConfig(CalibratedConfig):
         shares: of the policy split's images that look twice; one point per share and width.
     """
 
-    shares: tuple[float, ...] = (0.15, 0.4)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.shares or not all(0 < share < 1 for share in self.shares):
-            raise ValueError(f"`0 < shares < 1` must hold for each, but got {self.shares}.")
+    shares: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1)] = (
+        0.15,
+        0.4,
+    )
 
 
 @register("cascade")

@@ -13,13 +13,12 @@ Dimensions: B images, L sites.
 import copy
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from pydantic import ConfigDict
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -28,6 +27,7 @@ from runtime_pruning import cost
 from runtime_pruning.agents.algorithm import build, export, push_backbone, restore, save
 from runtime_pruning.agents.policy import DecisionPolicy, SpreadPolicy
 from runtime_pruning.agents.settings import DQNSettings
+from runtime_pruning.config import Count, CountOrNone, Positive, Share, SomeShare, config_class
 from runtime_pruning.datasets import PolicySplit
 from runtime_pruning.files import save_tensors
 from runtime_pruning.methods.base import Effort, Method, Report, Task, register
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 SCALE_BATCH = 64  # images run at once to find alpha: photographs fill a GPU's memory
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class RNPConfig:
     """Settings of the method.
 
@@ -74,47 +74,30 @@ class RNPConfig:
         agent: how the agent learns.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
     penalty: float | PenaltyRange
-    dials: int = 8
+    dials: Count = 8
     cost: str = "macs"
     reward_loss: AnswerLoss = "cross-entropy"
-    rounds: int = 2
-    episodes_per_round: int = 10_000
-    exploration: float = 0.5
-    finetune_images: int = 6400
-    finetune_batch: int = 128
-    finetune_lr: float = 0.01
-    finetune_distillation: float = 0.0
+    rounds: Count = 2
+    episodes_per_round: Count = 10_000
+    exploration: SomeShare = 0.5
+    finetune_images: CountOrNone = 6400
+    finetune_batch: Count = 128
+    finetune_lr: Positive = 0.01
+    finetune_distillation: Share = 0.0
     finetune_batch_norm: Literal["batch", "frozen"] = "batch"
-    calibration_batches: int = 8
+    calibration_batches: CountOrNone = 8
     second_look: bool = False
     first_pass: Literal["decided", "narrowest"] = "decided"
     agent: DQNSettings = field(default_factory=DQNSettings)
 
     def __post_init__(self) -> None:
         PenaltyRange.of(self.penalty)
-        for name in ("dials", "rounds", "episodes_per_round", "finetune_batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name} >= 1` must hold, but got {getattr(self, name)}.")
-        for name in ("finetune_images", "calibration_batches"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name} >= 0` must hold, but got {getattr(self, name)}.")
-        if not 0 < self.exploration <= 1:
-            raise ValueError(f"`0 < exploration <= 1` must hold, but got {self.exploration}.")
-        if not 0 <= self.finetune_distillation <= 1:
-            raise ValueError(
-                "`0 <= finetune_distillation <= 1` must hold, but got "
-                f"{self.finetune_distillation}."
-            )
         if self.first_pass == "narrowest" and not self.second_look:
             raise ValueError(
                 "`second_look` must be on where `first_pass` is 'narrowest', but got False: "
                 "nothing would be decided."
             )
-        if not self.finetune_lr > 0:
-            raise ValueError(f"`finetune_lr > 0` must hold, but got {self.finetune_lr}.")
         cost.get(self.cost)
 
     @property

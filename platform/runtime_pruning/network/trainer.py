@@ -9,13 +9,22 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from runtime_pruning.config import (
+    CountOrNone,
+    NotNegative,
+    PartShare,
+    Positive,
+    Share,
+    config_class,
+)
 from runtime_pruning.datasets import Split, augment, to_float
 from runtime_pruning.errors import ConfigError, DataError, DivergedError
 from runtime_pruning.files import replacing
@@ -30,7 +39,7 @@ _WARM_UP = 0.25  # share of a one-cycle schedule that rises
 _BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}  # as /proc/cpuinfo calls them
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class TrainConfig:
     """How a network is trained.
 
@@ -60,22 +69,22 @@ class TrainConfig:
         seed: of order, augmentation, plans and dropout.
     """
 
-    epochs: int = 10
-    batch_size: int = 128
-    lr: float = 0.1
+    epochs: CountOrNone = 10
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    lr: Positive = 0.1
     schedule: Schedule = "one-cycle"
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    pad: int = 0
+    momentum: PartShare = 0.9
+    weight_decay: NotNegative = 5e-4
+    pad: CountOrNone = 0
     flip: bool = False
-    label_smoothing: float = 0.0
+    label_smoothing: PartShare = 0.0
     any_width: bool = True
     smallest: bool = True
-    random_plans: int = 2
-    full_weight: float = 1.0
-    distillation: float = 1.0
-    temperature: float = 1.0
-    calibration_images: int = 2048
+    random_plans: CountOrNone = 2
+    full_weight: NotNegative = 1.0
+    distillation: Share = 1.0
+    temperature: Positive = 1.0
+    calibration_images: CountOrNone = 2048
     freeze_batch_norm: bool = False
     mode: Mode = "masked"
     precision: Precision = "auto"
@@ -83,27 +92,11 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        rules = {
-            "epochs >= 0": self.epochs >= 0,
-            "batch_size >= 2": self.batch_size >= 2,
-            "lr > 0": self.lr > 0,
-            "0 <= momentum < 1": 0 <= self.momentum < 1,
-            "weight_decay >= 0": self.weight_decay >= 0,
-            "pad >= 0": self.pad >= 0,
-            "0 <= label_smoothing < 1": 0 <= self.label_smoothing < 1,
-            "random_plans >= 0": self.random_plans >= 0,
-            "full_weight >= 0": self.full_weight >= 0,
-            "full_weight + smallest + random_plans > 0": (
-                self.full_weight + self.smallest + self.random_plans > 0
-            ),
-            "0 <= distillation <= 1": 0 <= self.distillation <= 1,
-            "temperature > 0": self.temperature > 0,
-            "calibration_images >= 0": self.calibration_images >= 0,
-        }
-        for rule, holds in rules.items():
-            if not holds:
-                name = next(word for word in rule.split() if word in vars(self))
-                raise ValueError(f"`{rule}` must hold, but got {getattr(self, name)}.")
+        if not self.full_weight + self.smallest + self.random_plans > 0:
+            raise ValueError(
+                "`full_weight + smallest + random_plans > 0` must hold, but got "
+                f"{self.full_weight} + {self.smallest} + {self.random_plans}."
+            )
 
     def changed(self) -> dict[str, Any]:
         """Return the settings that are not at their defaults: what a checkpoint is known by."""

@@ -1,16 +1,17 @@
 """What a sweep is made of, checked before Ray starts."""
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import field, replace
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict
+from pydantic import Field
 
+from runtime_pruning.config import Count, CountOrNone, NotNegative, Positive, config_class
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network.trainer import Precision, Schedule, TrainConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class Range:
     """A continuous or whole-numbered search dimension, ``low <= x <= high``."""
 
@@ -35,7 +36,7 @@ class Range:
 Dimension = Range | tuple[float, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class PrepareConfig:
     """How the backbone that all trials start from is made.
 
@@ -52,14 +53,12 @@ class PrepareConfig:
     The others are `TrainConfig`'s, of the same names and rules.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
     pretrained: bool = False
-    pretraining_epochs: int = 0
-    anywidth_epochs: int = 10
+    pretraining_epochs: CountOrNone = 0
+    anywidth_epochs: CountOrNone = 10
     batch_size: int = 128
     lr: float = 0.1
-    anywidth_lr: float | None = None
+    anywidth_lr: Positive | None = None
     schedule: Schedule = "one-cycle"
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0
@@ -70,17 +69,10 @@ class PrepareConfig:
     channels_last: bool = True
     pad: int = 4
     flip: bool = True
-    limit: int | None = None
+    limit: Count | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("pretraining_epochs", "anywidth_epochs"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name} >= 0` must hold, but got {getattr(self, name)}.")
-        if self.anywidth_lr is not None and not self.anywidth_lr > 0:
-            raise ValueError(f"`anywidth_lr > 0` must hold, but got {self.anywidth_lr}.")
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"`limit >= 1` must hold, but got {self.limit}.")
         self.pretraining(seed=0), self.anywidth(seed=0)  # they refuse the rest
 
     def pretraining(self, *, seed: int) -> TrainConfig:
@@ -113,7 +105,7 @@ class PrepareConfig:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class ResourceConfig:
     """What one trial asks of the cluster.
 
@@ -125,25 +117,14 @@ class ResourceConfig:
         max_failures: how often a trial that died is started again from its last point.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    cpus: float = 1.0
-    cpus_per_env_runner: float = 0.5
-    gpus: float = 0.0
-    concurrent: int | None = None
-    max_failures: int = 2
-
-    def __post_init__(self) -> None:
-        for name in ("cpus", "cpus_per_env_runner"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`{name} > 0` must hold, but got {getattr(self, name)}.")
-        if self.gpus < 0:
-            raise ValueError(f"`gpus >= 0` must hold, but got {self.gpus}.")
-        if self.concurrent is not None and self.concurrent < 1:
-            raise ValueError(f"`concurrent >= 1` must hold, but got {self.concurrent}.")
+    cpus: Positive = 1.0
+    cpus_per_env_runner: Positive = 0.5
+    gpus: NotNegative = 0.0
+    concurrent: Count | None = None
+    max_failures: Annotated[int, Field(ge=-1)] = 2
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class ProofConfig:
     """How points are tried for whether their decisions depend on the image.
 
@@ -157,25 +138,15 @@ class ProofConfig:
         oracle_images: sample of held-out images for the upper bound; 0 leaves it out.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    points: int = 3
-    seeds: int = 3
-    search_evaluations: int = 32
-    search_images: int = 2000
-    calibration_batches: int = 4
-    oracle_images: int = 200
-
-    def __post_init__(self) -> None:
-        for name in ("points", "search_evaluations", "calibration_batches", "oracle_images"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name} >= 0` must hold, but got {getattr(self, name)}.")
-        for name in ("seeds", "search_images"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name} >= 1` must hold, but got {getattr(self, name)}.")
+    points: CountOrNone = 3
+    seeds: Count = 3
+    search_evaluations: CountOrNone = 32
+    search_images: Count = 2000
+    calibration_batches: CountOrNone = 4
+    oracle_images: CountOrNone = 200
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class SweepConfig:
     """One sweep: a method on a backbone and a dataset, searched over a space.
 
@@ -194,16 +165,14 @@ class SweepConfig:
         held_out_limit: measure points on this many held-out images only; None measures on all.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
     backbone: str
     dataset: str
     dataset_settings: dict[str, Any] = field(default_factory=dict)
     method: str = "rnp"
     controls: tuple[str, ...] = ("dense", "fixed-width")
-    trials: int = 6
+    trials: Count = 6
     seed: int = 0
-    align: int = 8
+    align: Count = 8
     streams: bool = True
     search: dict[str, Dimension]
     settings: dict[str, Any] = field(default_factory=dict)
@@ -211,15 +180,10 @@ class SweepConfig:
     resources: ResourceConfig = field(default_factory=ResourceConfig)
     proof: ProofConfig = field(default_factory=ProofConfig)
     plugins: tuple[str, ...] = ()
-    eval_batch: int = 256
-    held_out_limit: int | None = None
+    eval_batch: Count = 256
+    held_out_limit: Count | None = None
 
     def __post_init__(self) -> None:
-        for name in ("trials", "align", "eval_batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name} >= 1` must hold, but got {getattr(self, name)}.")
-        if self.held_out_limit is not None and self.held_out_limit < 1:
-            raise ValueError(f"`held_out_limit >= 1` must hold, but got {self.held_out_limit}.")
         if "groups" not in self.search:
             raise ValueError("`search` must name the group counts: `groups: [2, 4]`.")
         for name, dimension in self.search.items():

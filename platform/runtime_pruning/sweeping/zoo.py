@@ -8,7 +8,7 @@ policy and validation images are unseen to it; the test split is read once, when
 import hashlib
 import json
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import yaml
 from torch import nn
 
 from runtime_pruning import backbones, datasets
-from runtime_pruning.config import build_config
+from runtime_pruning.config import build_config, config_class
 from runtime_pruning.datasets import Split, to_float
 from runtime_pruning.datasets.cache import cache_folder
 from runtime_pruning.errors import ConfigError
@@ -29,7 +29,7 @@ from runtime_pruning.network.training import train
 _BATCH = 250  # images per forward pass when accuracy is measured
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class Recipe:
     """How one network of the zoo is made.
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from runtime_pruning.config import NotNegative, config_class
+
 
 class Reading(NamedTuple):
     """All clocks at one moment."""
@@ -36,7 +38,7 @@ class SystemClock:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class Limits:
     """How much of each sign is put up with.
 
@@ -49,15 +51,10 @@ class Limits:
         dispersion: distance between the quartiles of the rounds' ratios, over their median.
     """
 
-    lost: float = 0.05
-    crowded: float = 0.1
-    stolen: float = 0.05
-    dispersion: float = 0.25
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 0:
-                raise ValueError(f"`{name} >= 0` must hold, but got {value}.")
+    lost: NotNegative = 0.05
+    crowded: NotNegative = 0.1
+    stolen: NotNegative = 0.05
+    dispersion: NotNegative = 0.25
 
 
 @dataclass(frozen=True)
