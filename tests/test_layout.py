@@ -5,6 +5,8 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -19,27 +21,27 @@ LAYERS = (
     {"config", "files", "glossary", "plugins", "registry"},
     {"timing"},
     {"backbones", "datasets"},
-    {"network"},
+    {"network", "frontier"},
     {"executor"},
-    {"cost"},
-    {"agents", "frontier", "tracking"},
-    {"methods"},
-    {"cli", "deploy", "sweeping"},
+    {"agents", "cost", "tracking"},
+    {"methods", "deploy", "testing"},
+    {"sweeping"},
+    {"cli"},
 )
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-# The folders of `executor/`, from bottom to top; a folder's files may import each other downwards.
+# The inside of `executor/`, from bottom to top.
 EXECUTOR = (
     {"native"},
     {"commands"},
     {"ir"},
     {"kernels"},
     {"program"},
-    {"mode_table", "batching"},
-    {"deployed", "autotuning", "plan_sampling"},
+    {"mode_table", "plan_macs", "plan_sampling", "batching"},
+    {"engine"},
+    {"batch_parts"},
+    {"deployed"},
+    {"agreement", "autotuning"},
 )
-# Contract suites see whatever they test; the command that prints them and the sweep that tries
-# them before it trains import them, and nothing else.
-UNRANKED = {"testing"}
+LONGEST_FILE, LONGEST_FUNCTION = 400, 80  # lines
 
 
 def imports_of(path: Path) -> list[str]:
@@ -54,37 +56,87 @@ def imports_of(path: Path) -> list[str]:
     return names
 
 
-def arrows(package_root: Path) -> list[tuple[str, str, Path]]:
-    """Return (part, imported part, file) for each import inside ``runtime_pruning``."""
-    found = []
-    for path in sorted(package_root.rglob("*.py")):
-        part = path.relative_to(package_root).parts[0].removesuffix(".py")
+def arrows(folder: Path, package: str) -> list[tuple[str, str, Path]]:
+    """Return (part, imported part, file) for each import inside a package's folder."""
+    found, depth = [], package.count(".") + 1
+    for path in sorted(folder.rglob("*.py")):
+        part = path.relative_to(folder).parts[0].removesuffix(".py")
         for name in imports_of(path):
-            steps = name.split(".")
-            if steps[0] == "runtime_pruning" and len(steps) > 1:
-                found.append((part, steps[1], path))
+            if name.startswith(f"{package}."):
+                found.append((part, name.split(".")[depth], path))
     return found
 
 
-def runs_back(part: str, imported: str) -> bool:
+def runs_back(part: str, imported: str, layers: Sequence[set[str]]) -> bool:
     """Whether an arrow points from a lower layer to a higher one."""
-    if imported in UNRANKED:
-        return part not in UNRANKED | {"cli", "sweeping"}
-    return part not in UNRANKED and LEVEL[imported] > LEVEL[part]
+    level = {name: level for level, names in enumerate(layers) for name in names}
+    return part != "__init__" and level[imported] > level[part]
 
 
-def test_dependencies_point_one_way() -> None:
-    package = ROOT / "platform" / "runtime_pruning"
-    unknown = {p.name.removesuffix(".py") for p in package.iterdir() if p.suffix in ("", ".py")}
-    assert unknown - set(LEVEL) - UNRANKED - {"__init__", "__pycache__"} == set()
-    back = [f"{p.relative_to(ROOT)}: {a} -> {b}" for a, b, p in arrows(package) if runs_back(a, b)]
+@pytest.mark.parametrize(
+    ("package", "layers"), [("runtime_pruning", LAYERS), ("runtime_pruning.executor", EXECUTOR)]
+)
+def test_dependencies_point_one_way(package: str, layers: Sequence[set[str]]) -> None:
+    folder = ROOT.joinpath("platform", *package.split("."))
+    parts = {
+        path.name.removesuffix(".py") for path in folder.iterdir() if path.suffix in ("", ".py")
+    }
+    assert parts - set().union(*layers) - {"__init__", "__pycache__"} == set()
+    back = [
+        f"{path.relative_to(ROOT)}: {part} -> {imported}"
+        for part, imported, path in arrows(folder, package)
+        if runs_back(part, imported, layers)
+    ]
     assert back == []
 
 
 def test_the_arrow_test_sees_an_arrow_that_runs_back(tmp_path: Path) -> None:
     (tmp_path / "network").mkdir()
     (tmp_path / "network" / "bad.py").write_text("from runtime_pruning.methods import base\n")
-    assert [runs_back(a, b) for a, b, _ in arrows(tmp_path)] == [True]
+    found = [runs_back(a, b, LAYERS) for a, b, _ in arrows(tmp_path, "runtime_pruning")]
+    assert found == [True]
+
+
+def modules() -> dict[str, Path]:
+    """Return all modules of the product by their dotted names."""
+    return {
+        ".".join(path.relative_to(ROOT / root).with_suffix("").parts): path
+        for root in ("platform", "envs")
+        for path in (ROOT / root).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    known = modules()
+    after = {
+        name: {
+            module
+            for imported in imports_of(path)
+            for module in (imported, imported.rpartition(".")[0])
+            if module in known
+        }
+        for name, path in known.items()
+    }
+    assert len(list(TopologicalSorter(after).static_order())) == len(
+        known
+    )  # or CycleError names it
+
+
+def test_files_and_functions_are_short() -> None:
+    long = []
+    for path in modules().values():
+        text = path.read_text()
+        if (lines := len(text.splitlines())) > LONGEST_FILE:
+            long.append(f"{path.name}: {lines} lines")
+        long += [
+            f"{path.name}: {node.name} has {node.end_lineno - node.lineno + 1} lines"
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            and node.end_lineno is not None
+            and node.end_lineno - node.lineno >= LONGEST_FUNCTION
+        ]
+    assert long == []
 
 
 def test_environments_know_nothing_of_pruning_or_ray() -> None:
@@ -117,7 +169,9 @@ def tracked_text() -> list[Path]:
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
-    paths = [ROOT / name for name in listed if not name.endswith((".png", ".parquet"))]
+    paths = [
+        ROOT / name for name in listed if not name.endswith((".png", ".parquet", ".safetensors"))
+    ]
     return [path for path in paths if path != Path(__file__) and path.exists()]
 
 

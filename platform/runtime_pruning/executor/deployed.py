@@ -41,8 +41,8 @@ from runtime_pruning.executor.mode_table import ModeTable
 from runtime_pruning.executor.native import memory
 from runtime_pruning.executor.plan_macs import PlanMacs
 from runtime_pruning.network import Execution, PrunableNetwork
+from runtime_pruning.network.execution import IntArrayLike
 from runtime_pruning.network.policies import Deployable, PlannedChooser, Policy
-from runtime_pruning.network.staged_run import IntArrayLike
 
 DeployedMode: TypeAlias = Literal["auto", "image", "prefix", "ragged", "dense"]
 DEPLOYED_MODES: tuple[DeployedMode, ...] = get_args(DeployedMode)

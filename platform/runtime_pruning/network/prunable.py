@@ -8,8 +8,9 @@ from dataclasses import replace
 from torch import Tensor
 
 from runtime_pruning.errors import ConfigError
+from runtime_pruning.network.execution import Execution
 from runtime_pruning.network.policies import PlannedChooser, Policy
-from runtime_pruning.network.staged_run import Execution, Mode, StagedRun
+from runtime_pruning.network.staged_run import Mode, StagedRun
 from runtime_pruning.network.traced import TracedNetwork
 
 

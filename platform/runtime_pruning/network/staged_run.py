@@ -7,91 +7,24 @@ of mixed width are stored at the largest width in the batch, zero where channels
 Dimensions: B images, C channels, H W pixels, L sites, F features, K classes.
 """
 
-import ctypes
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx.node import map_aggregate
 from torch.nn import functional
 
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network.batch_norm import NORMS, batch_norm
+from runtime_pruning.network.execution import Execution
 from runtime_pruning.network.graph import FxCall, Ref, SecondPass, Unit, Value
 from runtime_pruning.network.per_channel import rule_for
 from runtime_pruning.network.policies import Chooser, FixedPolicy, PlannedChooser
+from runtime_pruning.network.sliced_calls import Extent, add_channels, assemble, buckets, convolve
 from runtime_pruning.network.traced import TracedNetwork
-from runtime_pruning.network.weight_slices import layout_of
 
 Mode = Literal["sliced", "masked"]
 MODES: tuple[Mode, ...] = ("sliced", "masked")
-
-# Channels of a value: the same for all images, or a count per image (B, int64, on the CPU).
-Extent: TypeAlias = int | Tensor
-
-
-# Numbers of a batch, as whoever counted them had them.
-IntArrayLike: TypeAlias = Sequence[Any] | ctypes.Array[Any] | npt.NDArray[Any] | Tensor
-
-
-def _tensor(told: IntArrayLike) -> Tensor:
-    """Return the numbers, int64."""
-    if isinstance(told, Tensor):
-        return told
-    return torch.from_numpy(np.asarray(told, dtype=np.int64))
-
-
-@dataclass  # to freeze it takes a microsecond, of the 75 that a small network takes
-class Execution:
-    """What came of running a plan on a batch. Tensors are made when they are asked for.
-
-    Attributes:
-        logits_BK: class scores.
-        plans: group counts (B, L).
-        macs: MACs of the backbone per image, counted where its layers were called. A masked run
-            executes the dense network.
-        policy_macs: MACs per image of whatever chose the plan.
-        bounds_LG: channels by group count, from none on, at each site, int64.
-        mode: how it ran: ``"sliced"`` or ``"masked"``, or a mode of a deployed network. All but
-            ``"masked"`` and ``"dense"`` execute what the plan says, and no more.
-    """
-
-    logits_BK: Tensor
-    plans: IntArrayLike
-    macs: IntArrayLike
-    policy_macs: int
-    bounds_LG: Tensor
-    mode: str
-
-    @cached_property
-    def groups_BL(self) -> Tensor:
-        """The plan, int64."""
-        return _tensor(self.plans)
-
-    @property
-    def channels_BL(self) -> Tensor:
-        """Channels that the plan ran at each site, int64."""
-        return self.bounds_LG.T.gather(0, self.groups_BL.cpu())
-
-    @cached_property
-    def executed_macs_B(self) -> Tensor:
-        """MACs of the backbone, int64."""
-        return _tensor(self.macs)
-
-    @property
-    def policy_macs_B(self) -> Tensor:
-        """MACs of whatever chose the plan, int64."""
-        return torch.full_like(self.executed_macs_B, self.policy_macs)
-
-    @property
-    def total_macs_B(self) -> Tensor:
-        """Executed MACs of backbone and policy, int64."""
-        return self.executed_macs_B + self.policy_macs
 
 
 class StagedRun:
@@ -292,14 +225,14 @@ class StagedRun:
             return self._followed(unit, self._called(unit, features, source, own))
         learns = self._network.training  # batch norm must see the whole batch at once
         pieces, rows = [], []
-        for bucket in _buckets(source, own):
+        for bucket in buckets(source, own):
             part = features[:, : bucket.inputs * unit.source.factor].index_select(
                 0, bucket.rows_N.to(self._device)
             )
             part = self._called(unit, part, bucket.inputs, bucket.outputs, bucket.rows_N)
             pieces.append(part if learns else self._steps(unit, part, bucket.inputs))
             rows.append(bucket.rows_N)
-        whole = _assemble(pieces, rows)
+        whole = assemble(pieces, rows)
         return self._followed(unit, whole) if learns else whole
 
     def _called(
@@ -398,63 +331,3 @@ class StagedRun:
 def certainty(logits_BK: Tensor) -> Tensor:
     """Return ``features_BK``, float32: class probabilities, greatest first."""
     return logits_BK.float().softmax(1).sort(1, descending=True).values
-
-
-class _Bucket(NamedTuple):
-    """Images of a batch that share widths."""
-
-    rows_N: Tensor  # int64
-    inputs: int  # channels read
-    outputs: int  # channels computed
-
-
-def _buckets(source: Extent, own: Extent) -> Iterator[_Bucket]:
-    """Yield the images that share (input width, output width)."""
-    span = 1 << 32
-    keys, owner_B = torch.unique(torch.as_tensor(source * span + own), return_inverse=True)
-    for index, key in enumerate(keys.tolist()):
-        inputs, outputs = divmod(key, span)
-        yield _Bucket((owner_B == index).nonzero()[:, 0], inputs, outputs)
-
-
-def _assemble(pieces: list[Tensor], rows: list[Tensor]) -> Tensor:
-    """Put the images back in order, at the largest width; absent channels are zeros."""
-    width = max(piece.shape[1] for piece in pieces)
-    rows_B = torch.cat(rows).to(pieces[0].device)
-    if torch.is_grad_enabled():
-        padding = [0, 0] * (pieces[0].ndim - 2)
-        padded = [functional.pad(piece, (*padding, 0, width - piece.shape[1])) for piece in pieces]
-        return torch.cat(padded).index_select(0, torch.argsort(rows_B))
-    shape = (rows_B.shape[0], width, *pieces[0].shape[2:])
-    like = pieces[0]
-    whole = torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout_of(like))
-    if any(piece.shape[1] < width for piece in pieces):
-        whole.zero_()
-    for piece, rows_N in zip(pieces, rows, strict=True):
-        whole[:, : piece.shape[1]].index_copy_(0, rows_N.to(whole.device), piece)
-    return whole
-
-
-def add_channels(one: Tensor, other: Tensor) -> Tensor:
-    """Return the sum, the narrower part added to the first channels of the wider."""
-    if one.shape[1] == other.shape[1]:
-        return one + other
-    wide, narrow = (one, other) if one.shape[1] > other.shape[1] else (other, one)
-    missing = wide.shape[1] - narrow.shape[1]
-    if torch.is_grad_enabled():
-        return wide + functional.pad(narrow, (*[0, 0] * (narrow.ndim - 2), 0, missing))
-    total = wide.clone()
-    total[:, : narrow.shape[1]] += narrow
-    return total
-
-
-def convolve(conv: nn.Conv2d, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Run a convolution with a slice of its weights; its groups follow from the shapes."""
-    padding: Any = conv.padding
-    if conv.padding_mode != "zeros":
-        features = functional.pad(
-            features, conv._reversed_padding_repeated_twice, mode=conv.padding_mode
-        )
-        padding = 0
-    groups = features.shape[1] // weight.shape[1]
-    return functional.conv2d(features, weight, bias, conv.stride, padding, conv.dilation, groups)

@@ -15,8 +15,8 @@ from torch import Tensor
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.executor.native import library
 from runtime_pruning.executor.native.abi import Counts, Decisions
+from runtime_pruning.network.execution import IntArrayLike
 from runtime_pruning.network.policies import Chooser
-from runtime_pruning.network.staged_run import IntArrayLike
 
 Plan = tuple[int, ...]
 

@@ -39,7 +39,7 @@ from runtime_pruning.executor.native.abi import Counts, Numbers
 from runtime_pruning.executor.program.stage_programs import StagePrograms
 from runtime_pruning.executor.program.steps import following
 from runtime_pruning.network.graph import Value
-from runtime_pruning.network.staged_run import add_channels
+from runtime_pruning.network.sliced_calls import add_channels
 
 BatchStep: TypeAlias = Callable[[RaggedBatch], None]
 Bound: TypeAlias = BatchStep | NativeStep | FreeSlots

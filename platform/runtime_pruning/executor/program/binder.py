@@ -46,7 +46,7 @@ from runtime_pruning.executor.program.steps import (
     odd,
     opaque,
 )
-from runtime_pruning.network.staged_run import convolve
+from runtime_pruning.network.sliced_calls import convolve
 
 
 class Bound(NamedTuple):

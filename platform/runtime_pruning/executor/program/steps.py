@@ -16,7 +16,7 @@ from runtime_pruning.executor.ir.operations import Call, Follower, LateNorm, Lay
 from runtime_pruning.executor.kernels.pooling import runnable
 from runtime_pruning.network.batch_norm import batch_norm
 from runtime_pruning.network.graph import Ref, Value
-from runtime_pruning.network.staged_run import add_channels, convolve
+from runtime_pruning.network.sliced_calls import add_channels, convolve
 
 Masks: TypeAlias = dict[frozenset[int], "Mask"]  # by the sites that decide
 Widths: TypeAlias = Mapping[str, int]  # channels, by the name of a value
