@@ -100,9 +100,9 @@ def played(
     """Return the values after some calls, images at widths of their own."""
     like, state = values[0], list[Any](values)
     assert like is not None
-    tape = CommandBuffer(instructions, range(len(state)), like.dtype)
+    buffer = CommandBuffer(instructions, range(len(state)), like.dtype)
     places_KB = np.stack(places)
-    tape(state, places_KB.ctypes.data)
+    buffer(state, places_KB.ctypes.data)
     return state
 
 
@@ -448,7 +448,7 @@ def test_what_moves_features_otherwise_is_left_to_pytorch(step: FxCall) -> None:
     assert of_step(step, memory.channels_last(torch.rand(1, 4, 4, 4)), 0, 1) is None
 
 
-# Tapes
+# Command buffers
 
 
 def layer_of(outputs: int, inputs: int, dtype: torch.dtype) -> Layer:
@@ -481,11 +481,11 @@ def test_a_tape_returns_what_its_calls_return_one_by_one(batch: int, dtype: torc
         NativeStep((pooling_instruction(MaxPool(module), (9, 7, 8), 3, [8]),), dtype),
         FreeSlots((1, 0)),
     ]
-    tape, forget = coalesce(steps)
-    assert isinstance(tape, CommandBuffer)
-    assert forget == FreeSlots((0,))  # what the tape itself made is not even known
+    buffer, forget = coalesce(steps)
+    assert isinstance(buffer, CommandBuffer)
+    assert forget == FreeSlots((0,))  # what the buffer itself made is not even known
     state: list[Any] = [features, None, None, None]
-    tape(state)
+    buffer(state)
     assert torch.equal(state[3], expected)
     assert torch.equal(state[2], middle)  # nobody forgot it
     assert state[1] is None

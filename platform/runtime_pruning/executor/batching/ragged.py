@@ -4,7 +4,7 @@ Values are stored at full width. What an image leaves out is never written and n
 nothing is gathered, nothing is masked, and executed MACs are those of the plans. Needs the calls of
 `native`, and a network without grouped convolutions and without statistics that cannot be folded.
 
-Calls that follow each other are played together (`tape`), across decisions that are known before.
+Calls that follow each other are one command buffer, across decisions that are known before.
 
 Dimensions: B images, C channels, H W pixels, L sites, F features, K classes, N images of a part.
 """
@@ -155,8 +155,8 @@ class Ragged:
             bound.append(FreeSlots(tuple(self._programs.dead[stage])))
             stages.append(bound)
         whole = [step for stage in stages for step in stage]
-        tapes = coalesce(whole)
-        self._all, self.splits_batch = list(map(_of_batch, tapes)), splits_batch(tapes)
+        buffers = coalesce(whole)
+        self._all, self.splits_batch = list(map(_of_batch, buffers)), splits_batch(buffers)
         together = list(stages[0])
         for site, bound in enumerate(stages[1:]):
             together += [NativeStep((self._decision(site, sizes[site]),), self._dtype), *bound]
@@ -301,20 +301,20 @@ class Ragged:
 
 
 def _joined(bound: Sequence[Bound]) -> list[BatchStep]:
-    """Return steps that do the same, those that can be played together in one tape each."""
+    """Return steps that do the same, native calls that follow each other as one command buffer."""
     return list(map(_of_batch, coalesce(bound)))
 
 
 def _of_batch(step: BatchStep | CommandBuffer | FreeSlots) -> BatchStep:
-    """Return the step of a batch that plays a tape, drops values, or is one already."""
+    """Return the step of a batch that runs a command buffer, frees slots, or is one already."""
     if isinstance(step, CommandBuffer):
-        return partial(_play, step)
+        return partial(_run_buffer, step)
     return _on_state(step) if isinstance(step, FreeSlots) else step
 
 
-def _play(tape: CommandBuffer, batch: RaggedBatch) -> None:
-    """Play a tape for a batch."""
-    tape(batch.state, batch.places, batch.macs, batch.deciding)
+def _run_buffer(buffer: CommandBuffer, batch: RaggedBatch) -> None:
+    """Run a command buffer for a batch."""
+    buffer(batch.state, batch.places, batch.macs, batch.deciding)
 
 
 def _on_state(step: Callable[[State], None]) -> BatchStep:

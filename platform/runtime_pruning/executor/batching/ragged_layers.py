@@ -63,7 +63,7 @@ class RaggedLinear:
         self._rooms: dict[int, abi.Call] = {}
 
     def instruction(self, like: Tensor, source: int, target: int, read: int) -> Instruction:
-        """Return the call for a tape that takes images one by one.
+        """Return the instruction that takes images one by one.
 
         Args:
             like: what it reads.
@@ -186,7 +186,7 @@ class RaggedConvolution:
         self._call = frame.call(features.shape[1], self.out[-1], limits, add=self._adds)
 
     def instruction(self, source: int, target: int) -> Instruction:
-        """Return the call for a tape, between two slots."""
+        """Return the instruction, between two slots."""
         table = self._table
         return Instruction(
             Opcode.DEPTHWISE if self._alone else Opcode.CONVOLVE,

@@ -107,7 +107,7 @@ class CompiledConvolution:
         return onto
 
     def instruction(self, source: int, target: int) -> Instruction:
-        """Return the call for a tape, between two slots."""
+        """Return the instruction, between two slots."""
         out = None if self._adds else self._out
         return Instruction(
             self._kind, source, target, out, self._call, self._row, keepalive=self._keepalive
@@ -144,7 +144,7 @@ class CompiledLinear:
         return out
 
     def instruction(self, source: int, target: int) -> Instruction:
-        """Return the call for a tape, between two slots."""
+        """Return the instruction, between two slots."""
         out = (self._outputs,)
         packed: packing.Packed = self._keepalive[0]
         addresses, shared = (self._call, self._row), packed.weight.nbytes > SHARED

@@ -51,7 +51,7 @@ def scaling_instruction(
 
 
 def copied(size: Size, room: int, source: int, target: int) -> Instruction:
-    """Return a call for a tape that copies features to a place of as many channels or more.
+    """Return an instruction that copies features to a place of as many channels or more.
 
     Channels behind them are set to zero.
 
@@ -65,7 +65,7 @@ def copied(size: Size, room: int, source: int, target: int) -> Instruction:
 
 
 def padded(size: Size, pad: tuple[int, int], source: int, target: int) -> Instruction:
-    """Return a call for a tape that copies features and puts channels of zeros around them.
+    """Return an instruction that copies features and puts channels of zeros around them.
 
     Args:
         size: of the source.
@@ -79,7 +79,7 @@ def padded(size: Size, pad: tuple[int, int], source: int, target: int) -> Instru
 
 
 def subsampled(size: Size, stride: tuple[int, int], source: int, target: int) -> Instruction:
-    """Return a call for a tape that takes every n-th row and column, from the first on."""
+    """Return an instruction that takes every n-th row and column, from the first on."""
     high, wide, channels = size
     frame = abi.Frame.over((high, wide), stride=stride)
     return movement(
@@ -88,7 +88,7 @@ def subsampled(size: Size, stride: tuple[int, int], source: int, target: int) ->
 
 
 def cleared(size: Size, slot: int, rows: Sequence[tuple[int, int]], **widths: int) -> Instruction:
-    """Return a call for a tape that sets some channels of each image to zero, in place.
+    """Return an instruction that sets some channels of each image to zero, in place.
 
     Args:
         size: of the features.
@@ -103,7 +103,7 @@ def cleared(size: Size, slot: int, rows: Sequence[tuple[int, int]], **widths: in
 
 
 def decided(size: Size, slot: int, site: int, channels: Sequence[int], read: int) -> Instruction:
-    """Return a call for a tape that decides a site.
+    """Return an instruction that decides a site.
 
     Args:
         size: of the features that the site reads.
@@ -121,7 +121,7 @@ def decided(size: Size, slot: int, site: int, channels: Sequence[int], read: int
 
 
 def of_step(step: FxCall, like: Tensor, source: int, target: int) -> Instruction | None:
-    """Return an operation of which only its torch.fx step is known as a call for a tape, or None.
+    """Return an operation of which only its torch.fx step is known as an instruction, or None.
 
     Args:
         step: the operation.

@@ -29,7 +29,7 @@ from runtime_pruning.executor.kernels.onednn import (
 from runtime_pruning.executor.native import memory, packing
 from runtime_pruning.timing.turns import fastest
 
-ON_TAPE = 8e-6  # seconds that a call of our own takes less where it is played with others
+IN_BUFFER = 8e-6  # seconds that a call of our own takes less in a command buffer with others
 
 
 def convolution(layer: Layer, activation: Activation, like: Tensor, *, fused: bool) -> Call:
@@ -93,8 +93,8 @@ def linear(layer: Layer, packed: packing.Packed | None, like: Tensor) -> Call:
 
 
 def _chosen(calls: Sequence[Callable[..., object]], *inputs: object) -> Any:
-    """Return the fastest call of a layer; our own are about to be played on a tape."""
+    """Return the fastest call of a layer; native ones are about to run in a command buffer."""
     head_start = [
-        ON_TAPE * isinstance(call, CompiledConvolution | CompiledLinear) for call in calls
+        IN_BUFFER * isinstance(call, CompiledConvolution | CompiledLinear) for call in calls
     ]
     return fastest(calls, *inputs, head_start=head_start)

@@ -57,7 +57,7 @@ class Bound(NamedTuple):
 
 
 def reads_planes(lowered: Lowered, dtype: torch.dtype, channels: int) -> bool:
-    """Whether all that reads images is a call for a tape, which takes them plane by plane too.
+    """Whether all that reads images is an instruction, which takes them plane by plane too.
 
     Args:
         lowered: the operations of a network, to be bound to fused calls.
@@ -135,7 +135,7 @@ class Binder:
         return calling(lambda features: features, op, self._slots)
 
     def _moved(self, op: Operation, state: State) -> NativeStep | None:
-        """Return an operation as a call for a tape, if it is one that our own calls know."""
+        """Return an operation as an instruction, if it is one that native calls know."""
         if op.followers or not op.inputs or op.kind != "opaque":
             return None
         source, to = self._slots[op.source.name], self._slots[op.output.name]
@@ -221,7 +221,7 @@ class Binder:
     def _recorded(
         self, instructions: list[Instruction], size: tuple[int, ...], followers: Sequence[Follower]
     ) -> list[Step]:
-        """Return calls for a tape whose last makes an image of a size, and what follows them."""
+        """Return instructions whose last makes an image of a size, and what follows them."""
         pools, rest = pooling_first(followers) if len(size) == 3 else ([], list(followers))
         for pool in pools:
             instructions = [
