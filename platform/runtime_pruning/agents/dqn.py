@@ -377,10 +377,7 @@ class PruningDQN(DQN):
             self.local_replay_buffer.set_state(own["replay"])
 
     def restore_from_path(self, path: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Restore, and wait until all env runners act with the restored weights.
-
-        RLlib sends them without waiting, and runners refuse weights older than their own.
-        """
+        """Restore, and wait until all env runners act with the restored weights."""
         super().restore_from_path(path, *args, **kwargs)
         state = self.learner_group.get_state(components=f"{LEARNER}/{MODULE}", inference_only=True)[
             LEARNER
