@@ -10,7 +10,7 @@ from pruning_envs.vector_env import RuntimePruningVectorEnv
 Observation = dict[str, Any]
 
 
-class RuntimePruningEnv(gym.Env[Observation, np.int64]):
+class RuntimePruningEnv(gym.Env[Observation, np.int64]):  # type: ignore[misc]
     """One image that passes through a network, one site per step.
 
     Args:

@@ -61,7 +61,7 @@ def observation_space(feature_width: int, sites: int, groups: int) -> Dict:
     )
 
 
-class RuntimePruningVectorEnv(VectorEnv):
+class RuntimePruningVectorEnv(VectorEnv):  # type: ignore[misc]
     """B images that pass through one network together, one site per step.
 
     All images finish at the same step; the step after that ignores its actions and returns the

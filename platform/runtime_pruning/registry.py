@@ -57,7 +57,8 @@ class Registry(Generic[T]):
             owners = [entry.value for entry in found]
             raise ContractError(f"The {self._kind} {name!r} is claimed more than once: {owners}.")
         if found:
-            return found[0].load()
+            result: T = found[0].load()
+            return result
         if name in self._plugins:
             return self._plugins[name]
         known = sorted(self)

@@ -58,7 +58,7 @@ class LabelledImages(Protocol):
         """Class indices."""
 
 
-class PruningDQNConfig(DQNConfig):
+class PruningDQNConfig(DQNConfig):  # type: ignore[misc]
     """RLlib's configuration, with `DQNSettings` under ``settings``. Made by `dqn_config`."""
 
     def __init__(self, algo_class: type[DQN] | None = None) -> None:
@@ -183,7 +183,7 @@ def _configure_learning(
     )
 
 
-class WholeEpisodeLearner(DQNTorchLearner):
+class WholeEpisodeLearner(DQNTorchLearner):  # type: ignore[misc]
     """RLlib's DQN learner for batches of shape (B, L).
 
     The loss squeezes its targets, which would turn a batch of one-step episodes, (B, 1), into an
@@ -217,7 +217,7 @@ class WholeEpisodeLearner(DQNTorchLearner):
         return loss
 
 
-class PruningDQN(DQN):
+class PruningDQN(DQN):  # type: ignore[misc]
     """RLlib's DQN, fed with whole episodes. Build it with `build`."""
 
     config: PruningDQNConfig

@@ -22,7 +22,7 @@ RLLIB_ENV_ID = "rllib-single-agent-env-v0"
 WINDOW = 10  # lockstep batches that a runner's metrics average over
 
 
-class BatchedEnvRunner(SingleAgentEnvRunner):
+class BatchedEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]
     """Samples `Episodes`, and keeps the environment's backbone when RLlib makes it anew."""
 
     _backbone: tuple[Mapping[str, Any], int] | None = None

@@ -23,7 +23,7 @@ from runtime_pruning.agents.targets import bootstrap
 QF_PREDS, QF_NEXT, QF_TARGET_NEXT = "qf_preds", "qf_next_preds", "qf_target_next_preds"
 
 
-class RNPModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, QNetAPI):
+class RNPModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, QNetAPI):  # type: ignore[misc]
     """A `DecisionNetwork` with epsilon-greedy exploration and a target network.
 
     Its ``model_config`` holds ``decision`` (a `DecisionConfig`), ``epsilon`` (an

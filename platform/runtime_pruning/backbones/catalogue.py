@@ -139,7 +139,8 @@ def _weights_path(name: str, backbone: nn.Module, weights_dir: Path | None) -> P
     others = getattr(backbone, "other_weights_files", ())
     for path in (folder / file for file in (file_name, *others)) if folder else ():
         if path.is_file():
-            return path
+            result: Path | None = path
+            return result
     if hasattr(backbone, "download_weights"):
         return None
     if folder is None:
@@ -154,15 +155,19 @@ def _weights_path(name: str, backbone: nn.Module, weights_dir: Path | None) -> P
 
 def _read(path: Path) -> Mapping[str, Any]:
     """Return the tensors of a file by name."""
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    tensors: Mapping[str, Any] = (
+        load_file(path)
+        if path.suffix == ".safetensors"
+        else torch.load(path, map_location="cpu", weights_only=True)
+    )
+    return tensors
 
 
 def _downloaded(name: str, backbone: Any) -> Mapping[str, Any]:
     """Return the weights from wherever the family downloads them."""
     try:
-        return backbone.download_weights()
+        result: Mapping[str, Any] = backbone.download_weights()
+        return result
     except OSError as error:
         raise DataError(
             f"The weights of {name!r} cannot be downloaded ({error}): put the file "

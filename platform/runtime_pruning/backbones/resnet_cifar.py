@@ -38,7 +38,8 @@ class BasicBlock(nn.Module):
         """Return the stream after this block, shape (B, planes, H / stride, W / stride)."""
         inner_BCHW = self.relu1(self.bn1(self.conv1(stream_BCHW)))
         branch_BCHW = self.bn2(self.conv2(inner_BCHW))
-        return self.relu2(branch_BCHW + self.shortcut(stream_BCHW))
+        result: Tensor = self.relu2(branch_BCHW + self.shortcut(stream_BCHW))
+        return result
 
 
 class CifarResNet(nn.Module):
@@ -72,7 +73,8 @@ class CifarResNet(nn.Module):
         """Return ``logits_BK`` for images in [0, 1]."""
         stream_BCHW = self.relu1(self.bn1(self.conv1(self.normalise(images_BCHW))))
         stream_BCHW = self.layer3(self.layer2(self.layer1(stream_BCHW)))
-        return self.linear(self.flatten(self.average(stream_BCHW)))
+        result: Tensor = self.linear(self.flatten(self.average(stream_BCHW)))
+        return result
 
 
 def _layer(in_planes: int, planes: int, blocks: int) -> nn.Sequential:

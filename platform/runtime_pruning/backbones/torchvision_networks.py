@@ -53,18 +53,19 @@ class _Normalised(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return ``logits_BK`` for images in [0, 1]."""
-        return super().forward(self.normalise(images_BCHW))
+        result: Tensor = super().forward(self.normalise(images_BCHW))
+        return result
 
 
-class NormalisedVgg(_Normalised, models.VGG):
+class NormalisedVgg(_Normalised, models.VGG):  # type: ignore[misc]
     """torchvision's VGG on images in [0, 1]."""
 
 
-class NormalisedResNet(_Normalised, models.ResNet):
+class NormalisedResNet(_Normalised, models.ResNet):  # type: ignore[misc]
     """torchvision's ResNet on images in [0, 1]."""
 
 
-class NormalisedMobileNetV2(_Normalised, models.MobileNetV2):
+class NormalisedMobileNetV2(_Normalised, models.MobileNetV2):  # type: ignore[misc]
     """torchvision's MobileNetV2 on images in [0, 1]."""
 
 

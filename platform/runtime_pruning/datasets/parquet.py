@@ -256,7 +256,8 @@ def _is_encoded(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         names = [kind.field(place).name for place in range(kind.num_fields)]
         return "bytes" in names and _is_encoded(kind.field("bytes").type)
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    result: bool = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return result
 
 
 def _class_names(path: Path) -> tuple[str, ...] | None:

@@ -273,7 +273,8 @@ class DeployedNetwork:
             return "prefix" if self.engine.ragged is None else "ragged"
         steady = "ragged"  # it takes as long whatever plans meet in a batch
         found: Any = known.always(size, steady) or known.choose(size, fraction(), steady)
-        return found
+        fastest: BatchMode = found
+        return fastest
 
     def _planned(
         self, images_BCHW: Tensor, groups_BL: Tensor, mode: DeployedMode, policy_macs: int

@@ -202,7 +202,8 @@ def _dealt(macs_RS: Doubles, rng: np.random.Generator | None) -> Doubles:
     redraws, seeds = macs_RS.shape
     if rng is None:
         return np.full((redraws, seeds), 1 / seeds)
-    return rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=redraws) / seeds
+    result: Doubles = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=redraws) / seeds
+    return result
 
 
 def _advantage(seen: Replicates, found: _Control, spread: _Control, level: float) -> Advantage:

@@ -160,7 +160,8 @@ class Record:
     @property
     def correct_N(self) -> Bools:
         """Where the prediction is the label."""
-        return self.labels_N == self.predictions_N
+        result: Bools = self.labels_N == self.predictions_N
+        return result
 
     def _column(self, name: str) -> npt.NDArray[Any]:
         """Return one column as numpy, ``channels`` as a matrix."""

@@ -70,7 +70,7 @@ def _block_order(own: Mapping[int, Tensor], scores: Sequence[Tensor]) -> Tensor:
 
 def _importance(network: TracedNetwork, unit: Unit) -> Tensor:
     """Return the importance of one site's channels."""
-    importance_C = network.head_module(unit).weight.detach().abs().flatten(1).sum(1)
+    importance_C: Tensor = network.head_module(unit).weight.detach().abs().flatten(1).sum(1)
     for step in unit.followers:
         module = network.module(step.target) if step.op == "module" else None
         if isinstance(module, NORMS) and module.affine:

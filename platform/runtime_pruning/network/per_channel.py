@@ -45,7 +45,8 @@ def rule_for(module: nn.Module) -> Rule | None:
     *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
 )
 def _as_it_is(module: nn.Module, features: Tensor, present_BC: Tensor | None) -> Tensor:
-    return module(features)
+    result: Tensor = module(features)
+    return result
 
 
 @per_channel(*NORMS)

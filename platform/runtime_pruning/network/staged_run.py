@@ -215,7 +215,8 @@ class StagedRun:
         first, *others = (self._values[value.name] for value in unit.inputs)
         for other in others:
             first = add_channels(first, other)
-        return first
+        result: Tensor = first
+        return result
 
     def _weighted(self, unit: Unit) -> Tensor:
         """Run a convolution or linear layer and its followers."""

@@ -169,7 +169,8 @@ class TracedNetwork(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return ``logits_BK`` of the plain backbone."""
-        return self.backbone(images_BCHW)
+        result: Tensor = self.backbone(images_BCHW)
+        return result
 
     def channels(self, groups_BL: Tensor) -> Tensor:
         """Return ``channels_BL``, int64: how many channels a plan runs at each site.

@@ -39,7 +39,7 @@ def listening(sweep_id: str, listener: Listener) -> Iterator[None]:
         del _listeners[sweep_id]
 
 
-class SweepCallback(tune.Callback):
+class SweepCallback(tune.Callback):  # type: ignore[misc]
     """Tells a sweep's listener what Tune tells us."""
 
     def __init__(self, sweep_id: str) -> None:

@@ -56,7 +56,7 @@ def _middle(dimension: Dimension) -> float:
     return (dimension.low + dimension.high) / 2
 
 
-class FrontierSearch(OptunaSearch):
+class FrontierSearch(OptunaSearch):  # type: ignore[misc]
     """`OptunaSearch` that learns from every operating point of a trial."""
 
     def __init__(self, sweep: SweepConfig) -> None:

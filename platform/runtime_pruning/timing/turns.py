@@ -4,7 +4,9 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
+
+AnyCall = TypeVar("AnyCall", bound=Callable[..., Any])
 
 TIE_RATIO = 1.03  # times that are no further apart count as equal
 CONTENDER_RATIO = 1.2  # times the least time: what a burst on the host may have hidden
@@ -146,11 +148,11 @@ ENOUGH = 0.01  # seconds; no more turns after these than at least
 
 
 def fastest(
-    calls: Sequence[Callable[..., object]],
+    calls: Sequence[AnyCall],
     *inputs: object,
     wait: Callable[[], object] | None = None,
     head_start: Sequence[float] = (),
-) -> Any:
+) -> AnyCall:
     """Return the call that takes the least time on these inputs, of a few turns each.
 
     Args:

@@ -7,8 +7,7 @@ there is neither (CUDA, other builds) the same is done with plain PyTorch calls.
 Dimensions: B images, C and D channels, H W pixels.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -27,7 +26,7 @@ from runtime_pruning.executor.kernels.onednn import (
     plain_convolution,
 )
 from runtime_pruning.executor.native import memory, packing
-from runtime_pruning.timing.turns import fastest
+from runtime_pruning.timing.turns import AnyCall, fastest
 
 IN_BUFFER = 8e-6  # seconds that a call of our own takes less in a command buffer with others
 
@@ -92,7 +91,7 @@ def linear(layer: Layer, packed: packing.Packed | None, like: Tensor) -> Call:
     return _chosen(calls, like)
 
 
-def _chosen(calls: Sequence[Callable[..., object]], *inputs: object) -> Any:
+def _chosen(calls: Sequence[AnyCall], *inputs: object) -> AnyCall:
     """Return the fastest call of a layer; native ones are about to run in a command buffer."""
     head_start = [
         IN_BUFFER * isinstance(call, CompiledConvolution | CompiledLinear) for call in calls
