@@ -43,6 +43,16 @@ class OtherImagesEachTime(DatasetContract):
         return replace(digits, policy=digits.policy.take(np.arange(next(self.sizes))))
 
 
+class AnotherHashEachTime(DatasetContract):
+    dataset_name = "digits"
+    hashes: Iterator[int] = iter(range(100))
+
+    def load(self) -> ImageDataset:
+        digits = datasets.load("digits")
+        vars(digits.policy)["_content_hash"] = str(next(self.hashes))
+        return digits
+
+
 class AnotherName(DatasetContract):
     dataset_name = "digits-of-mine"
 
@@ -56,6 +66,7 @@ class AnotherName(DatasetContract):
         (OneClassPolicy, "test_each_split_holds_each_class"),
         (DarkTraining, "test_pixels_use_the_range_of_a_byte"),
         (OtherImagesEachTime, "test_loading_twice_gives_the_same_images"),
+        (AnotherHashEachTime, "test_its_content_hash_is_of_the_content_alone"),
         (AnotherName, "test_it_is_known_by_its_name"),
     ],
 )

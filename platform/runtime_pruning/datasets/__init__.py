@@ -7,6 +7,7 @@ once). A third party names its loader under the entry-point group ``runtime_prun
 
 from runtime_pruning.datasets import cifar10 as _cifar10
 from runtime_pruning.datasets import cifar100 as _cifar100
+from runtime_pruning.datasets import cluttered_digits as _cluttered_digits
 from runtime_pruning.datasets import digits as _digits
 from runtime_pruning.datasets import image_folder as _image_folder
 from runtime_pruning.datasets.catalogue import DATA_ENV, DatasetLoader, get, load, names, register
@@ -44,4 +45,4 @@ __all__ = [
 ]
 
 # Importing a module registers its dataset.
-_BUILT_IN = (_cifar10, _cifar100, _digits, _image_folder)
+_BUILT_IN = (_cifar10, _cifar100, _cluttered_digits, _digits, _image_folder)

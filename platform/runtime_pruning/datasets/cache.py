@@ -21,22 +21,22 @@ def cache_folder() -> Path:
     return (Path(user_cache) if user_cache else Path.home() / ".cache") / "runtime-pruning"
 
 
-def cached_table(
-    source: Path, folder: Path, schema: pa.Schema, make: Callable[[], pa.Table]
-) -> pa.Table:
-    """Return ``make()``, or what it made of the same bytes before, mapped into memory.
+def key_of(source: Path) -> str:
+    """Return a hash of a file's content."""
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def cached_table(path: Path, schema: pa.Schema, make: Callable[[], pa.Table]) -> pa.Table:
+    """Return ``make()``, or what it made before, mapped into memory.
 
     A cache that cannot be read or written only costs time.
 
     Args:
-        source: the file that the table is made of; its content is the key.
-        folder: of the cache; created.
+        path: of the file in the cache, named by all that the table depends on.
         schema: of the table.
-        make: decodes the source.
+        make: makes the table.
     """
-    with source.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    path = folder / f"{source.stem}-{digest[:16]}.arrow"
     with contextlib.suppress(OSError, pa.ArrowInvalid):
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         if table.schema.equals(schema):

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from runtime_pruning.datasets.cache import cache_folder, cached_table
+from runtime_pruning.datasets.cache import cache_folder, cached_table, key_of
 from runtime_pruning.datasets.catalogue import DATA_ENV
 from runtime_pruning.datasets.images import Int64Array, UInt8Array
 from runtime_pruning.datasets.parquet import check_column, read_schema
@@ -133,9 +133,9 @@ class Cifar:
                 f"{self.title} needs the file {str(path)!r}: no such file. Leave out the data "
                 f"folder (and {DATA_ENV}) to download it instead."
             )
-        table = cached_table(
-            path, cache or cache_folder() / "decoded", self.info.schema, lambda: self._decode(path)
-        )
+        folder = cache or cache_folder() / "decoded"
+        kept = folder / f"{path.stem}-{key_of(path)}.arrow"
+        table = cached_table(kept, self.info.schema, lambda: self._decode(path))
         split = Split(self.info, table)
         return LabelledImages(split.images_NCHW[:], split.labels_N)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime_pruning.datasets.catalogue import register
+from runtime_pruning.datasets.images import Int64Array
 from runtime_pruning.datasets.splits import (
     DatasetInfo,
     ImageDataset,
@@ -26,15 +27,10 @@ INK_LEVELS = 16  # the source's pixels are 0 to 16
 @register("digits")
 def load_digits(data_dir: Path | None = None) -> ImageDataset:
     """Return the digits in stratified splits, the same ones each time; the folder is not read."""
-    from sklearn.datasets import load_digits as sklearn_digits  # takes a second to import
-
-    source = sklearn_digits()
-    images_NCHW = np.rint(source.images[:, None] * (255 / INK_LEVELS)).astype(np.uint8)
-    labels_N = source.target.astype(np.int64)
-    ends = np.cumsum(SIZES)[:-1]
+    levels_NHW, labels_N = source_digits()
+    images_NCHW = np.rint(levels_NHW[:, None] * (255 / INK_LEVELS)).astype(np.uint8)
     training, policy, validation, test = (
-        (images_NCHW[rows], labels_N[rows], rows)
-        for rows in np.split(stratified_order(labels_N, seed=SPLIT_SEED), ends)
+        (images_NCHW[rows], labels_N[rows], rows) for rows in split_rows()
     )
     return ImageDataset(
         INFO,
@@ -43,3 +39,17 @@ def load_digits(data_dir: Path | None = None) -> ImageDataset:
         ValidationSplit.from_arrays(INFO, *validation),
         TestSplit.from_arrays(INFO, *test),
     )
+
+
+def source_digits() -> tuple[Int64Array, Int64Array]:
+    """Return the source's levels of ink, 0 to 16, shape (N, 8, 8), and its labels."""
+    from sklearn.datasets import load_digits as sklearn_digits  # takes a second to import
+
+    source = sklearn_digits()
+    return source.images.astype(np.int64), source.target.astype(np.int64)
+
+
+def split_rows() -> list[Int64Array]:
+    """Return the rows of the source that each split holds, in its order."""
+    _, labels_N = source_digits()
+    return np.split(stratified_order(labels_N, seed=SPLIT_SEED), np.cumsum(SIZES)[:-1])

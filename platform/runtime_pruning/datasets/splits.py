@@ -35,13 +35,11 @@ class DatasetInfo:
         name: the name that the dataset is loaded by.
         classes: class names; label k is the k-th.
         image_shape: (C, H, W) of each image.
-        content: a hash of what the images are, empty where the name says it all.
     """
 
     name: str
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
-    content: str = ""
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):

@@ -84,6 +84,13 @@ class DatasetContract:
             assert np.array_equal(first.labels_N, second.labels_N)
             assert np.array_equal(first.images_NCHW[:SAMPLE], second.images_NCHW[:SAMPLE])
 
+    def test_its_content_hash_is_of_the_content_alone(self) -> None:
+        policy = self.dataset.policy
+        again = self.load().policy
+        assert again.content_hash() == policy.content_hash()
+        assert pickle.loads(pickle.dumps(policy)).content_hash() == policy.content_hash()
+        assert policy.head(1).content_hash() != policy.content_hash()
+
     def test_it_pickles_without_copying_its_images(self) -> None:
         buffers: list[pickle.PickleBuffer] = []
         stream = pickle.dumps(self.dataset, protocol=5, buffer_callback=buffers.append)
