@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from runtime_pruning import backbones, cost, datasets, methods
+from runtime_pruning.agents import algorithms
 from runtime_pruning.cost.calibration import calibrate
 from runtime_pruning.cost.latency_cost import table_path
 from runtime_pruning.cost.prediction_error import predicted_against_measured
@@ -50,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="runtime-pruning", allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    plugins = commands.add_parser("plugins", help="list backbones, datasets, costs and methods")
+    plugins = commands.add_parser(
+        "plugins", help="list backbones, datasets, costs, algorithms and methods"
+    )
     plugins.set_defaults(run=_plugins)
     ui = commands.add_parser("ui", help="open the MLflow UI on 127.0.0.1")
     ui.add_argument("--results", type=Path, help="where sweeps write; results by default")
@@ -201,7 +204,13 @@ def _train(arguments: argparse.Namespace) -> None:
 
 def _plugins(arguments: argparse.Namespace) -> None:
     """List what is registered."""
-    kinds = {"backbones": backbones, "datasets": datasets, "costs": cost, "methods": methods}
+    kinds = {
+        "backbones": backbones,
+        "datasets": datasets,
+        "costs": cost,
+        "algorithms": algorithms,
+        "methods": methods,
+    }
     for kind, package in kinds.items():
         print(f"{kind:10} {', '.join(package.names())}")
 

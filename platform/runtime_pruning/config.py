@@ -59,7 +59,7 @@ def build_config(config_type: type[C], values: Mapping[str, Any], *, where: str)
     """Return ``config_type`` filled from ``values``, nested dataclasses included.
 
     Args:
-        config_type: a dataclass.
+        config_type: a dataclass; ``__moved__`` may tell where settings went that it had.
         values: settings by field name; nested mappings fill nested dataclasses.
         where: what the values are, for messages: ``"preset digits"``.
 
@@ -80,7 +80,10 @@ def _refuse_unknown_keys(config_type: type[Any], values: object, where: str) -> 
         raise ConfigError(f"{where} must be a mapping of settings, but got {values!r}.")
     hints = get_type_hints(config_type)
     known = [field.name for field in fields(config_type)]
+    moved: Mapping[str, str] = getattr(config_type, "__moved__", {})
     for key, value in values.items():
+        if key in moved:
+            raise ConfigError(f"{where} has no setting {key!r} any more: it is `{moved[key]}` now.")
         if key not in known:
             hint = did_you_mean(str(key), known)
             raise ConfigError(f"{where} has no setting {key!r}.{hint} Known: {known}.")

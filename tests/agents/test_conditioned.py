@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from pruning_envs.oracle import OracleNetwork
-from runtime_pruning.agents.algorithm import build, export
-from runtime_pruning.agents.dqn import dqn_config
+from runtime_pruning.agents.algorithm import build
+from runtime_pruning.agents.base import PruningProblem
+from runtime_pruning.agents.dqn_config import dqn_config
 from runtime_pruning.agents.policy import DecisionPolicy, SpreadPolicy
 from runtime_pruning.agents.settings import DQNSettings
 
@@ -31,13 +32,13 @@ def test_one_agent_finds_the_known_best_plans_at_every_penalty(
 ) -> None:
     """A missing group loses 0.5: below that price all that is needed is run, above it nothing."""
     settings = dataclasses.replace(settings, replay_ratio=8.0)
-    config = dqn_config(network=oracle, data=images, penalty=(0.1, 2.5), settings=settings)
+    config = dqn_config(PruningProblem(network=oracle, data=images, penalty=(0.1, 2.5)), settings)
     algorithm = build(config)
     needed, least = oracle.needed_KL, torch.ones(4, 3, dtype=torch.int64)
     for _ in range(30):
         for _ in range(10):
             algorithm.train()
-        network = export(algorithm)
+        network = algorithm.decision_network()
         dial = [plans(oracle, DecisionPolicy(network, p), 4) for p in (2.0, 1.0, 0.25, 0.12)]
         if torch.equal(dial[0], least) and torch.equal(dial[3], needed):
             break
@@ -58,7 +59,7 @@ def test_episodes_are_learned_from_under_penalties_that_they_did_not_run_under(
 ) -> None:
     for relabel in (True, False):
         own = dataclasses.replace(settings, relabel=relabel)
-        config = dqn_config(network=oracle, data=images, penalty=(0.1, 2.5), settings=own)
+        config = dqn_config(PruningProblem(network=oracle, data=images, penalty=(0.1, 2.5)), own)
         algorithm = build(config)
         (episodes,) = algorithm.env_runner.sample()
         algorithm.local_replay_buffer.add(episodes)

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from pruning_envs.oracle import OracleNetwork
-from runtime_pruning.agents.algorithm import build, export, push_backbone, restore, save
-from runtime_pruning.agents.dqn import PruningDQN, dqn_config
+from runtime_pruning.agents.algorithm import build
+from runtime_pruning.agents.base import PruningProblem
+from runtime_pruning.agents.dqn import PruningDQN
+from runtime_pruning.agents.dqn_config import dqn_config
 from runtime_pruning.agents.policy import DecisionPolicy
 from runtime_pruning.agents.replay import Episodes
 from runtime_pruning.agents.settings import DQNSettings
@@ -41,7 +43,7 @@ def train_until(algorithm: PruningDQN, wanted: float, iterations: int) -> float:
 
 def exported_plans(algorithm: PruningDQN, network: Any, images_NCHW: np.ndarray) -> torch.Tensor:
     """Plans that the exported network chooses, run beside the backbone in plain torch."""
-    chooser = DecisionPolicy(export(algorithm), penalty=0.1).start(len(images_NCHW))
+    chooser = DecisionPolicy(algorithm.decision_network(), penalty=0.1).start(len(images_NCHW))
     plans = []
     with torch.inference_mode():
         run = network.start(torch.from_numpy(images_NCHW).float() / 255, mode="masked")
@@ -54,7 +56,9 @@ def exported_plans(algorithm: PruningDQN, network: Any, images_NCHW: np.ndarray)
 def test_learns_the_known_best_plans_from_memory_and_again_on_a_new_backbone(
     oracle: OracleNetwork, images: SimpleNamespace, settings: DQNSettings, best_return: float
 ) -> None:
-    algorithm = build(dqn_config(network=oracle, data=images, penalty=0.1, settings=settings))
+    algorithm = build(
+        dqn_config(PruningProblem(network=oracle, data=images, penalty=0.1), settings)
+    )
     untrained = greedy_return(algorithm)
     found = train_until(algorithm, best_return - 0.02, iterations=16)
     assert untrained < best_return - 0.2
@@ -70,7 +74,7 @@ def test_learns_the_known_best_plans_from_memory_and_again_on_a_new_backbone(
     for _ in range(60):
         algorithm.train()
     episodes = greedy(algorithm)
-    q_BLG = export(algorithm)(
+    q_BLG = algorithm.decision_network()(
         torch.from_numpy(episodes.features_ELF),
         torch.from_numpy(episodes.previous_EL),
         torch.from_numpy(episodes.penalty_E),
@@ -79,13 +83,13 @@ def test_learns_the_known_best_plans_from_memory_and_again_on_a_new_backbone(
     assert np.abs(q_BLG.detach().amax(-1).numpy() - earned_EL).mean() < 0.05
 
     # All classes change their needs: one group everywhere is best now.
-    push_backbone(algorithm, {"needed_KL": torch.ones(4, 3, dtype=torch.int64)}, version=1)
+    algorithm.push_backbone({"needed_KL": torch.ones(4, 3, dtype=torch.int64)}, version=1)
     assert len(algorithm.local_replay_buffer) == 0
     assert greedy_return(algorithm) < -0.1  # still pays for what nobody needs
     assert train_until(algorithm, -0.02, iterations=10) >= -0.02
     assert algorithm.local_replay_buffer.backbone_version == 1
     with pytest.raises(ValueError, match=r"version > 1.*got 1"):
-        push_backbone(algorithm, oracle.state_dict(), version=1)
+        algorithm.push_backbone(oracle.state_dict(), version=1)
     algorithm.stop()
 
 
@@ -135,7 +139,7 @@ def test_one_gradient_step_follows_the_bellman_equation(
     settings = dataclasses.replace(
         settings, loss="mse", gamma=0.5, n_step=n_step or 1, greedy_returns=n_step is None
     )
-    config = dqn_config(network=oracle, data=images, penalty=0.1, settings=settings)
+    config = dqn_config(PruningProblem(network=oracle, data=images, penalty=0.1), settings)
     algorithm = build(config)
     (episodes,) = algorithm.env_runner.sample()
     algorithm.local_replay_buffer.add(episodes)
@@ -145,14 +149,14 @@ def test_one_gradient_step_follows_the_bellman_equation(
         torch.from_numpy(drawn.previous_EL),
         torch.from_numpy(drawn.penalty_E),
     )
-    target = export(algorithm)
+    target = algorithm.decision_network()
     torch.nn.init.normal_(target.decode_LHG, generator=torch.Generator().manual_seed(1))
     algorithm.learner_group.foreach_learner(
         lambda learner: learner.module["default_policy"]._target_q_network.load_state_dict(
             target.state_dict()
         )
     )
-    acting_BLG, target_BLG = export(algorithm)(*whole).detach(), target(*whole).detach()
+    acting_BLG, target_BLG = algorithm.decision_network()(*whole).detach(), target(*whole).detach()
     if n_step is None:
         expected_BL = cut_returns(drawn, acting_BLG, target_BLG, 0.5)
         follows_BL = torch.from_numpy(drawn.actions_EL) == acting_BLG.argmax(2)
@@ -175,7 +179,9 @@ def test_samples_are_whole_episodes_with_no_step_of_the_next(
     oracle: OracleNetwork, images: SimpleNamespace, settings: DQNSettings
 ) -> None:
     """The class shows before the first site alone: a shift by one step would show."""
-    algorithm = build(dqn_config(network=oracle, data=images, penalty=0.1, settings=settings))
+    algorithm = build(
+        dqn_config(PruningProblem(network=oracle, data=images, penalty=0.1), settings)
+    )
     algorithm.env_runner.lockstep_env.set_images(images.images_NCHW, images.labels_N, shuffle=False)
     needed_EL = oracle.needed_KL[torch.from_numpy(images.labels_N)].numpy()
     for _ in range(2):
@@ -192,7 +198,7 @@ def test_samples_are_whole_episodes_with_no_step_of_the_next(
 
 def test_a_network_with_one_site_trains(images: SimpleNamespace, settings: DQNSettings) -> None:
     network = OracleNetwork(torch.tensor([[1], [2], [3], [1]]), groups=3)
-    config = dqn_config(network=network, data=images, penalty=0.1, settings=settings)
+    config = dqn_config(PruningProblem(network=network, data=images, penalty=0.1), settings)
     algorithm = build(config)
     # Best: (0 + 0.1 + 0.2 + 0) / 4
     assert train_until(algorithm, -0.08, iterations=10) == pytest.approx(-0.075, abs=1e-5)
@@ -203,7 +209,7 @@ def test_gradient_steps_follow_the_replay_ratio(
     oracle: OracleNetwork, images: SimpleNamespace, settings: DQNSettings
 ) -> None:
     settings = dataclasses.replace(settings, replay_ratio=1.5, batch_episodes=64, warmup_episodes=0)
-    config = dqn_config(network=oracle, data=images, penalty=0.1, settings=settings)
+    config = dqn_config(PruningProblem(network=oracle, data=images, penalty=0.1), settings)
     algorithm = build(config)
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)  # the agent's training has its own, and gives them back
@@ -221,20 +227,20 @@ def test_comes_back_from_a_checkpoint_with_backbone_and_replay(
     oracle: OracleNetwork, images: SimpleNamespace, settings: DQNSettings, tmp_path: Path
 ) -> None:
     settings = dataclasses.replace(settings, store_replay=True)
-    config = dqn_config(network=oracle, data=images, penalty=0.1, settings=settings)
+    config = dqn_config(PruningProblem(network=oracle, data=images, penalty=0.1), settings)
     algorithm = build(config)
-    push_backbone(algorithm, {"needed_KL": torch.full((4, 3), 2)}, version=5)
+    algorithm.push_backbone({"needed_KL": torch.full((4, 3), 2)}, version=5)
     for _ in range(5):
         algorithm.train()
-    save(algorithm, tmp_path / "checkpoint")
-    kept = export(algorithm).state_dict()
+    algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    kept = algorithm.decision_network().state_dict()
     episodes = len(algorithm.local_replay_buffer)
     for _ in range(3):
         algorithm.train()  # goes on: restoring has to turn this back
-    fresh = build(dqn_config(network=oracle, data=images, penalty=0.1, settings=settings))
+    fresh = build(dqn_config(PruningProblem(network=oracle, data=images, penalty=0.1), settings))
     for each in (algorithm, fresh):
-        restore(each, tmp_path / "checkpoint")
-        restored = export(each).state_dict()
+        each.restore_from_path(str(tmp_path / "checkpoint"))
+        restored = each.decision_network().state_dict()
         assert all(torch.equal(value, restored[name]) for name, value in kept.items())
         acting = each.env_runner.module.q_network.state_dict()
         assert all(torch.equal(value, acting[name]) for name, value in kept.items())
@@ -249,9 +255,9 @@ def test_comes_back_from_a_checkpoint_with_backbone_and_replay(
 def test_a_checkpoint_holds_no_data(
     oracle: OracleNetwork, images: SimpleNamespace, settings: DQNSettings, tmp_path: Path
 ) -> None:
-    config = dqn_config(network=oracle, data=images, penalty=0.1, settings=settings)
+    config = dqn_config(PruningProblem(network=oracle, data=images, penalty=0.1), settings)
     algorithm = build(config)
-    save(algorithm, tmp_path / "checkpoint")
+    algorithm.save_to_path(str(tmp_path / "checkpoint"))
     algorithm.stop()
     with pytest.raises(ValueError, match="build the algorithm anew"):
         PruningDQN.from_checkpoint(str(tmp_path / "checkpoint"))
@@ -260,7 +266,7 @@ def test_a_checkpoint_holds_no_data(
 def test_exploration_is_random_at_first_and_greedy_when_asked(
     oracle: OracleNetwork, images: SimpleNamespace, settings: DQNSettings
 ) -> None:
-    config = dqn_config(network=oracle, data=images, penalty=0.1, settings=settings)
+    config = dqn_config(PruningProblem(network=oracle, data=images, penalty=0.1), settings)
     algorithm = build(config)
     (explored,) = algorithm.env_runner.sample()
     counts = np.bincount(explored.actions_EL.ravel(), minlength=3)

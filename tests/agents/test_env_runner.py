@@ -11,11 +11,15 @@ import ray
 import torch
 
 from runtime_pruning import backbones, datasets
-from runtime_pruning.agents.algorithm import build, export, push_backbone
-from runtime_pruning.agents.dqn import PruningDQN, dqn_config
+from runtime_pruning.agents.algorithm import build
+from runtime_pruning.agents.base import PruningProblem
+from runtime_pruning.agents.dqn import PruningDQN
+from runtime_pruning.agents.dqn_config import dqn_config
 from runtime_pruning.agents.policy import DecisionPolicy
 from runtime_pruning.agents.settings import DQNSettings
+from runtime_pruning.errors import UserError
 from runtime_pruning.network import PrunableNetwork, trace
+from runtime_pruning.resources import AgentResources, EnvRunnerRequest
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -37,13 +41,15 @@ def test_exported_policy_beside_the_backbone_plans_as_the_algorithm_does(
 ) -> None:
     data = datasets.load("digits")
     settings = dataclasses.replace(settings, images_per_runner=len(data.policy))
-    algorithm = build(dqn_config(network=network, data=data.policy, penalty=0.1, settings=settings))
+    algorithm = build(
+        dqn_config(PruningProblem(network=network, data=data.policy, penalty=0.1), settings)
+    )
     for _ in range(3):
         algorithm.train()
     env = algorithm.env_runner.lockstep_env
     env.set_images(data.policy.images_NCHW, data.policy.labels_N, shuffle=False)
     (told,) = algorithm.env_runner.sample(explore=False)
-    policy = DecisionPolicy(export(algorithm), penalty=0.1)
+    policy = DecisionPolicy(algorithm.decision_network(), penalty=0.1)
     with torch.inference_mode():
         result = network.execute(datasets.to_float(data.policy.images_NCHW), policy, mode="masked")
     assert len(np.unique(told.actions_EL, axis=0)) > 1  # the plans differ between images
@@ -55,10 +61,16 @@ def test_exported_policy_beside_the_backbone_plans_as_the_algorithm_does(
 def test_a_killed_env_runner_comes_back_with_the_backbone(
     network: PrunableNetwork, settings: DQNSettings
 ) -> None:
-    settings = dataclasses.replace(settings, env_runners=2, images_per_runner=16)
+    settings = dataclasses.replace(settings, images_per_runner=16)
+    resources = AgentResources(env_runner=EnvRunnerRequest(workers=2))
     data = ray.put(datasets.load("digits"))
     algorithm = build(
-        dqn_config(network=network, data=data, split="policy", penalty=0.1, settings=settings)
+        dqn_config(
+            PruningProblem(
+                network=network, data=data, split="policy", penalty=0.1, resources=resources
+            ),
+            settings,
+        )
     )
     algorithm.train()
 
@@ -79,7 +91,7 @@ def test_a_killed_env_runner_comes_back_with_the_backbone(
     with torch.no_grad():
         for weight in network.parameters():
             weight.mul_(1.1)
-    push_backbone(algorithm, network.state_dict(), version=4)
+    algorithm.push_backbone(network.state_dict(), version=4)
     pids = ask(algorithm, lambda runner: os.getpid())
     os.kill(pids[0], signal.SIGKILL)
     for _ in range(200):
@@ -97,4 +109,10 @@ def test_a_killed_env_runner_comes_back_with_the_backbone(
     expected = next(iter(network.parameters())).detach().numpy()
     assert all(np.array_equal(found, expected) for found in weights)
     assert algorithm.local_replay_buffer.backbone_version == 4
+
+    # Nobody answers in a millisecond: that is said, and not taken for a sample.
+    algorithm.config = algorithm.config.copy(copy_frozen=False)
+    algorithm.config.sample_timeout_s = 0.001
+    with pytest.raises(UserError, match=r"within `sample_timeout_s`, but none did in 0\.001 s"):
+        algorithm.training_step()
     algorithm.stop()

@@ -1,12 +1,10 @@
-"""The replay: whole episodes, the last ones, on one backbone; and the exploration schedule."""
+"""The replay: whole episodes, the last ones, on one backbone."""
 
 import numpy as np
 import pytest
 
 from pruning_envs import PenaltyRange
 from runtime_pruning.agents.replay import EpisodeReplay, Episodes
-from runtime_pruning.agents.schedule import EpsilonSchedule
-from runtime_pruning.agents.settings import DQNSettings
 
 
 def episodes(first: int, count: int, version: int = 0) -> Episodes:
@@ -115,33 +113,3 @@ def test_the_decision_before_the_first_is_none() -> None:
     )
     assert plan.previous_EL.tolist() == [[0, 3, 1]]  # groups, one more than the action
     assert (len(plan), plan.env_steps(), plan.agent_steps()) == (3, 3, 3)
-
-
-def test_exploration_falls_linearly_and_is_held() -> None:
-    schedule = EpsilonSchedule(start=1.0, end=0.1, steps=100)
-    shares = [schedule.at(step) for step in (0, 50, 100, 1000)]
-    assert shares == pytest.approx([1.0, 0.55, 0.1, 0.1])
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [({"end": 1.1}, r"0 <= end <= 1.*1\.1"), ({"steps": 0}, "steps >= 1.*0")],
-)
-def test_bad_schedules_are_refused(changes: dict[str, float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        EpsilonSchedule(**changes)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"lr": 0.0}, r"lr > 0.*0\.0"),
-        ({"gamma": 1.5}, r"0 < gamma <= 1.*1\.5"),
-        ({"batch_episodes": 0}, "batch_episodes >= 1"),
-        ({"env_runners": -1}, "env_runners >= 0.*-1"),
-        ({"loss": "l1"}, "loss in.*'l1'"),
-    ],
-)
-def test_bad_settings_are_refused(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        DQNSettings(**changes)

@@ -27,7 +27,8 @@ import yaml
 from pruning_envs.oracle import OracleNetwork, oracle_images
 from runtime_pruning import backbones, cost, datasets
 from runtime_pruning.agents.algorithm import build
-from runtime_pruning.agents.dqn import dqn_config
+from runtime_pruning.agents.base import PruningProblem
+from runtime_pruning.agents.dqn_config import dqn_config
 from runtime_pruning.agents.schedule import EpsilonSchedule
 from runtime_pruning.agents.settings import DQNSettings
 from runtime_pruning.methods.rnp import reward_scale
@@ -141,15 +142,18 @@ def choices(problem: Problem, episodes: int, base: dict[str, Any]) -> dict[str, 
     return {name: replace(start, **change) for name, change in changes.items()}
 
 
-def score(problem: Problem, settings: DQNSettings, episodes: int) -> tuple[float, float]:
+def score(problem: Problem, settings: DQNSettings, episodes: int, seed: int) -> tuple[float, float]:
     """Train an agent; return its mean return on held-out images, and CPU seconds of training."""
     config = dqn_config(
-        network=problem.network,
-        data=problem.images,
-        penalty=(problem.penalties[0], problem.penalties[-1]),
-        alpha=problem.alpha,
-        settings=settings,
-        step_cost=problem.step_cost,
+        PruningProblem(
+            network=problem.network,
+            data=problem.images,
+            penalty=(problem.penalties[0], problem.penalties[-1]),
+            alpha=problem.alpha,
+            step_cost=problem.step_cost,
+            seed=seed,
+        ),
+        settings,
     )
     algorithm = build(config)
     started = time.process_time()
@@ -196,10 +200,7 @@ def main() -> None:
     for name, settings in choices(problem, options.episodes, shared).items():
         if base and options.choices and name not in options.choices:
             continue
-        rows = [
-            score(problem, replace(settings, seed=seed), options.episodes)
-            for seed in range(options.seeds)
-        ]
+        rows = [score(problem, settings, options.episodes, seed) for seed in range(options.seeds)]
         base = base or [found for found, _ in rows]
         print(line(name, rows, base), flush=True)
 

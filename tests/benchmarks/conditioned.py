@@ -20,13 +20,12 @@ import ray
 import torch
 
 from pruning_envs import PenaltyRange
-from runtime_pruning.agents.algorithm import export
 from runtime_pruning.agents.policy import DecisionPolicy
 from runtime_pruning.cost.macs import dense_macs
 from runtime_pruning.frontier.dominance import Reference, hypervolume
 from runtime_pruning.methods import RNPConfig, Task
 from runtime_pruning.methods.evaluation import evaluate
-from runtime_pruning.methods.rnp import as_decided, build_algorithm, train_agent
+from runtime_pruning.methods.rnp import as_decided, build_agent
 from runtime_pruning.sweeping.checks import Material, check_sweep, method_config
 from runtime_pruning.sweeping.prepare import prepare
 from runtime_pruning.sweeping.presets import load_preset
@@ -44,10 +43,10 @@ class Losses(SimpleNamespace):
 def trained(task: Task, config: RNPConfig, episodes: int) -> tuple[object, float]:
     """Return an agent's decision network, trained on the frozen backbone, and the seconds."""
     started = time.monotonic()
-    algorithm = build_algorithm(task, dataclasses.replace(config, episodes_per_round=episodes))
-    train_agent(algorithm, episodes)
-    network = export(algorithm)
-    algorithm.stop()
+    agent = build_agent(task, dataclasses.replace(config, episodes_per_round=episodes))
+    agent.learn(episodes)
+    network = agent.decision_network()
+    agent.stop()
     return network, time.monotonic() - started
 
 
@@ -113,7 +112,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    overrides = ["settings.agent.env_runners=0", *args.overrides]
+    overrides = ["resources.env_runner.workers=0", *args.overrides]
     material = check_sweep(load_preset(args.preset, PRESETS, overrides))
     prepared = prepare(material, args.results / "prepared")
     ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)

@@ -24,8 +24,9 @@ import scipy.stats
 import torch
 
 from runtime_pruning import backbones, cost, datasets
-from runtime_pruning.agents.algorithm import build, export
-from runtime_pruning.agents.dqn import dqn_config
+from runtime_pruning.agents.algorithm import build
+from runtime_pruning.agents.base import PruningProblem
+from runtime_pruning.agents.dqn_config import dqn_config
 from runtime_pruning.agents.policy import DecisionPolicy
 from runtime_pruning.agents.schedule import EpsilonSchedule
 from runtime_pruning.agents.settings import DQNSettings
@@ -68,20 +69,22 @@ def trained_policy(
         relabel=False,  # the rest of an episode was decided under its own penalty
         epsilon=EpsilonSchedule(steps=episodes * len(network.sites) // 2),
         images_per_runner=LOCKSTEP,
-        seed=seed,
     )
     config = dqn_config(
-        network=network,
-        data=images,
-        penalty=(PENALTIES[0], PENALTIES[-1]),
-        alpha=alpha,
-        settings=settings,
-        step_cost=cost.get("macs")(network),
+        PruningProblem(
+            network=network,
+            data=images,
+            penalty=(PENALTIES[0], PENALTIES[-1]),
+            alpha=alpha,
+            step_cost=cost.get("macs")(network),
+            seed=seed,
+        ),
+        settings,
     )
     algorithm = build(config)
     for _ in range(episodes // LOCKSTEP):
         algorithm.train()
-    decisions = export(algorithm)
+    decisions = algorithm.decision_network()
     algorithm.stop()
     return decisions
 

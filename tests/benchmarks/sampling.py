@@ -30,13 +30,24 @@ from ray.rllib.algorithms.dqn import DQNConfig
 from pruning_envs.oracle import OracleNetwork, oracle_images
 from runtime_pruning import backbones, cost
 from runtime_pruning.agents.algorithm import build
-from runtime_pruning.agents.dqn import dqn_config
-from runtime_pruning.agents.rllib_env import ENV_ID, register_environments
+from runtime_pruning.agents.base import PruningProblem
+from runtime_pruning.agents.dqn_config import dqn_config
+from runtime_pruning.agents.rllib_env import ENV_ID, env_config, register_environments
 from runtime_pruning.agents.settings import DQNSettings
 from runtime_pruning.network import PrunableNetwork, trace
+from runtime_pruning.resources import AgentResources, EnvRunnerRequest
 
 SITES, GROUPS, CLASSES, IMAGES = 12, 4, 10, 256
 BATCH_STEPS = 1024
+
+
+def problem(network: OracleNetwork, images: Any, env_runners: int) -> PruningProblem:
+    """Return what both learn."""
+    runners = EnvRunnerRequest(workers=env_runners)
+    resources = AgentResources(env_runner=runners)
+    return PruningProblem(
+        network=network, data=images, penalty=0.1, episodes=1_000_000, resources=resources
+    )
 
 
 def ours(network: OracleNetwork, images: Any, ratio: float, env_runners: int) -> Any:
@@ -46,18 +57,16 @@ def ours(network: OracleNetwork, images: Any, ratio: float, env_runners: int) ->
         batch_episodes=BATCH_STEPS // SITES,
         replay_ratio=ratio,
         warmup_episodes=0,
-        env_runners=env_runners,
     )
-    return build(dqn_config(network=network, data=images, penalty=0.1, settings=settings))
+    return build(dqn_config(problem(network, images, env_runners), settings))
 
 
 def stock(network: OracleNetwork, images: Any, ratio: float, env_runners: int) -> Any:
     """Return RLlib's DQN, tuned as far as its settings go."""
-    tuned = dqn_config(network=network, data=images, penalty=0.1)
     config = DQNConfig()
     register_environments()
-    flat = {**tuned.env_config, "flatten": True}
-    config.environment(ENV_ID, env_config=flat, normalize_actions=False)
+    shared = env_config(problem(network, images, env_runners))
+    config.environment(ENV_ID, env_config=shared, normalize_actions=False)
     config.env_runners(
         num_env_runners=env_runners,
         num_envs_per_env_runner=IMAGES,
@@ -108,7 +117,10 @@ def against_network(rounds: int, lockstep: int) -> None:
     step_cost = cost.get("macs")(network)
     runner = build(
         dqn_config(
-            network=network, data=data, penalty=(0.1, 1.0), settings=settings, step_cost=step_cost
+            PruningProblem(
+                network=network, data=data, penalty=(0.1, 1.0), step_cost=step_cost, episodes=1000
+            ),
+            settings,
         )
     ).env_runner
     images_BCHW = torch.from_numpy(images_NCHW[:lockstep]).float() / 255

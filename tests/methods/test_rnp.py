@@ -3,15 +3,20 @@
 import copy
 import dataclasses
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from pruning_envs import PenaltyRange
 from runtime_pruning import backbones
+from runtime_pruning.agents import algorithms
+from runtime_pruning.agents.base import AgentSettings, Algorithm, PruningProblem
+from runtime_pruning.agents.decision_network import DecisionConfig, DecisionNetwork
 from runtime_pruning.agents.settings import DQNSettings
+from runtime_pruning.config import build_config
 from runtime_pruning.datasets import load
 from runtime_pruning.methods import RNPConfig, Task
 from runtime_pruning.methods.rnp import RNP
@@ -119,3 +124,73 @@ def test_a_first_pass_that_nobody_decides_needs_a_second() -> None:
 def test_one_penalty_is_one_point_a_round() -> None:
     assert RNPConfig(penalty=0.5).measured_penalties == (0.5,)
     assert RNPConfig(penalty=PenaltyRange(0.5, 2.0), dials=2).measured_penalties == (2.0, 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlwaysSettings(AgentSettings):
+    """Settings of an algorithm that is no part of the package."""
+
+    algorithm: ClassVar[str] = "always-for-tests"
+    groups: int = 1
+
+
+class AlwaysAgent:
+    """Decides for so many groups, whatever it sees; keeps count of what it was asked."""
+
+    def __init__(self, problem: PruningProblem, groups: int) -> None:
+        network = problem.network
+        config = DecisionConfig(feature_widths=network.feature_widths, groups=network.groups)
+        self._network = DecisionNetwork(config)
+        for weight in self._network.parameters():
+            torch.nn.init.zeros_(weight)
+        with torch.no_grad():
+            self._network.decode_bias_LG[:, groups - 1] = 1.0
+        self.env_steps, self.versions, self.stopped = 0, [], False
+
+    def learn(self, episodes: int) -> None:
+        self.env_steps += episodes
+
+    def decision_network(self) -> DecisionNetwork:
+        return self._network
+
+    def push_backbone(self, state_dict: Any, version: int) -> None:
+        self.versions.append(version)
+
+    def save_to_path(self, path: str) -> None:
+        Path(path).mkdir()
+
+    def restore_from_path(self, path: str) -> None:
+        assert Path(path).is_dir()
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+AGENTS: list[AlwaysAgent] = []
+
+
+@algorithms.register(AlwaysSettings.algorithm)
+class Always(Algorithm[AlwaysSettings]):
+    settings_type = AlwaysSettings
+
+    def build(self, problem: PruningProblem, settings: AlwaysSettings) -> AlwaysAgent:
+        AGENTS.append(AlwaysAgent(problem, settings.groups))
+        return AGENTS[-1]
+
+
+def test_a_third_partys_algorithm_trains_the_agent(tmp_path: Path) -> None:
+    settings = {"penalty": 0.5, "rounds": 2, "episodes_per_round": 100, "finetune_images": 0}
+    agent = {"algorithm": "always-for-tests", "groups": 3}
+    config = build_config(RNPConfig, {**settings, "agent": agent}, where="rnp")
+    plans, steps = [], []
+
+    def report(policy: Any, network: Any, effort: Any, *, save_state: Any) -> None:
+        plans.append(network.execute(torch.rand(4, 1, 8, 8), policy).groups_BL)
+        steps.append(effort.env_steps)
+        save_state(tmp_path / str(len(steps)))
+
+    RNP().fit(task(), config, report)
+    assert [plan_BL.unique().tolist() for plan_BL in plans] == [[3], [3]]
+    assert steps == [100, 200]
+    assert AGENTS[-1].versions == [1, 2]
+    assert AGENTS[-1].stopped

@@ -13,6 +13,7 @@ from ray.runtime_env import RuntimeEnv
 from ray.runtime_env.runtime_env import _merge_runtime_env
 
 from runtime_pruning.errors import ConfigError, UserError
+from runtime_pruning.resources import EnvRunnerRequest, Request, Resources
 from runtime_pruning.sweeping.cluster import (
     refuse_dead_address,
     refuse_unshared_folder,
@@ -20,7 +21,6 @@ from runtime_pruning.sweeping.cluster import (
     results_root,
     runtime_environment,
 )
-from runtime_pruning.sweeping.config import ResourceConfig
 
 
 def test_results_root_prefers_the_choice_then_the_variable(
@@ -125,24 +125,31 @@ def test_a_dead_head_is_refused_and_a_living_one_is_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("needed", "env_runners", "nodes"),
+    ("resources", "nodes", "arithmetic"),
     [
-        (ResourceConfig(cpus=4), 0, [{"CPU": 2.0}, {"CPU": 2.0}]),
-        (ResourceConfig(cpus=1, cpus_per_env_runner=1), 2, [{"CPU": 2.0}]),
-        (ResourceConfig(gpus=1), 0, [{"CPU": 8.0}]),
-        (ResourceConfig(), 0, []),
+        (Resources(trial=Request(cpus=4)), [{"CPU": 2.0}] * 2, "4 = 4 CPU; the largest node has 2"),
+        (
+            Resources(env_runner=EnvRunnerRequest(cpus=1, workers=2)),
+            [{"CPU": 2.0}],
+            "its 3 processes ask for 1 + 1 + 1 = 3 CPU; the largest node has 2, all nodes 2.",
+        ),
+        (Resources(trial=Request(gpus=1)), [{"CPU": 8.0}], "1 = 1 GPU; the largest node has 0"),
+        (Resources(), [], "1 = 1 CPU; the largest node has 0, all nodes 0."),
     ],
 )
 def test_a_trial_that_never_fits_is_refused_with_the_arithmetic(
-    needed: ResourceConfig, env_runners: int, nodes: list[dict[str, float]]
+    resources: Resources, nodes: list[dict[str, float]], arithmetic: str
 ) -> None:
-    with pytest.raises(ConfigError, match="A trial must fit the cluster, but it asks for"):
-        refuse_what_never_fits(needed, env_runners, nodes)
+    with pytest.raises(ConfigError) as caught:
+        refuse_what_never_fits(resources.trial_processes(trains_agent=True), nodes)
+    assert arithmetic in str(caught.value)
 
 
 def test_a_trial_that_fits_passes() -> None:
-    needed = ResourceConfig(cpus=1, cpus_per_env_runner=0.5, gpus=0.5)
-    refuse_what_never_fits(needed, 2, [{"CPU": 2.0, "GPU": 1.0}])
+    runners = EnvRunnerRequest(cpus=0.5, gpus=0.25, workers=2)
+    resources = Resources(trial=Request(cpus=1, gpus=0.5), env_runner=runners)
+    processes = resources.trial_processes(trains_agent=True)
+    refuse_what_never_fits(processes, [{"CPU": 2.0, "GPU": 1.0}])
 
 
 def test_sigterm_ends_what_was_started_with_sigint_ignored() -> None:

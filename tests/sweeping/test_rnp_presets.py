@@ -36,7 +36,7 @@ SMALL = (
     "prepare.limit=32",
     "prepare.batch_size=16",
 )
-ALONE = ("settings.agent.env_runners=0", "settings.penalty=0.1", "settings.calibration_batches=0")
+ALONE = ("resources.env_runner.workers=0", "settings.penalty=0.1", "settings.calibration_batches=0")
 FACES = [
     f"{part}/{name}" for part in ("train", "test") for name in ("background", "female", "male")
 ]
@@ -110,6 +110,7 @@ def run_small(name: str, data_dir: Path, results: Path, *changes: str) -> Path:
 def test_faces_as_a_user_runs_it(
     faces: Path, frontier: Callable[..., CompletedProcess[str]], tmp_path: Path
 ) -> None:
+    """With its own two env runners beside each trial."""
     settings = [part for each in SMALL for part in ("--set", each)]
     settings += ["--set", "prepare.pretraining_epochs=1"]
     done = frontier(["--preset", "faces", "--data-dir", str(faces), *settings], tmp_path)

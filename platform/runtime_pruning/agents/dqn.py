@@ -6,21 +6,15 @@ restarts. Ours, on its public extension points: the env runner, the replay, the 
 Dimensions: B episodes, L sites, F features.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-import ray
 import torch
-from numpy.typing import NDArray
 from ray.rllib.algorithms.dqn import DQN, DQNConfig
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
 from ray.rllib.core import ALL_MODULES, DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 from ray.rllib.utils.metrics import (
@@ -31,31 +25,14 @@ from ray.rllib.utils.metrics import (
     TD_ERROR_KEY,
 )
 
-from pruning_envs import AnswerLoss, ExecutionMode, PenaltyRange, StagedNetwork, StepCost
-from runtime_pruning.agents.decision_network import DecisionConfig
-from runtime_pruning.agents.env_runner import BatchedEnvRunner
-from runtime_pruning.agents.object_store import ObjectStoreValue
+from runtime_pruning.agents.algorithm import PruningAlgorithm
 from runtime_pruning.agents.replay import EpisodeReplay
-from runtime_pruning.agents.rl_module import QF_NEXT, QF_TARGET_NEXT, RNPModule
-from runtime_pruning.agents.rllib_env import ENV_ID, register_environments
+from runtime_pruning.agents.rl_module import QF_NEXT, QF_TARGET_NEXT
 from runtime_pruning.agents.settings import DQNSettings
 from runtime_pruning.agents.targets import greedy_returns, train_batch
-from runtime_pruning.errors import ContractError
+from runtime_pruning.errors import UserError
 
-LEARNER, MODULE = "learner", "rl_module"
 STANDARDISING_EPISODES = 1024
-
-
-class LabelledImages(Protocol):
-    """Images and labels as arrays: a dataset's split is one."""
-
-    @property
-    def images_NCHW(self) -> NDArray[np.uint8]:
-        """Raw pixels."""
-
-    @property
-    def labels_N(self) -> NDArray[np.int64]:
-        """Class indices."""
 
 
 class PruningDQNConfig(DQNConfig):  # type: ignore[misc]
@@ -64,123 +41,6 @@ class PruningDQNConfig(DQNConfig):  # type: ignore[misc]
     def __init__(self, algo_class: type[DQN] | None = None) -> None:
         super().__init__(algo_class=algo_class or PruningDQN)
         self.settings = DQNSettings()
-
-
-def dqn_config(
-    *,
-    network: "StagedNetwork | ray.ObjectRef",
-    data: "LabelledImages | ray.ObjectRef",
-    penalty: float | tuple[float, float] | PenaltyRange,
-    alpha: float = 1.0,
-    loss: AnswerLoss = "cross-entropy",
-    settings: DQNSettings | None = None,
-    split: str | None = None,
-    step_cost: StepCost | None = None,
-    mode: ExecutionMode = "masked",
-    decides_from: int = 0,
-) -> PruningDQNConfig:
-    """Return the configuration of an agent that learns to prune one network. Starts Ray if needed.
-
-    Args:
-        network: runs stage by stage, or a reference to one in the object store.
-        data: images that rewards come from, or a reference to them.
-        penalty: reward lost per unit of cost; a pair is drawn from log-uniformly per episode.
-        alpha: weight of the answer's loss in the reward.
-        loss: of the answer.
-        settings: how the agent learns.
-        split: take this attribute of ``data``: a reference to a whole dataset can be given.
-        step_cost: what decisions cost; None is the paper's count of groups. Must pickle.
-        mode: how the environment executes the network.
-        decides_from: the first site that the agent decides; those before it run one group.
-
-    Raises:
-        ValueError: a penalty that is none.
-    """
-    settings = settings or DQNSettings()
-    shared_network: ObjectStoreValue[Any] = ObjectStoreValue(network)
-    staged: Any = shared_network.get()
-    decision = DecisionConfig(
-        feature_widths=tuple(staged.feature_widths),
-        groups=int(staged.groups),
-        encoder=settings.encoder,
-        hidden=settings.hidden,
-        cell=settings.cell,
-        dueling=settings.dueling,
-        decides_from=decides_from,
-    )
-    env_config = {
-        "network": shared_network,
-        "data": ObjectStoreValue(data),
-        "split": split,
-        "penalty": PenaltyRange.of(penalty),
-        "alpha": alpha,
-        "loss": loss,
-        "step_cost": None if step_cost is None else ObjectStoreValue(step_cost),
-        "mode": mode,
-        "seed": settings.seed,
-        "device": settings.env_device,
-        "flatten": False,
-    }
-    config = PruningDQNConfig()
-    config.settings = settings
-    config.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
-    register_environments()
-    config.environment(ENV_ID, env_config=env_config, normalize_actions=False)
-    _configure_sampling(config, settings, decision.num_sites)
-    _configure_learning(config, settings, decision)
-    return config
-
-
-def _configure_sampling(config: PruningDQNConfig, settings: DQNSettings, sites: int) -> None:
-    """Set how env runners sample, and how much of it is one training iteration."""
-    config.env_runners(
-        env_runner_cls=BatchedEnvRunner,
-        num_env_runners=settings.env_runners,
-        num_envs_per_env_runner=settings.images_per_runner,
-        num_cpus_per_env_runner=settings.cpus_per_env_runner,
-        num_gpus_per_env_runner=0,
-        gym_env_vectorize_mode="vector_entry_point",
-        rollout_fragment_length=sites,
-    )
-    # One request at a time would drop weights that are sent while another is under way.
-    config.max_requests_in_flight_per_env_runner = 4
-    config.fault_tolerance(restart_failed_env_runners=True)
-    one_round = settings.images_per_runner * sites * max(1, settings.env_runners)
-    config.reporting(min_sample_timesteps_per_iteration=one_round, min_time_s_per_iteration=0)
-    config.debugging(seed=settings.seed, log_level="ERROR")
-
-
-def _configure_learning(
-    config: PruningDQNConfig, settings: DQNSettings, decision: DecisionConfig
-) -> None:
-    """Set RLlib's learner."""
-    config.training(
-        gamma=settings.gamma,
-        lr=settings.lr,
-        grad_clip=settings.grad_clip,
-        grad_clip_by="global_norm",
-        td_error_loss_fn=settings.loss,
-        double_q=settings.double_q,
-        dueling=False,  # the network's own business
-        num_atoms=1,
-        n_step=1,  # ours is in the columns
-        tau=settings.tau,
-        target_network_update_freq=settings.target_update_steps,
-        train_batch_size=settings.batch_episodes * decision.num_sites,
-        num_steps_sampled_before_learning_starts=settings.warmup_episodes * decision.num_sites,
-        learner_class=WholeEpisodeLearner,
-    )
-    config.learners(num_learners=0, num_gpus_per_learner=settings.learner_gpus)
-    config.rl_module(
-        rl_module_spec=RLModuleSpec(
-            module_class=RNPModule,
-            model_config={
-                "decision": decision,
-                "epsilon": settings.epsilon,
-                "n_step": settings.n_step,
-            },
-        )
-    )
 
 
 class WholeEpisodeLearner(DQNTorchLearner):  # type: ignore[misc]
@@ -217,7 +77,7 @@ class WholeEpisodeLearner(DQNTorchLearner):  # type: ignore[misc]
         return loss
 
 
-class PruningDQN(DQN):  # type: ignore[misc]
+class PruningDQN(PruningAlgorithm, DQN):  # type: ignore[misc]
     """RLlib's DQN, fed with whole episodes. Build it with `build`."""
 
     config: PruningDQNConfig
@@ -226,9 +86,7 @@ class PruningDQN(DQN):  # type: ignore[misc]
         """Build RLlib's parts and the replay."""
         super().setup(config)
         settings = config.settings
-        self.local_replay_buffer = EpisodeReplay(settings.replay_episodes, seed=settings.seed)
-        self.backbone: Mapping[str, Any] | None = None
-        self.backbone_version = 0
+        self.local_replay_buffer = EpisodeReplay(settings.replay_episodes, seed=config.seed)
         self._updates_due = 0.0
         self._standardised = not settings.standardise
 
@@ -238,13 +96,17 @@ class PruningDQN(DQN):  # type: ignore[misc]
         return PruningDQNConfig(algo_class=cls)
 
     def training_step(self) -> None:
-        """Sample one lockstep batch per env runner, then take the gradient steps due for it."""
+        """Sample one lockstep batch per env runner, then take the gradient steps due for it.
+
+        Raises:
+            UserError: no env runner answered in time.
+        """
         with _threads(self.config.settings.driver_threads):
             self._sample_and_learn()
 
     def _sample_and_learn(self) -> None:
         added = self._sample()
-        steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
+        steps = self.env_steps
         if not added or steps < self.config.num_steps_sampled_before_learning_starts:
             return
         if not self._standardised:
@@ -271,6 +133,12 @@ class PruningDQN(DQN):  # type: ignore[misc]
             _uses_new_env_runners=True,
             _return_metrics=True,
         )
+        if not samples and self.env_runner_group.num_healthy_remote_workers():
+            raise UserError(
+                f"Env runners must answer within `sample_timeout_s`, but none did in "
+                f"{self.config.sample_timeout_s:g} s: give them more time, or fewer images "
+                "(`images_per_runner`)."
+            )
         self.metrics.aggregate(metrics, key=ENV_RUNNER_RESULTS)
         batches = [episodes for runner in samples for episodes in runner]
         return sum(self.local_replay_buffer.add(episodes) for episodes in batches)
@@ -280,8 +148,10 @@ class PruningDQN(DQN):  # type: ignore[misc]
         drawn = self.local_replay_buffer.sample(STANDARDISING_EPISODES)
         features_BLF = torch.from_numpy(drawn.features_ELF)
         self.learner_group.foreach_learner(
-            lambda learner: learner.module[DEFAULT_MODULE_ID].standardise(
-                features_BLF.to(learner.device)
+            lambda learner: (
+                learner.module[DEFAULT_MODULE_ID]
+                .unwrapped()
+                .standardise(features_BLF.to(learner.device))
             )
         )
         self._standardised = True
@@ -308,60 +178,18 @@ class PruningDQN(DQN):  # type: ignore[misc]
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
         return results
 
-    # -- the backbone -----------------------------------------------------------------------
-
-    def push_backbone(self, state_dict: Mapping[str, Any], version: int) -> None:
-        """Sample on other backbone weights from here on; see the function `push_backbone`."""
-        self.backbone = {name: value.detach().cpu().clone() for name, value in state_dict.items()}
-        self.backbone_version = version
-        self.local_replay_buffer.flush(version)
-        for group in (self.env_runner_group, self.eval_env_runner_group):
-            if group is not None:
-                self._send_backbone(group, None)
-
-    def _send_backbone(self, group: EnvRunnerGroup, worker_ids: list[int] | None) -> None:
-        """Set the backbone of all runners of a group, or of some, and see that they have it."""
-        if self.backbone is None:
-            return
-        version = self.backbone_version
-        shared: ObjectStoreValue[Mapping[str, Any]] = ObjectStoreValue(self.backbone)
-        answers = group.foreach_env_runner(
-            lambda runner: runner.set_backbone(shared.get(), version),
-            remote_worker_ids=worker_ids,
-            local_env_runner=worker_ids is None,
-        )
-        if any(answer not in (None, version) for answer in answers):
-            raise ContractError(f"Env runners should run backbone {version}, but run {answers}.")
-
-    def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:
-        """Bring failed env runners back, and the backbone with them."""
-        restored: list[int] = super().restore_env_runners(env_runner_group)
-        if restored:
-            self._send_backbone(env_runner_group, restored)
-        return restored
-
     # -- checkpoints ------------------------------------------------------------------------
 
-    def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the configuration without network and data, which lie in this cluster's store."""
-        (state,), kwargs = super().get_ctor_args_and_kwargs()
-        plain = {
-            k: v for k, v in state["env_config"].items() if not isinstance(v, ObjectStoreValue)
-        }
-        return (state | {"env_config": plain},), kwargs
+    def forget_episodes(self) -> None:
+        """Drop the replay's episodes: their features and losses are those of another network."""
+        self.local_replay_buffer.flush(self.backbone_version)
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return RLlib's state, the backbone and, if so set, the replay."""
-        state: dict[str, Any] = super().get_state(*args, **kwargs)
+        state = super().get_state(*args, **kwargs)
         replay = self.local_replay_buffer.get_state() if self.config.settings.store_replay else None
-        return state | {
-            "pruning": {
-                "backbone": self.backbone,
-                "backbone_version": self.backbone_version,
-                "standardised": self._standardised,
-                "replay": replay,
-            }
-        }
+        own = {"standardised": self._standardised, "replay": replay}
+        return state | {"pruning": state["pruning"] | own}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Return to a state that `get_state` gave."""
@@ -370,22 +198,9 @@ class PruningDQN(DQN):  # type: ignore[misc]
         if own is None:
             return
         self._standardised = own["standardised"]
-        if own["backbone"] is not None:
-            self.push_backbone(own["backbone"], own["backbone_version"])
-        self.local_replay_buffer.flush(self.backbone_version)
+        self.forget_episodes()
         if own["replay"] is not None:
             self.local_replay_buffer.set_state(own["replay"])
-
-    def restore_from_path(self, path: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Restore, and wait until all env runners act with the restored weights."""
-        super().restore_from_path(path, *args, **kwargs)
-        state = self.learner_group.get_state(components=f"{LEARNER}/{MODULE}", inference_only=True)[
-            LEARNER
-        ]
-        shared: ObjectStoreValue[dict[str, Any]] = ObjectStoreValue(state)
-        for group in (self.env_runner_group, self.eval_env_runner_group):
-            if group is not None:
-                group.foreach_env_runner(lambda runner: runner.replace_module_state(shared.get()))
 
 
 @contextmanager

@@ -31,8 +31,9 @@ from ray import tune
 from safetensors.torch import load_file
 
 import pruning_envs
-from pruning_envs import RuntimePruningEnv, RuntimePruningVectorEnv
+from pruning_envs import PenaltyRange, RuntimePruningEnv, RuntimePruningVectorEnv
 from runtime_pruning import backbones, cost, datasets
+from runtime_pruning.agents.base import PruningProblem
 from runtime_pruning.agents.object_store import ObjectStoreValue
 from runtime_pruning.config import build_config
 from runtime_pruning.network import PrunableNetwork, trace
@@ -109,6 +110,23 @@ NAMES = {each.name for each in fields(NamedProblem)}
 def _made(problem: NamedProblem) -> dict[str, Any]:
     """Return what names stand for, made once for all environments of a process."""
     return problem.make()
+
+
+def env_config(problem: PruningProblem) -> dict[str, Any]:
+    """Return the ``env_config`` of a problem: what is big lies in Ray's object store."""
+    cost_of_steps = problem.step_cost
+    return {
+        "network": ObjectStoreValue(problem.network),
+        "data": ObjectStoreValue(problem.data),
+        "split": problem.split,
+        "penalty": PenaltyRange.of(problem.penalty),
+        "alpha": problem.alpha,
+        "loss": problem.loss,
+        "step_cost": None if cost_of_steps is None else ObjectStoreValue(cost_of_steps),
+        "mode": problem.mode,
+        "seed": problem.seed,
+        "device": problem.env_device,
+    }
 
 
 def make_environment(settings: Mapping[str, Any]) -> gym.Env[Any, Any] | gym.vector.VectorEnv:

@@ -1,14 +1,14 @@
 """How a DQN agent learns: every choice that the paper leaves open, with a name and a range."""
 
 from dataclasses import field
-from typing import Literal
+from typing import ClassVar, Literal
 
+from runtime_pruning.agents.base import AgentSettings
 from runtime_pruning.agents.decision_network import Cell
 from runtime_pruning.agents.schedule import EpsilonSchedule
 from runtime_pruning.config import (
     Count,
     CountOrNone,
-    NotNegative,
     Positive,
     SomeShare,
     config_class,
@@ -16,7 +16,7 @@ from runtime_pruning.config import (
 
 
 @config_class
-class DQNSettings:
+class DQNSettings(AgentSettings):
     """Settings of `PruningDQN`.
 
     Attributes:
@@ -45,15 +45,23 @@ class DQNSettings:
             it is learned from: every episode teaches all penalties.
         warmup_episodes: at least so many episodes are sampled before the first gradient step.
         store_replay: keep the replay in checkpoints.
-        env_runners: processes that sample; 0 samples in the driver.
         images_per_runner: images that an env runner moves in lockstep.
-        cpus_per_env_runner: share of a core that an env runner asks the cluster for.
-        env_device: where env runners run the backbone.
-        learner_gpus: GPUs of the learner.
+        sample_timeout_s: how long all env runners have for one lockstep batch each; a training of
+            which none answers in time ends with an error.
         driver_threads: torch's threads in the driver while it trains the agent; None leaves them.
             More than one is slower for networks as small as these.
-        seed: of everything random.
+
+    How many env runners and learners there are, and what each asks for, `Resources` says.
     """
+
+    __moved__: ClassVar[dict[str, str]] = {
+        "seed": "seed",
+        "env_runners": "resources.env_runner.workers",
+        "cpus_per_env_runner": "resources.env_runner.cpus",
+        "env_device": "resources.env_runner.gpus",
+        "learner_gpus": "resources.learner.gpus",
+    }
+    algorithm: ClassVar[str] = "dqn"
 
     encoder: Count = 64
     hidden: Count = 64
@@ -76,13 +84,9 @@ class DQNSettings:
     relabel: bool = True
     warmup_episodes: CountOrNone = 256
     store_replay: bool = False
-    env_runners: CountOrNone = 0
     images_per_runner: Count = 64
-    cpus_per_env_runner: Positive = 0.5
-    env_device: str = "cpu"
-    learner_gpus: NotNegative = 0.0
+    sample_timeout_s: Positive = 600.0
     driver_threads: Count | None = 1
-    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.greedy_returns and self.n_step != 1:

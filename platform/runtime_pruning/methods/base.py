@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -11,6 +11,7 @@ from runtime_pruning.datasets import ImageDataset
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import Policy
 from runtime_pruning.registry import Registry
+from runtime_pruning.resources import AgentResources
 
 ConfigT = TypeVar("ConfigT")
 
@@ -62,7 +63,7 @@ class Task:
         data_ref: the same data as a reference into Ray's object store, for worker processes.
         seed: of everything random in the trial.
         pad, flip: the augmentation that the backbone was trained with.
-        cpus_per_env_runner: cores for each worker process that the method starts.
+        resources: what an agent in training may ask for.
         points_done: operating points that an earlier, interrupted run of the trial has recorded.
         resume: the folder that this run's ``save_state`` wrote with the last of them.
     """
@@ -74,7 +75,7 @@ class Task:
     seed: int
     pad: int = 0
     flip: bool = False
-    cpus_per_env_runner: float = 0.5
+    resources: AgentResources = field(default_factory=AgentResources)
     points_done: int = 0
     resume: Path | None = None
 
@@ -84,18 +85,15 @@ class Method(abc.ABC, Generic[ConfigT]):
 
     Attributes:
         config_type: the frozen dataclass of the method's settings; it refuses bad values.
+        trains_agent: whether it starts the env runners and learners of ``task.resources``.
     """
 
     config_type: ClassVar[type[Any]]
+    trains_agent: ClassVar[bool] = False
 
     @abc.abstractmethod
     def fit(self, task: Task, config: ConfigT, report: Report) -> None:
         """Train, and call ``report`` for each operating point as soon as there is one."""
-
-    @staticmethod
-    def env_runners(config: ConfigT) -> int:
-        """Return how many worker processes the method starts beside the trial's own."""
-        return 0
 
 
 _METHODS: Registry[type[Method[Any]]] = Registry("method", "runtime_pruning.methods")

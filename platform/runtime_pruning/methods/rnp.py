@@ -15,19 +15,21 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import BeforeValidator, InstanceOf
 from safetensors.torch import load_file
 from torch import Tensor
 
 from pruning_envs import AnswerLoss, PenaltyRange, answer_loss
 from runtime_pruning import cost
-from runtime_pruning.agents.algorithm import build, export, push_backbone, restore, save
+from runtime_pruning.agents import algorithms
+from runtime_pruning.agents.base import Agent, AgentSettings, PruningProblem
 from runtime_pruning.agents.policy import DecisionPolicy, SpreadPolicy
 from runtime_pruning.agents.settings import DQNSettings
-from runtime_pruning.config import Count, CountOrNone, Positive, Share, SomeShare, config_class
+from runtime_pruning.config import Count, CountOrNone, Positive, Share, config_class
 from runtime_pruning.datasets import PolicySplit
 from runtime_pruning.files import save_tensors
 from runtime_pruning.methods.base import Effort, Method, Report, Task, register
@@ -37,10 +39,10 @@ from runtime_pruning.network.policies import Policy, RandomPolicy
 from runtime_pruning.network.trainer import TrainConfig
 from runtime_pruning.network.training import finetune, recalibrate_batch_norm
 
-if TYPE_CHECKING:
-    from runtime_pruning.agents.dqn import PruningDQN
-
 SCALE_BATCH = 64  # images run at once to find alpha: photographs fill a GPU's memory
+
+
+Agency = Annotated[InstanceOf[AgentSettings], BeforeValidator(algorithms.settings_of)]
 
 
 @config_class
@@ -50,7 +52,7 @@ class RNPConfig:
     Attributes:
         penalty: reward lost per unit of cost; a range, low to high, conditions the agent on it.
         dials: penalties at which a conditioned agent is measured in each round, log-spaced over
-            the range, both ends included, dearest first.
+            the range, both ends included, dearest first; 8 where nothing is said.
         cost: registered name of what a decision costs: ``macs`` (fraction of the dense network's),
             or ``groups`` (the paper's).
         reward_loss: of the answer, in the reward: cross-entropy as in the paper, or the expected
@@ -58,7 +60,6 @@ class RNPConfig:
         rounds: turns of training the agent, then the backbone; each ends in an operating point, or
             in one per dial.
         episodes_per_round: images that the agent decides on in a turn.
-        exploration: share of all episodes over which epsilon falls.
         finetune_images: images on which the backbone learns under the agent's plans in a turn;
             more than the training split holds are whole passes over it.
         finetune_batch, finetune_lr: of these passes.
@@ -71,16 +72,17 @@ class RNPConfig:
             to run the image again, all sites at a width of its choice.
         first_pass: with a second look, whether the agent decides the sites of the first pass, too,
             or all images run them at one group and it decides on the second look alone.
-        agent: how the agent learns.
+        agent: how the agent learns: the name of an algorithm, and settings of that.
     """
 
+    __moved__: ClassVar[dict[str, str]] = {"exploration": "settings.agent.epsilon.share"}
+
     penalty: float | PenaltyRange
-    dials: Count = 8
+    dials: Count | None = None
     cost: str = "macs"
     reward_loss: AnswerLoss = "cross-entropy"
     rounds: Count = 2
     episodes_per_round: Count = 10_000
-    exploration: SomeShare = 0.5
     finetune_images: CountOrNone = 6400
     finetune_batch: Count = 128
     finetune_lr: Positive = 0.01
@@ -89,10 +91,15 @@ class RNPConfig:
     calibration_batches: CountOrNone = 8
     second_look: bool = False
     first_pass: Literal["decided", "narrowest"] = "decided"
-    agent: DQNSettings = field(default_factory=DQNSettings)
+    agent: Agency = field(default_factory=DQNSettings)
 
     def __post_init__(self) -> None:
-        PenaltyRange.of(self.penalty)
+        penalties = PenaltyRange.of(self.penalty)
+        if self.dials is not None and penalties.low == penalties.high:
+            raise ValueError(
+                "`penalty` must be a range, low to high, for `dials` to divide, but got "
+                f"{self.penalty} and {self.dials}."
+            )
         if self.first_pass == "narrowest" and not self.second_look:
             raise ValueError(
                 "`second_look` must be on where `first_pass` is 'narrowest', but got False: "
@@ -106,7 +113,7 @@ class RNPConfig:
         penalties = PenaltyRange.of(self.penalty)
         if penalties.low == penalties.high:
             return (penalties.low,)
-        return tuple(np.geomspace(penalties.high, penalties.low, self.dials).tolist())
+        return tuple(np.geomspace(penalties.high, penalties.low, self.dials or 8).tolist())
 
 
 @register("rnp")
@@ -114,26 +121,22 @@ class RNP(Method[RNPConfig]):
     """Operating points of each round, on a backbone that has learned under the agent's plans."""
 
     config_type = RNPConfig
-
-    @staticmethod
-    def env_runners(config: RNPConfig) -> int:
-        """Return the number of env runner processes."""
-        return config.agent.env_runners
+    trains_agent = True
 
     def fit(self, task: Task, config: RNPConfig, report: Report) -> None:
         """Train agent and backbone in turns."""
         task = as_decided(task, config)
         penalties = config.measured_penalties
         first, measured = divmod(task.points_done, len(penalties))
-        algorithm = build_algorithm(task, config)
+        agent = build_agent(task, config)
         try:
-            seconds = self._resume(task, algorithm)
+            seconds = self._resume(task, agent)
             for turn in range(first, config.rounds):
                 if turn > first or not measured:
                     started = time.monotonic()
-                    self._train(algorithm, task, config, turn)
+                    self._train(agent, task, config, turn)
                     seconds += time.monotonic() - started
-                network = export(algorithm)
+                network = agent.decision_network()
                 trained = copy.deepcopy(task.network.state_dict())
                 for penalty in penalties[measured if turn == first else 0 :]:
                     policy = DecisionPolicy(network, penalty)
@@ -142,29 +145,29 @@ class RNP(Method[RNPConfig]):
                     report(
                         policy,
                         task.network,
-                        _effort(task, config, turn, seconds),
-                        save_state=_saver(algorithm, trained, seconds),
+                        _effort(agent, task, config, turn, seconds),
+                        save_state=_saver(agent, trained, seconds),
                     )
                 task.network.load_state_dict(trained)
         finally:
-            algorithm.stop()
+            agent.stop()
 
-    def _train(self, algorithm: "PruningDQN", task: Task, config: RNPConfig, turn: int) -> None:
+    def _train(self, agent: Agent, task: Task, config: RNPConfig, turn: int) -> None:
         """Train the agent, then the backbone under the agent's plans."""
-        train_agent(algorithm, config.episodes_per_round)
+        agent.learn(config.episodes_per_round)
         penalties, rng = PenaltyRange.of(config.penalty), np.random.default_rng(task.seed + turn)
         policy = SpreadPolicy(
-            export(algorithm), lambda count: torch.from_numpy(penalties.draw(count, rng))
+            agent.decision_network(), lambda count: torch.from_numpy(penalties.draw(count, rng))
         )
         self._train_backbone(task, config, policy, turn)
-        push_backbone(algorithm, task.network.state_dict(), version=turn + 1)
+        agent.push_backbone(task.network.state_dict(), version=turn + 1)
 
-    def _resume(self, task: Task, algorithm: "PruningDQN") -> float:
+    def _resume(self, task: Task, agent: Agent) -> float:
         """Return to an interrupted run's last point; return the seconds trained before."""
         if task.resume is None:
             return 0.0
         task.network.load_state_dict(load_file(task.resume / "network.safetensors"))
-        restore(algorithm, task.resume / "algorithm")
+        agent.restore_from_path(str((task.resume / "algorithm").absolute()))
         return float((task.resume / "seconds.txt").read_text())
 
     def _train_backbone(
@@ -199,10 +202,10 @@ class RNP(Method[RNPConfig]):
         recalibrate_batch_norm(task.network, task.data.training, policy, config.calibration_batches)
 
 
-def _effort(task: Task, config: RNPConfig, turn: int, seconds: float) -> Effort:
+def _effort(agent: Agent, task: Task, config: RNPConfig, turn: int, seconds: float) -> Effort:
     """Return what all turns so far have cost."""
     return Effort(
-        env_steps=(turn + 1) * config.episodes_per_round * len(task.network.sites),
+        env_steps=agent.env_steps,
         epochs=(turn + 1) * config.finetune_images / len(task.data.training),
         train_seconds=seconds,
     )
@@ -215,40 +218,31 @@ def as_decided(task: Task, config: RNPConfig) -> Task:
     return replace(task, network=task.network.with_second_look())
 
 
-def build_algorithm(task: Task, config: RNPConfig) -> "PruningDQN":
+def build_agent(task: Task, config: RNPConfig) -> Agent:
     """Return the agent that learns to prune the task's network, rewarded on the policy split."""
-    # RLlib takes 1.4 CPU-seconds to import, which controls, proofs and the command line need not.
-    from runtime_pruning.agents.dqn import dqn_config
-
     sites = len(task.network.sites)
-    episodes = config.rounds * config.episodes_per_round
-    steps = max(1, int(config.exploration * episodes * sites))
-    settings = replace(
-        config.agent,
-        epsilon=replace(config.agent.epsilon, steps=steps),
-        cpus_per_env_runner=task.cpus_per_env_runner,
-        seed=task.seed,
-    )
-    return build(
-        dqn_config(
-            # Env runners may have no GPU.
-            network=copy.deepcopy(task.network).cpu(),
-            data=task.data_ref,
-            split="policy",
-            penalty=config.penalty,
-            alpha=reward_scale(
-                task.network,
-                # No more images than a turn decides on.
-                task.data.policy.head(config.episodes_per_round),
-                seed=task.seed,
-                loss=config.reward_loss,
-            ),
+    problem = PruningProblem(
+        # Environments move their own copies to where they run.
+        network=copy.deepcopy(task.network).cpu(),
+        data=task.data_ref,
+        split="policy",
+        penalty=config.penalty,
+        alpha=reward_scale(
+            task.network,
+            # No more images than a turn decides on.
+            task.data.policy.head(config.episodes_per_round),
+            seed=task.seed,
             loss=config.reward_loss,
-            settings=settings,
-            step_cost=cost.get(config.cost)(task.network),
-            decides_from=sites - 1 if config.first_pass == "narrowest" else 0,
-        )
+        ),
+        loss=config.reward_loss,
+        step_cost=cost.get(config.cost)(task.network),
+        decides_from=sites - 1 if config.first_pass == "narrowest" else 0,
+        episodes=config.rounds * config.episodes_per_round,
+        seed=task.seed,
+        resources=task.resources,
+        device=str(next(task.network.parameters()).device),
     )
+    return algorithms.build(problem, config.agent)
 
 
 @torch.inference_mode()
@@ -278,23 +272,13 @@ def reward_scale(
     return 1.0 / max(total / len(some), 1e-3)
 
 
-def train_agent(algorithm: "PruningDQN", episodes: int) -> None:
-    """Train until the env runners have moved that many more images through the network."""
-    settings = algorithm.config.settings
-    per_iteration = settings.images_per_runner * max(1, settings.env_runners)
-    for _ in range(-(-episodes // per_iteration)):
-        algorithm.train()
-
-
-def _saver(
-    algorithm: "PruningDQN", trained: Mapping[str, Tensor], seconds: float
-) -> Callable[[Path], None]:
+def _saver(agent: Agent, trained: Mapping[str, Tensor], seconds: float) -> Callable[[Path], None]:
     """Return what writes all that `RNP._resume` reads: the backbone as all dials begin with it."""
 
     def write(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         save_tensors(trained, folder / "network.safetensors")
-        save(algorithm, folder / "algorithm")
+        agent.save_to_path(str((folder / "algorithm").absolute()))
         (folder / "seconds.txt").write_text(str(seconds))
 
     return write

@@ -102,13 +102,21 @@ def check_settings(sweep: SweepConfig, method: type[Method[Any]]) -> None:
     """Build the method's configuration at each end of the search space.
 
     Raises:
-        ConfigError: a dimension that is no setting of the method, or a value that it refuses.
+        ConfigError: a dimension that is no setting of the method, a value that it refuses, or
+            workers that it does not start.
     """
     known = [field.name for field in fields(method.config_type)]
     for name in sweep.search:
         if name != "groups" and name not in known:
             hint = did_you_mean(name, known)
             raise ConfigError(f"`search.{name}` is no setting of {sweep.method!r}.{hint}")
+    agent = sweep.resources.agent
+    if agent.processes and not method.trains_agent:
+        raise ConfigError(
+            "`resources.env_runner.workers` and `resources.learner.workers` must be 0 where the "
+            f"method trains no agent, as {sweep.method!r}, but got {agent.env_runner.workers} and "
+            f"{agent.learner.workers}."
+        )
     for params in _corners(sweep):
         method_config(sweep, method, params)
 

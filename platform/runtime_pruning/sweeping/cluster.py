@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from runtime_pruning.errors import ConfigError, UserError
 from runtime_pruning.plugins import PLUGINS_ENV
-from runtime_pruning.sweeping.config import ResourceConfig
+from runtime_pruning.resources import Request
 
 RESULTS_VARIABLE = "RUNTIME_PRUNING_RESULTS"
 # Ray's own, in the driver of a submitted job.
@@ -170,30 +170,26 @@ def refuse_dead_address(address: str, timeout_s: float = 5.0) -> None:
         ) from error
 
 
-def refuse_what_never_fits(
-    needed: ResourceConfig, env_runners: int, nodes: Sequence[dict[str, float]]
-) -> None:
-    """Refuse a trial that no node can hold, instead of leaving it pending for ever.
+def refuse_what_never_fits(processes: Sequence[Request], nodes: Sequence[dict[str, float]]) -> None:
+    """Refuse a trial that the cluster can never hold, instead of leaving it pending for ever.
 
     Args:
-        needed: what a trial asks for.
-        env_runners: worker processes beside the trial's own.
+        processes: what each process of a trial asks for, its own first.
         nodes: resources of each node: ``{"CPU": 8.0, "GPU": 1.0}``.
 
     Raises:
         ConfigError: the message shows the arithmetic.
     """
-    biggest = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
-    total = sum(node.get("CPU", 0.0) for node in nodes)
-    gpus = max((node.get("GPU", 0.0) for node in nodes), default=0.0)
-    asked = needed.cpus + env_runners * needed.cpus_per_env_runner
-    if needed.cpus > biggest or needed.gpus > gpus or asked > total:
-        raise ConfigError(
-            f"A trial must fit the cluster, but it asks for {needed.cpus:g} CPU + {env_runners} "
-            f"env runners x {needed.cpus_per_env_runner:g} CPU = {asked:g} CPU, "
-            f"{needed.gpus:g} GPU; "
-            f"the largest node has {biggest:g} CPU and {gpus:g} GPU, all nodes {total:g} CPU."
-        )
+    kinds = {"CPU": [each.cpus for each in processes], "GPU": [each.gpus for each in processes]}
+    for kind, asked in kinds.items():
+        there = [node.get(kind, 0.0) for node in nodes]
+        if max(asked) > max(there, default=0.0) or sum(asked) > sum(there):
+            parts = " + ".join(f"{each:g}" for each in asked if each)
+            raise ConfigError(
+                f"A trial must fit the cluster, but its {len(processes)} processes ask for {parts} "
+                f"= {sum(asked):g} {kind}; the largest node has {max(there, default=0.0):g}, all "
+                f"nodes {sum(there):g}."
+            )
 
 
 def refuse_unshared_folder(folder: Path) -> None:

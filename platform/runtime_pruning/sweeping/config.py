@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import field, replace
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field
-
-from runtime_pruning.config import Count, CountOrNone, NotNegative, Positive, config_class
+from runtime_pruning.config import Count, CountOrNone, Positive, config_class
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network.trainer import Precision, Schedule, TrainConfig
+from runtime_pruning.resources import Resources
 
 
 @config_class
@@ -106,25 +105,6 @@ class PrepareConfig:
 
 
 @config_class
-class ResourceConfig:
-    """What one trial asks of the cluster.
-
-    Attributes:
-        cpus: cores for a trial's own process.
-        cpus_per_env_runner: cores for each of the env runners that the method starts.
-        gpus: share of a GPU for the trial's process.
-        concurrent: trials at once; None lets the cluster's size decide.
-        max_failures: how often a trial that died is started again from its last point.
-    """
-
-    cpus: Positive = 1.0
-    cpus_per_env_runner: Positive = 0.5
-    gpus: NotNegative = 0.0
-    concurrent: Count | None = None
-    max_failures: Annotated[int, Field(ge=-1)] = 2
-
-
-@config_class
 class ProofConfig:
     """How points are tried for whether their decisions depend on the image.
 
@@ -177,7 +157,7 @@ class SweepConfig:
     search: dict[str, Dimension]
     settings: dict[str, Any] = field(default_factory=dict)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
-    resources: ResourceConfig = field(default_factory=ResourceConfig)
+    resources: Resources = field(default_factory=Resources)
     proof: ProofConfig = field(default_factory=ProofConfig)
     plugins: tuple[str, ...] = ()
     eval_batch: Count = 256

@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from runtime_pruning.errors import InterruptedSweepError
 from runtime_pruning.frontier.records import HeldOut
-from runtime_pruning.methods import Method
+from runtime_pruning.resources import Request
 from runtime_pruning.sweeping.callback import SweepCallback, listening
-from runtime_pruning.sweeping.checks import Material, method_config
+from runtime_pruning.sweeping.checks import Material
 from runtime_pruning.sweeping.cluster import (
     alive_nodes,
     refuse_what_never_fits,
@@ -31,7 +31,7 @@ from runtime_pruning.sweeping.config import SweepConfig
 from runtime_pruning.sweeping.ledger import Ledger
 from runtime_pruning.sweeping.prepare import Prepared
 from runtime_pruning.sweeping.proving import examine, prove_point
-from runtime_pruning.sweeping.search import FrontierSearch, opening_points
+from runtime_pruning.sweeping.search import FrontierSearch
 from runtime_pruning.sweeping.trial import (
     ENDED,
     SweepInputs,
@@ -67,8 +67,7 @@ class Sweep:
 
         That is the only reading of the test split: of the front, and of its points' controls.
         """
-        env_runners = self._env_runners()
-        refuse_what_never_fits(self.sweep.resources, env_runners, alive_nodes())
+        refuse_what_never_fits(self._trial_processes(), alive_nodes())
         inputs = SweepInputs(
             data=ray.put(self.material.data),
             network=ray.put(self.prepared.network),
@@ -76,7 +75,7 @@ class Sweep:
             prepared_key=self.prepared.key,
         )
         self._run_controls(inputs)
-        self._run_trials(inputs, env_runners)
+        self._run_trials(inputs)
         proved = self._prove(
             self.ledger.proof_candidates(self.sweep.proof.points), "validation", inputs
         )
@@ -88,16 +87,15 @@ class Sweep:
         """The configuration."""
         return self.material.sweep
 
-    def _env_runners(self) -> int:
-        method: type[Method[Any]] = self.material.method
-        first = opening_points(self.sweep)[0]
-        return method.env_runners(method_config(self.sweep, method, first))
+    def _trial_processes(self) -> list[Request]:
+        """Return what each process of a trial asks for, its own first."""
+        return self.sweep.resources.trial_processes(trains_agent=self.material.method.trains_agent)
 
     def _run_controls(self, inputs: SweepInputs) -> None:
         """Measure each control at the finest group count, whose widths include the coarser ones."""
         groups = self.sweep.group_counts[-1]
         running = {
-            name: ray.remote(num_cpus=1)(run_control).remote(
+            name: ray.remote(**self.sweep.resources.control.options)(run_control).remote(
                 name,
                 groups,
                 self.folder / "controls" / name,
@@ -112,13 +110,13 @@ class Sweep:
             for point in points[-1:]:
                 self.ledger.end_trial(point.config)
 
-    def _run_trials(self, inputs: SweepInputs, env_runners: int) -> None:
+    def _run_trials(self, inputs: SweepInputs) -> None:
         """Let Tune run the trials, or go on with those that an earlier start left."""
         trainable = tune.with_resources(
             tune.with_parameters(
                 run_trial, sweep=self.sweep, sweep_id=self.sweep_id, inputs=inputs
             ),
-            self._bundle(env_runners),
+            self._bundle(),
         )
         with tqdm(total=self.sweep.trials, desc="Trials", unit="trial", leave=False) as bar:
             self._bar = bar
@@ -162,12 +160,8 @@ class Sweep:
         self.failures.append(failure)
         tqdm.write(failure)
 
-    def _bundle(self, env_runners: int) -> tune.PlacementGroupFactory:
-        needed = self.sweep.resources
-        head = {"CPU": needed.cpus} | ({"GPU": needed.gpus} if needed.gpus else {})
-        return tune.PlacementGroupFactory(
-            [head, *[{"CPU": needed.cpus_per_env_runner}] * env_runners]
-        )
+    def _bundle(self) -> tune.PlacementGroupFactory:
+        return tune.PlacementGroupFactory([each.bundle for each in self._trial_processes()])
 
     def _tuner(self, trainable: Any) -> tune.Tuner:
         path = self.folder / "trials"
@@ -198,7 +192,7 @@ class Sweep:
         """Hold points against their controls: do their decisions depend on the image?"""
         dense = self.ledger.dense_folder()
         running = {
-            folder: ray.remote(num_cpus=1)(prove_point).remote(
+            folder: ray.remote(**self.sweep.resources.control.options)(prove_point).remote(
                 folder, dense, split=split, sweep=self.sweep, data=inputs.data
             )
             for folder in folders
@@ -211,7 +205,7 @@ class Sweep:
     def _examine(self, inputs: SweepInputs) -> list[Path]:
         """Measure the front, and the dense network, on the test split; return what was measured."""
         running = {
-            folder: ray.remote(num_cpus=1)(examine).remote(
+            folder: ray.remote(**self.sweep.resources.control.options)(examine).remote(
                 folder, sweep=self.sweep, data=inputs.data
             )
             for folder in self.ledger.test_candidates()

@@ -47,7 +47,7 @@ def prepare(material: Material, cache: Path) -> Prepared:
     computes, its initial weights, every pixel and label that it learns from, and every setting, so
     nothing stale is ever found.
     """
-    use_gpu = material.sweep.resources.gpus > 0 and torch.cuda.is_available()
+    use_gpu = material.sweep.resources.prepare.gpus > 0 and torch.cuda.is_available()
     device = "cuda" if use_gpu else "cpu"
     dense, settings = copy.deepcopy(material.network), _dense_settings(material)
     dense_key, make = _key(settings), partial(_pretrain, material=material)

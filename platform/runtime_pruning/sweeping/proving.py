@@ -52,7 +52,7 @@ from runtime_pruning.methods.static_search import (
 from runtime_pruning.methods.upper_bound import cheapest_right_plans
 from runtime_pruning.network.policies import FixedPolicy, PlanPolicy
 from runtime_pruning.sweeping.config import ProofConfig, SweepConfig
-from runtime_pruning.sweeping.trial import held_out, measure, read_point, use_cores
+from runtime_pruning.sweeping.trial import held_out, measure, read_point
 
 RECORDS: dict[HeldOut, str] = {"validation": RECORD, "test": TEST_RECORD}
 FOLDERS: dict[HeldOut, str] = {"validation": DYNAMICS, "test": TEST_DYNAMICS}
@@ -62,8 +62,9 @@ def examine(folder: Path, *, sweep: SweepConfig, data: ImageDataset) -> None:
     """Run a point's bundle on the test split; write record and figures beside the point's own."""
     if (folder / TEST_POINT).exists():
         return
-    use_cores(sweep)
+    device = sweep.resources.control.use()
     bundle = read_bundle(folder / BUNDLE)
+    bundle.network.to(device)
     record, _ = measure(bundle.network, bundle.policy, held_out(data.test, sweep), sweep.eval_batch)
     write_record(record, folder / TEST_RECORD)
     tested = derive(record, read_point(folder).provenance)
@@ -82,7 +83,7 @@ def prove_point(
         sweep: that the point belongs to.
         data: the dataset's splits.
     """
-    use_cores(sweep)
+    device = sweep.resources.control.use()
     target = folder / FOLDERS[split]
     if (target / DYNAMICS_FILE).exists():
         return
@@ -92,6 +93,7 @@ def prove_point(
         bundle=read_bundle(folder / BUNDLE),
         data=data,
     )
+    subject.bundle.network.to(device)
     if split == "test":
         target.mkdir(exist_ok=True)
         shutil.copyfile(folder / DYNAMICS / CONTROLS_FILE, target / CONTROLS_FILE)

@@ -9,7 +9,6 @@ A point is a folder that is complete before anyone hears of it:
 """
 
 import copy
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -197,7 +196,7 @@ def run_trial(
     # Takes a CPU-second to import, which the processes of controls and proofs need not.
     from ray import tune
 
-    use_cores(sweep)
+    device = sweep.resources.trial.use()
 
     reported: dict[str, Any] = {}
 
@@ -208,7 +207,7 @@ def run_trial(
     with _last_point(tune.get_checkpoint()) as last:
         if last is not None:
             reported.update(_metrics(last.point))
-        _fit(sweep.method, params, sweep, sweep_id, inputs, emit, last)
+        _fit(sweep.method, params, sweep, sweep_id, inputs, emit, last, device)
     # Tune's own mark of a trial's end does not outlive the driver.
     tune.report({**reported, ENDED: True})
 
@@ -229,7 +228,7 @@ def run_control(
 
     Points that an interrupted run has completed are kept.
     """
-    use_cores(sweep)
+    device = sweep.resources.control.use()
     done = sorted(folder.glob("point-*"))
 
     def emit(point: OperatingPoint, written: Path) -> None:
@@ -240,7 +239,7 @@ def run_control(
 
     folder.mkdir(parents=True, exist_ok=True)
     last = Reported(done[-1], read_point(done[-1])) if done else None
-    _fit(name, {"groups": groups}, sweep, sweep_id, inputs, emit, last)
+    _fit(name, {"groups": groups}, sweep, sweep_id, inputs, emit, last, device)
     return sorted(folder.glob("point-*"))
 
 
@@ -252,6 +251,7 @@ def _fit(
     inputs: SweepInputs,
     emit: Emit,
     last: "Reported | None",
+    device: str,
 ) -> None:
     """Give a method its task; ``last`` is the last point that is recorded."""
     method = methods.get(name)
@@ -270,7 +270,6 @@ def _fit(
 
     def own(reference: Any) -> PrunableNetwork:
         network: PrunableNetwork = copy.deepcopy(ray.get(reference))
-        device = "cuda" if sweep.resources.gpus else "cpu"
         return network.to(device).regroup(int(params["groups"]), sweep.align)
 
     task = Task(
@@ -281,7 +280,7 @@ def _fit(
         seed=sweep.seed,
         pad=sweep.prepare.pad,
         flip=sweep.prepare.flip,
-        cpus_per_env_runner=sweep.resources.cpus_per_env_runner,
+        resources=sweep.resources.agent,
         points_done=done,
         resume=None if last is None else last.state,
     )
@@ -296,14 +295,6 @@ def _last_point(checkpoint: "tune.Checkpoint | None") -> Iterator["Reported | No
         return
     with checkpoint.as_directory() as folder:
         yield Reported(Path(folder), read_point(Path(folder)))
-
-
-def use_cores(sweep: SweepConfig) -> None:
-    """Keep torch to the cores that the trial asked for, and to its GPUs."""
-    torch.set_num_threads(max(1, int(sweep.resources.cpus)))
-    if sweep.resources.gpus == 0:
-        # Without a request Ray leaves every GPU of the host visible.
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def code_version() -> str:

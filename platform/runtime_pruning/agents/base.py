@@ -1,0 +1,129 @@
+"""What an algorithm is given, and what it gives back: an agent that can be trained.
+
+An algorithm is named in a method's settings, ``agent: {algorithm: dqn, ...}``; the other settings
+there are its own. It is filed by `runtime_pruning.agents.algorithms.register`.
+"""
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+
+from numpy.typing import NDArray
+
+from runtime_pruning.agents.decision_network import DecisionNetwork
+from runtime_pruning.resources import AgentResources
+
+if TYPE_CHECKING:
+    from pruning_envs import AnswerLoss, ExecutionMode, PenaltyRange, StepCost
+
+
+class LabelledImages(Protocol):
+    """Images and labels as arrays: a dataset's split is one."""
+
+    @property
+    def images_NCHW(self) -> NDArray[Any]:
+        """Raw pixels, uint8."""
+
+    @property
+    def labels_N(self) -> NDArray[Any]:
+        """Class indices, int64."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningProblem:
+    """What an agent is to decide, on which images, at which price.
+
+    Attributes:
+        network: a `StagedNetwork`, or a reference to one in Ray's object store.
+        data: `LabelledImages` that rewards come from, or a reference to them.
+        penalty: reward lost per unit of cost; a pair is drawn from log-uniformly per episode.
+        alpha: weight of the answer's loss in the reward.
+        loss: of the answer.
+        split: take this attribute of ``data``: a reference to a whole dataset can be given.
+        step_cost: what decisions cost; None is the paper's count of groups. Must pickle.
+        mode: how the environment executes the network.
+        decides_from: the first site that the agent decides; those before it run one group.
+        episodes: that the agent will be trained for in all, where its schedules are shares of that.
+        seed: of everything random.
+        resources: of the processes that sample and learn.
+        device: where this process runs networks: env runners of their own follow ``resources``.
+    """
+
+    network: Any
+    data: Any
+    penalty: "float | tuple[float, float] | PenaltyRange"
+    alpha: float = 1.0
+    loss: "AnswerLoss" = "cross-entropy"
+    split: str | None = None
+    step_cost: "StepCost | None" = None
+    mode: "ExecutionMode" = "masked"
+    decides_from: int = 0
+    episodes: int | None = None
+    seed: int = 0
+    resources: AgentResources = field(default_factory=AgentResources)
+    device: str = "cpu"
+
+    @property
+    def env_device(self) -> str:
+        """Where environments run the network."""
+        runner = self.resources.env_runner
+        return runner.device if runner.workers else self.device
+
+
+class Agent(Protocol):
+    """An agent in training."""
+
+    @property
+    def env_steps(self) -> int:
+        """Decisions made so far, over all environments."""
+
+    def learn(self, episodes: int) -> None:
+        """Train on at least so many more episodes."""
+
+    def decision_network(self) -> DecisionNetwork:
+        """Return a copy of what decides, in plain torch, on the CPU."""
+
+    def push_backbone(self, state_dict: Mapping[str, Any], version: int) -> None:
+        """Sample on other backbone weights from here on.
+
+        Args:
+            state_dict: of the network that the environment runs.
+            version: greater than all before.
+        """
+
+    def save_to_path(self, path: str, /) -> Any:
+        """Write a checkpoint into a folder; network structure and data are not in it."""
+
+    def restore_from_path(self, path: str, /) -> Any:
+        """Bring an agent that was built alike to the state of a checkpoint."""
+
+    def stop(self) -> None:
+        """End its processes."""
+
+
+class AgentSettings:
+    """Settings of one algorithm: a frozen dataclass that refuses bad values.
+
+    Attributes:
+        algorithm: the name that the algorithm is filed under.
+    """
+
+    algorithm: ClassVar[str]
+
+
+SettingsT = TypeVar("SettingsT", bound=AgentSettings)
+
+
+class Algorithm(abc.ABC, Generic[SettingsT]):
+    """Builds agents that learn in one way.
+
+    Attributes:
+        settings_type: the class of its settings.
+    """
+
+    settings_type: ClassVar[type[AgentSettings]]
+
+    @abc.abstractmethod
+    def build(self, problem: PruningProblem, settings: SettingsT) -> Agent:
+        """Return an untrained agent, its processes started. Ray is running."""
