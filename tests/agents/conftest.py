@@ -18,7 +18,9 @@ NEEDED_KL = [[1, 2, 3], [3, 1, 1], [2, 3, 1], [1, 1, 2]]
 def ray_cluster() -> Iterator[None]:
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init(
+        "local", num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False
+    )
     yield
     ray.shutdown()
 

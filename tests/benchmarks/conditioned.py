@@ -115,7 +115,9 @@ def main() -> None:
     overrides = ["resources.env_runner.workers=0", *args.overrides]
     material = check_sweep(load_preset(args.preset, PRESETS, overrides))
     prepared = prepare(material, args.results / "prepared")
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init(
+        "local", num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False
+    )
     for seed in args.seeds:
         network = prepared.network.regroup(args.groups, material.sweep.align).eval()
         task = Task(

@@ -50,7 +50,9 @@ def faces(tmp_path_factory: pytest.TempPathFactory, write_photographs: Callable[
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init(
+        "local", num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False
+    )
     yield
     ray.shutdown()
 
