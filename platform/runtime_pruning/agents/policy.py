@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from runtime_pruning.agents.decision_network import DecisionNetwork
+from runtime_pruning.agents.decision_network import DecisionNetwork, State
 from runtime_pruning.agents.deployed_decision import DeployedDecisionPolicy
 
 
@@ -63,19 +63,31 @@ class SpreadPolicy:
 
 
 class DecisionChooser:
-    """Decides for one batch of images, sites in order."""
+    """Decides for one batch of images, sites in order, where their features are.
+
+    The network moves there if it is elsewhere, and stays.
+    """
 
     def __init__(self, network: DecisionNetwork, penalty_B: Tensor) -> None:
         self._network = network
-        self._state = network.initial_state(len(penalty_B))
-        self._penalty_B = penalty_B.to(self._state[0].device)
-        self._previous_B = torch.zeros_like(self._penalty_B, dtype=torch.int64)
+        self._penalty_B = penalty_B
+        self._state: State | None = None
 
     @torch.inference_mode()
     def choose(self, site: int, features_BF: Tensor) -> Tensor:
-        """Return ``groups_B``, int64 in [1, groups]."""
+        """Return ``groups_B``, int64 in [1, groups], on the device of the features."""
+        if self._state is None:
+            self._state = self._begin(features_BF.device)
         q_BG, self._state = self._network.step(
             site, features_BF, self._previous_B, self._penalty_B, self._state
         )
         self._previous_B = q_BG.argmax(1) + 1
         return self._previous_B
+
+    def _begin(self, device: torch.device) -> State:
+        """Return the state before the first site, with everything on a device."""
+        if self._network.decode_LHG.device != device:
+            self._network.to(device)
+        self._penalty_B = self._penalty_B.to(device)
+        self._previous_B = torch.zeros_like(self._penalty_B, dtype=torch.int64)
+        return self._network.initial_state(len(self._penalty_B))

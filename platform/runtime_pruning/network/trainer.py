@@ -6,7 +6,7 @@ Dimensions: B images, C channels, H W pixels.
 import math
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
@@ -171,7 +171,7 @@ def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManage
     wanted = config.precision == "bfloat16"
     if config.precision == "auto":
         wanted = learns_fast_in_bfloat16(device)
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+    return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
 
 
 def fit(
