@@ -41,7 +41,8 @@ def settings_of(values: object) -> AgentSettings:
 
 def build(problem: PruningProblem, settings: AgentSettings) -> Agent:
     """Return an untrained agent of the algorithm whose settings are given."""
-    return get(settings.algorithm)().build(problem, settings)
+    agent: Agent = get(settings.algorithm)().build(problem, settings)
+    return agent
 
 
 @register(DQNSettings.algorithm)
@@ -56,4 +57,5 @@ class DQN(Algorithm[DQNSettings]):
         from runtime_pruning.agents.algorithm import build as started
         from runtime_pruning.agents.dqn_config import dqn_config
 
-        return started(dqn_config(problem, settings))
+        agent: Agent = started(dqn_config(problem, settings))
+        return agent

@@ -71,6 +71,7 @@ class DecisionChooser:
     def __init__(self, network: DecisionNetwork, penalty_B: Tensor) -> None:
         self._network = network
         self._penalty_B = penalty_B
+        self._previous_B = torch.zeros(len(penalty_B), dtype=torch.int64)
         self._state: State | None = None
 
     @torch.inference_mode()
@@ -89,5 +90,5 @@ class DecisionChooser:
         if self._network.decode_LHG.device != device:
             self._network.to(device)
         self._penalty_B = self._penalty_B.to(device)
-        self._previous_B = torch.zeros_like(self._penalty_B, dtype=torch.int64)
+        self._previous_B = self._previous_B.to(device)
         return self._network.initial_state(len(self._penalty_B))
