@@ -118,7 +118,7 @@ def test_a_cascade_refuses_shares_that_are_none(shares: tuple[float, ...], messa
         ),
         ({"penalty": 1, "rounds": 0}, "`rounds >= 1` must hold, but got 0."),
         ({"penalty": 1, "exploration": 0}, "it is `settings.agent.epsilon.share` now."),
-        ({"penalty": 1, "agent": {"epsilon": {"share": 0}}}, "`0 < share <= 1` must hold"),
+        ({"penalty": 1, "agent": {"epsilon": {"share": 0}}}, "`share > 0` must hold, but got 0."),
         ({"penalty": 1, "agent": {"algorithm": "dqnn"}}, "No algorithm is called 'dqnn'. Did you"),
         ({"penalty": 1, "finetune_lr": 0}, "`finetune_lr > 0` must hold, but got 0."),
         ({"penalty": 1, "cost": "flops"}, "No cost is called 'flops'."),
