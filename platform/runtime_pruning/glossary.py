@@ -157,6 +157,7 @@ REFERENCE_MACS_FRACTION = "reference_macs_fraction"
 
 # Artifacts of a point.
 RECORD = "record.parquet"
+POLICY_RECORD = "record-policy.parquet"
 TEST_RECORD = "record-test.parquet"
 POINT = "point.json"
 TEST_POINT = "point-test.json"

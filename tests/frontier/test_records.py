@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from runtime_pruning.errors import DataError
-from runtime_pruning.frontier import Record, read_record, write_record
+from runtime_pruning.frontier import Provenance, Record, derive, read_record, write_record
+from runtime_pruning.frontier.records import AnswerKind, kept_classes
 
 
 def arrays(**changes: Any) -> dict[str, Any]:
@@ -22,6 +23,19 @@ def arrays(**changes: Any) -> dict[str, Any]:
         "losses_N": np.array([0.5, 2.0, 0.25], dtype=np.float32),
         "channels_NL": np.array([[8, 16], [4, 8], [8, 8]]),
         "executed_macs_N": np.array([300, 100, 200]),
+        **changes,
+    }
+
+
+# Of the images 7, 3 and 5.
+PROBABILITIES = np.array([[0.2, 0.7, 0.1], [0.25, 0.25, 0.5], [0.1, 0.1, 0.8]])
+
+
+def answers(**changes: Any) -> dict[str, Any]:
+    return {
+        "answers": AnswerKind(num_classes=3, content="c0ffee"),
+        "log_probabilities_NA": np.log(PROBABILITIES),
+        "answer_classes_NA": np.tile(np.arange(3), (3, 1)),
         **changes,
     }
 
@@ -75,6 +89,11 @@ def test_unequal_records_are_unequal() -> None:
         ({"channels_NL": [[8, 16], [4, 8], [8, -1]]}, r"\[0, 32767\]"),
         ({"executed_macs_N": np.array([300, -1, 200])}, ">= 0, but got -1"),
         ({"split": "training"}, "but got 'training'"),
+        ({**answers(), "log_probabilities_NA": np.log(PROBABILITIES * 0.9)}, "must sum to 1"),
+        ({**answers(), "answer_classes_NA": [[0, 1, 3]] * 3}, r"classes in \[0, 3\)"),
+        ({**answers(), "answer_classes_NA": [[0, 1, 1]] * 3}, "names a class twice"),
+        ({**answers(), "predictions_N": np.array([0, 2, 2])}, "must be the likeliest"),
+        ({**answers(), "log_probabilities_NA": np.log(PROBABILITIES[:2])}, "equally long"),
     ],
 )
 def test_what_cannot_be_true_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -95,7 +114,7 @@ def test_other_files_are_no_records(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No readable record"):
         read_record(tmp_path / "text.parquet")
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
-    with pytest.raises(DataError, match="version must be 1, but got none"):
+    with pytest.raises(DataError, match=r"version must be in .*, but got none"):
         read_record(tmp_path / "other.parquet")
 
 
@@ -105,3 +124,55 @@ def test_a_table_without_its_columns_is_refused() -> None:
         Record(table.drop_columns(["loss"]))
     with pytest.raises(DataError, match="must have the columns"):
         Record(table.drop_columns(["channels"]))
+
+
+def test_answers_come_back_in_order_of_image(tmp_path: Path) -> None:
+    record = Record.from_arrays(**arrays(split="policy", **answers()))
+    write_record(record, tmp_path / "r.parquet")
+    back = read_record(tmp_path / "r.parquet")
+    assert back == record
+    assert back.answers == AnswerKind(num_classes=3, content="c0ffee")
+    assert np.exp(back.log_probabilities_NA[0]).tolist() == pytest.approx([0.25, 0.25, 0.5])
+    assert back.answer_classes_NA.tolist() == [[0, 1, 2]] * 3
+    assert record != Record.from_arrays(**arrays(split="policy"))
+
+
+def test_a_network_that_has_diverged_has_answers_that_are_no_numbers() -> None:
+    nothing = np.full((3, 3), np.nan)
+    record = Record.from_arrays(**arrays(**answers(log_probabilities_NA=nothing)))
+    assert np.isnan(record.log_probabilities_NA).all()
+
+
+def test_of_many_classes_the_likeliest_twenty_are_kept() -> None:
+    assert [kept_classes(count) for count in (10, 100, 101, 1000)] == [10, 100, 20, 20]
+    few = {
+        "answers": AnswerKind(num_classes=1000, content="c0ffee"),
+        "log_probabilities_NA": np.log(np.tile([0.5, *[0.02] * 19], (3, 1))),
+        "answer_classes_NA": np.array([[label, *range(900, 919)] for label in (1, 2, 2)]),
+    }
+    assert Record.from_arrays(**arrays(**few)).answer_classes_NA.shape == (3, 20)
+
+
+def test_a_record_of_the_first_version_has_no_answers(tmp_path: Path) -> None:
+    old = Record.from_arrays(**arrays())
+    assert old.table.schema.metadata[b"runtime_pruning.record_version"] == b"1"
+    write_record(old, tmp_path / "old.parquet")
+    assert read_record(tmp_path / "old.parquet").answers is None
+    with pytest.raises(DataError, match="written without the answers"):
+        _ = old.log_probabilities_NA
+
+
+def test_no_figures_are_read_off_the_policy_split() -> None:
+    provenance = Provenance(
+        sweep_id="s",
+        config={},
+        index=0,
+        method="m",
+        backbone="b",
+        dataset="d",
+        seed=0,
+        groups=2,
+        dense_macs=100,
+    )
+    with pytest.raises(DataError, match="off a held-out split"):
+        derive(Record.from_arrays(**arrays(split="policy")), provenance)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from runtime_pruning.datasets import DatasetInfo, TrainingSplit, ValidationSplit
-from runtime_pruning.methods.evaluation import evaluate
+from runtime_pruning.methods.evaluation import answer, evaluate
 from runtime_pruning.network import PrunableNetwork, trace
 from runtime_pruning.network.policies import FixedPolicy, PlanPolicy
 
@@ -47,6 +47,25 @@ def test_predictions_and_losses_are_those_of_the_network() -> None:
     assert facts.predictions_B.tolist() == logits_BK.argmax(1).tolist()
     expected_B = functional.cross_entropy(logits_BK, torch.tensor(some.labels_N), reduction="none")
     assert facts.losses_B.tolist() == pytest.approx(expected_B.tolist(), rel=1e-5)
+
+
+def test_answers_are_log_probabilities() -> None:
+    some, whole = split(5), network().eval()
+    facts = evaluate(whole, FixedPolicy([2]), some, batch_size=2)
+    log_BK: Tensor = whole(torch.tensor(some.images_NCHW) / 255).log_softmax(1)
+    np.testing.assert_allclose(facts.log_probabilities_BA, log_BK.detach().numpy(), rtol=1e-5)
+    assert facts.answer_classes_BA.tolist() == [[0, 1, 2]] * 5
+    assert facts.num_classes == 3
+
+
+def test_of_many_classes_the_likeliest_come_first() -> None:
+    logits_BK = torch.zeros(1, 150)
+    logits_BK[0, [70, 90]] = torch.tensor([2.0, 3.0])
+    log_BA, classes_BA = answer(logits_BK)
+    assert classes_BA[0, :2].tolist() == [90, 70]
+    total = 148 + np.exp(2) + np.exp(3)
+    np.testing.assert_allclose(log_BA[0, :2], [3 - np.log(total), 2 - np.log(total)], rtol=1e-5)
+    assert log_BA.shape == (1, 20)
 
 
 def test_batches_do_not_change_the_facts() -> None:

@@ -15,7 +15,7 @@ from runtime_pruning import backbones, datasets
 from runtime_pruning.datasets import ImageDataset
 from runtime_pruning.frontier.points import OperatingPoint, figures_of
 from runtime_pruning.frontier.proof import prove
-from runtime_pruning.frontier.records import read_record
+from runtime_pruning.frontier.records import AnswerKind, read_record
 from runtime_pruning.methods import Effort
 from runtime_pruning.network import trace
 from runtime_pruning.network.policies import FixedPolicy
@@ -101,6 +101,11 @@ def test_on_its_way_a_point_is_read_once_and_derived_once(
         ledger.add(folder)
         ledger.add(folder)
     assert tracker.replay() == 0
+    for folder in folders:  # what choosers of cascades learn on
+        kept = read_record(folder / "record-policy.parquet")
+        assert kept.split == "policy"
+        assert kept.image_ids_N.tolist() == sorted(data.policy.ids_N[:64].tolist())
+        assert kept.answers == AnswerKind(num_classes=10, content=data.content_hash())
     assert (tmp_path / "frontier.html").exists()
     assert found == {"figures": 2, "record.parquet": 2}  # two points
 

@@ -268,19 +268,27 @@ def test_a_sweep_goes_on_after_its_end(tracker: FrontierTracker, uri: str, tmp_p
     }
 
 
-def test_a_bundle_is_kept(
+def test_a_bundle_and_the_policy_splits_record_are_kept(
     tracker: FrontierTracker, uri: str, synthetic: ModuleType, tmp_path: Path
 ) -> None:
     point, record = synthetic.make_point(0.5)
     write_record(record, tmp_path / "r.parquet")
     (tmp_path / "to-deploy" / "deep").mkdir(parents=True)
     (tmp_path / "to-deploy" / "deep" / "weights.bin").write_bytes(b"\x00\x01")
-    tracker.log_point(point, tmp_path / "r.parquet", tmp_path / "to-deploy")
+    learned_from = synthetic.make_record(0.5, split="policy")
+    write_record(learned_from, tmp_path / "p.parquet")
+    tracker.log_point(
+        point,
+        tmp_path / "r.parquet",
+        tmp_path / "to-deploy",
+        policy_record=tmp_path / "p.parquet",
+    )
     settle(tracker)
     (run,) = runs_of(uri, "point")
     client = MlflowClient(uri)
     names = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert names == {glossary.RECORD, glossary.POINT, glossary.BUNDLE}
+    assert names == {glossary.RECORD, glossary.POLICY_RECORD, glossary.POINT, glossary.BUNDLE}
+    assert load_record(client, run, "policy") == learned_from
     deep = client.list_artifacts(run.info.run_id, f"{glossary.BUNDLE}/deep")
     assert [file.path for file in deep] == ["bundle/deep/weights.bin"]
 

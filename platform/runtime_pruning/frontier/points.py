@@ -197,12 +197,15 @@ def derive(
         provenance: where they came from.
         analytic_macs_per_image: mean computed cost of the plans, policy included; the executed
             mean stands in where it is not given.
+
+    Raises:
+        DataError: the record is of the policy split.
     """
     figures = figures_of(
         record, provenance.dense_macs, analytic_macs_per_image=analytic_macs_per_image
     )
     facts = {name: getattr(provenance, name) for name in Provenance.__annotations__}
-    return OperatingPoint(**facts, split=record.split, figures=figures)
+    return OperatingPoint(**facts, split=record.held_out, figures=figures)
 
 
 def figures_of(

@@ -1,4 +1,7 @@
-"""Measuring a policy: which held-out image was given which channels, and what came of it."""
+"""Measuring a policy: which held-out image was given which channels, and what came of it.
+
+Dimensions: B images, K classes, A classes whose log-probabilities are kept.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from runtime_pruning.datasets import HeldOutSplit, Split, to_float
+from runtime_pruning.frontier.records import kept_classes
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import Policy
 
@@ -22,12 +26,18 @@ class Measured:
         losses_B: cross-entropy in nats, float32.
         channels_BL: channels that ran at each site, int64.
         executed_macs_B: MACs that were executed, the policy's own included, int64.
+        log_probabilities_BA: of the classes that a record keeps, nats, float32.
+        answer_classes_BA: which these are, int64.
+        num_classes: K.
     """
 
     predictions_B: np.ndarray[Any, Any]
     losses_B: np.ndarray[Any, Any]
     channels_BL: np.ndarray[Any, Any]
     executed_macs_B: np.ndarray[Any, Any]
+    log_probabilities_BA: np.ndarray[Any, Any]
+    answer_classes_BA: np.ndarray[Any, Any]
+    num_classes: int
 
 
 def evaluate(
@@ -59,12 +69,15 @@ def judge(
     network.eval()
     parts = list(_batches(network, policy, split, batch_size))
     columns = (np.concatenate(column) for column in zip(*parts, strict=True))
-    predictions_B, losses_B, channels_BL, executed_macs_B = columns
+    predictions_B, losses_B, channels_BL, executed_macs_B, log_BA, classes_BA = columns
     return Measured(
         predictions_B=predictions_B,
         losses_B=losses_B,
         channels_BL=channels_BL,
         executed_macs_B=executed_macs_B,
+        log_probabilities_BA=log_BA,
+        answer_classes_BA=classes_BA,
+        num_classes=len(split.info.classes),
     )
 
 
@@ -81,7 +94,7 @@ def batches(
 def _batches(
     network: PrunableNetwork, policy: Policy, split: Split, batch_size: int
 ) -> Iterator[tuple[np.ndarray[Any, Any], ...]]:
-    """Yield predictions, losses, channels and executed MACs batch by batch."""
+    """Yield predictions, losses, channels, executed MACs and answers batch by batch."""
     for images_BCHW, labels_B in batches(split, batch_size, next(network.parameters()).device):
         execution = network.execute(images_BCHW, policy, mode="sliced")
         logits_BK = execution.logits_BK.cpu()
@@ -92,4 +105,15 @@ def _batches(
             losses_B.float().numpy(),
             execution.channels_BL.cpu().numpy(),
             total_macs_B.cpu().numpy(),
+            *answer(logits_BK),
         )
+
+
+def answer(logits_BK: torch.Tensor) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return ``log_probabilities_BA`` and ``answer_classes_BA``, as a record keeps them."""
+    log_BK = logits_BK.float().log_softmax(1)
+    kept = kept_classes(log_BK.shape[1])
+    if kept == log_BK.shape[1]:
+        return log_BK.numpy(), torch.arange(kept).expand(log_BK.shape).numpy()
+    likeliest = log_BK.topk(kept, dim=1)
+    return likeliest.values.numpy(), likeliest.indices.numpy()

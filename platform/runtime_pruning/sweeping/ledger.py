@@ -19,7 +19,7 @@ from runtime_pruning.frontier.proof import Proof
 from runtime_pruning.frontier.records import HeldOut
 from runtime_pruning.frontier.style import gain_text
 from runtime_pruning.frontier.summary import DENSE
-from runtime_pruning.glossary import BUNDLE, RECORD, TEST_RECORD
+from runtime_pruning.glossary import BUNDLE, POLICY_RECORD, RECORD, TEST_RECORD
 from runtime_pruning.sweeping.proving import FOLDERS
 from runtime_pruning.sweeping.trial import read_point, read_test_point
 from runtime_pruning.tracking.mlflow_store import FrontierTracker, Status
@@ -64,7 +64,9 @@ class Ledger:
         self._points[point.point_id] = point
         self._folders[point.point_id] = folder
         self.start_trial(point.config)
-        self._tracker.log_point(point, folder / RECORD, folder / BUNDLE)
+        self._tracker.log_point(
+            point, folder / RECORD, folder / BUNDLE, policy_record=folder / POLICY_RECORD
+        )
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
         tqdm.write(f"{len(self._points):4d}  {minutes:3d}:{seconds:02d}  {self._line(point)}")
         return point

@@ -52,7 +52,7 @@ from runtime_pruning.methods.static_search import (
 from runtime_pruning.methods.upper_bound import cheapest_right_plans
 from runtime_pruning.network.policies import FixedPolicy, PlanPolicy
 from runtime_pruning.sweeping.config import ProofConfig, SweepConfig
-from runtime_pruning.sweeping.trial import held_out, measure, read_point
+from runtime_pruning.sweeping.trial import limited, measure, read_point
 
 RECORDS: dict[HeldOut, str] = {"validation": RECORD, "test": TEST_RECORD}
 FOLDERS: dict[HeldOut, str] = {"validation": DYNAMICS, "test": TEST_DYNAMICS}
@@ -65,7 +65,13 @@ def examine(folder: Path, *, sweep: SweepConfig, data: ImageDataset) -> None:
     device = sweep.resources.control.use()
     bundle = read_bundle(folder / BUNDLE)
     bundle.network.to(device)
-    record, _ = measure(bundle.network, bundle.policy, held_out(data.test, sweep), sweep.eval_batch)
+    record, _ = measure(
+        bundle.network,
+        bundle.policy,
+        limited(data.test, sweep),
+        sweep.eval_batch,
+        content=data.content_hash(),
+    )
     write_record(record, folder / TEST_RECORD)
     tested = derive(record, read_point(folder).provenance)
     write_text(folder / TEST_POINT, tested.to_json() + "\n")

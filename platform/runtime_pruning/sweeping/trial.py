@@ -3,7 +3,8 @@
 A point is a folder that is complete before anyone hears of it:
 
     point.json       provenance and figures
-    record.parquet   one row per validation image
+    record.parquet   one row per validation image, its answer with it
+    record-policy.parquet   the same of the policy split: what choosers of cascades learn on
     bundle/          the network and the policy, ready to run
     state/           what the method needs to go on from here, where it can
 """
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import ray
@@ -24,21 +25,22 @@ import torch
 
 from runtime_pruning import methods
 from runtime_pruning.cost.macs import dense_macs, plan_macs
-from runtime_pruning.datasets import HeldOutSplit, ImageDataset, TestSplit
+from runtime_pruning.datasets import HeldOutSplit, ImageDataset, PolicySplit, Split, TestSplit
 from runtime_pruning.deploy import write_bundle
 from runtime_pruning.files import write_text
 from runtime_pruning.frontier.points import OperatingPoint, Provenance, derive
-from runtime_pruning.frontier.records import HeldOut, Record, write_record
+from runtime_pruning.frontier.records import AnswerKind, Judged, Record, write_record
 from runtime_pruning.glossary import (
     ACCURACY,
     BUNDLE,
     MACS_FRACTION,
     POINT,
+    POLICY_RECORD,
     RECORD,
     TEST_POINT,
 )
 from runtime_pruning.methods import Effort, Task
-from runtime_pruning.methods.evaluation import evaluate
+from runtime_pruning.methods.evaluation import evaluate, judge
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import Policy
 from runtime_pruning.sweeping.checks import method_config
@@ -102,15 +104,15 @@ class PointReport:
         *,
         save_state: Callable[[Path], None] | None = None,
     ) -> None:
-        """Measure on the validation split, write the point's folder, hand it on."""
+        """Measure on validation and policy split, write the point's folder, hand it on."""
         with tempfile.TemporaryDirectory(prefix="point-") as name:
             folder = Path(name)
-            record, analytic_macs = measure(
-                network, policy, held_out(self.data.validation, self.sweep), self.sweep.eval_batch
-            )
+            record, analytic_macs = self._measure(network, policy, self.data.validation)
+            learned_from, _ = self._measure(network, policy, self.data.policy)
             provenance = self._provenance(policy, network, effort)
             point = derive(record, provenance, analytic_macs_per_image=analytic_macs)
             write_record(record, folder / RECORD)
+            write_record(learned_from, folder / POLICY_RECORD)
             write_text(folder / POINT, point.to_json() + "\n")
             write_bundle(
                 folder / BUNDLE,
@@ -123,6 +125,13 @@ class PointReport:
                 save_state(folder / "state")
             self.emit(point, folder)
         self.index += 1
+
+    def _measure(
+        self, network: PrunableNetwork, policy: Policy, split: HeldOutSplit | PolicySplit
+    ) -> tuple[Record, float]:
+        """Return the record of a policy on a split, answers kept, and its mean analytic MACs."""
+        images, batch = limited(split, self.sweep), self.sweep.eval_batch
+        return measure(network, policy, images, batch, content=self.data.content_hash())
 
     def _provenance(self, policy: Policy, network: PrunableNetwork, effort: Effort) -> Provenance:
         return Provenance(
@@ -144,10 +153,33 @@ class PointReport:
 
 
 def measure(
-    network: PrunableNetwork, policy: Policy, split: HeldOutSplit, batch_size: int
+    network: PrunableNetwork,
+    policy: Policy,
+    split: HeldOutSplit | PolicySplit,
+    batch_size: int,
+    *,
+    content: str | None = None,
 ) -> tuple[Record, float]:
-    """Return the record of a policy on a held-out split, and its mean analytic MACs per image."""
-    facts = evaluate(network, policy, split, batch_size=batch_size)
+    """Return the record of a policy on a split, and its mean analytic MACs per image.
+
+    Args:
+        network: is put into evaluation mode.
+        policy: what chooses the plans.
+        split: a policy split too, for choosers of cascades to learn on.
+        batch_size: images per batch.
+        content: hash of the dataset's content; with it the record keeps the answers.
+    """
+    if isinstance(split, PolicySplit):
+        facts = judge(network, policy, split, batch_size=batch_size)
+    else:
+        facts = evaluate(network, policy, split, batch_size=batch_size)
+    kept: dict[str, Any] = {}
+    if content is not None:
+        kept = {
+            "answers": AnswerKind(num_classes=facts.num_classes, content=content),
+            "log_probabilities_NA": facts.log_probabilities_BA,
+            "answer_classes_NA": facts.answer_classes_BA,
+        }
     record = Record.from_arrays(
         split=split_name(split),
         image_ids_N=split.ids_N,
@@ -156,18 +188,24 @@ def measure(
         losses_N=facts.losses_B,
         channels_NL=facts.channels_BL,
         executed_macs_N=facts.executed_macs_B,
+        **kept,
     )
     computed_B = plan_macs(network, torch.from_numpy(facts.channels_BL)) + policy.macs_per_image
     return record, float(np.asarray(computed_B, dtype=np.float64).mean())
 
 
-def split_name(split: HeldOutSplit) -> HeldOut:
-    """Return the name that a record carries for a held-out split."""
+def split_name(split: HeldOutSplit | PolicySplit) -> Judged:
+    """Return the name that a record carries for a split."""
+    if isinstance(split, PolicySplit):
+        return "policy"
     return "test" if isinstance(split, TestSplit) else "validation"
 
 
-def held_out(split: HeldOutSplit, sweep: SweepConfig) -> HeldOutSplit:
-    """Return the images of a held-out split that the sweep measures on."""
+MeasuredSplit = TypeVar("MeasuredSplit", bound=Split)
+
+
+def limited(split: MeasuredSplit, sweep: SweepConfig) -> MeasuredSplit:
+    """Return the images of a split that the sweep measures on."""
     return split if sweep.held_out_limit is None else split.head(sweep.held_out_limit)
 
 

@@ -97,7 +97,12 @@ class FrontierTracker:
         self._log("trial", trial_key, {"trial_key": trial_key, "params": _plain(params)})
 
     def log_point(
-        self, point: OperatingPoint, record_path: Path, bundle_dir: Path | None = None
+        self,
+        point: OperatingPoint,
+        record_path: Path,
+        bundle_dir: Path | None = None,
+        *,
+        policy_record: Path | None = None,
     ) -> None:
         """Log an operating point, its record and what it takes to deploy it; once, however often.
 
@@ -105,6 +110,7 @@ class FrontierTracker:
             point: measured on the validation split.
             record_path: its record. It may go once this returns, but not be written to in place.
             bundle_dir: files that deploy the policy, kept as the artifact ``bundle``.
+            policy_record: its record of the policy split, for cascades.
 
         Raises:
             DataError: the record is absent, or the point another sweep's or of another split.
@@ -113,6 +119,8 @@ class FrontierTracker:
         files = {glossary.RECORD: record_path}
         if bundle_dir is not None:
             files[glossary.BUNDLE] = bundle_dir
+        if policy_record is not None and policy_record.exists():
+            files[glossary.POLICY_RECORD] = policy_record
         self._log("point", point.point_id, json.loads(point.to_json()), files)
 
     def log_test_point(self, point: OperatingPoint, record_path: Path) -> None:

@@ -14,10 +14,16 @@ from runtime_pruning.errors import DataError
 from runtime_pruning.frontier.explanation import read_explanation
 from runtime_pruning.frontier.points import OperatingPoint, derive
 from runtime_pruning.frontier.proof import Controls, Proof, prove
-from runtime_pruning.frontier.records import HeldOut, Record, read_record
+from runtime_pruning.frontier.records import HeldOut, Judged, Record, read_record
 from runtime_pruning.tracking.runs import Runs
 from runtime_pruning.tracking.storage import open_store
 from runtime_pruning.tracking.view import view_path
+
+RECORDS: dict[Judged, str] = {
+    "policy": glossary.POLICY_RECORD,
+    "validation": glossary.RECORD,
+    "test": glossary.TEST_RECORD,
+}
 
 
 class StoredPoint(NamedTuple):
@@ -80,15 +86,20 @@ def rebuild_test(uri: str, sweep_id: str) -> list[StoredPoint]:
     return tested
 
 
-def load_record(client: MlflowClient, run: Run, split: HeldOut) -> Record:
+def load_record(client: MlflowClient, run: Run, split: Judged) -> Record:
     """Return what a point's policy did to a split.
 
     Raises:
-        DataError: the test split was not read for that point.
+        DataError: the test split was not read for that point, or it is of an earlier version that
+            kept nothing of the policy split.
     """
+    if split == "policy" and not any(
+        file.path == glossary.POLICY_RECORD for file in client.list_artifacts(run.info.run_id)
+    ):
+        raise DataError(f"Run {run.info.run_id} has no record of the policy split.")
     if split == "test" and run.data.tags.get(glossary.TESTED) != "true":
         raise DataError(f"Run {run.info.run_id} has no record of the test split.")
-    name = glossary.TEST_RECORD if split == "test" else glossary.RECORD
+    name = RECORDS[split]
     with tempfile.TemporaryDirectory() as folder:
         return read_record(download(client, run, name, folder))
 
