@@ -31,10 +31,12 @@ from runtime_pruning.files import replacing
 from runtime_pruning.network.batch_norm import NORMS
 from runtime_pruning.network.prunable import PrunableNetwork
 from runtime_pruning.network.staged_run import Mode
+from runtime_pruning.network.workers import Workers
 
 Schedule = Literal["cosine", "one-cycle"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
+CHECKPOINT_SECONDS = 600.0
 _WARM_UP = 0.25  # share of a one-cycle schedule that rises
 _BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}  # as /proc/cpuinfo calls them
 
@@ -185,53 +187,82 @@ def fit(
 ) -> TrainReport:
     """Run all epochs, then put the network into evaluation mode.
 
+    Where torch's default process group is initialised, its processes train together.
+
     Raises:
-        ConfigError: the checkpoint is of another training.
+        ConfigError: the checkpoint is of another training, or of another number of workers.
         DataError: the split is shorter than two images.
         DivergedError: a loss that is not finite.
     """
     if len(split) < 2:
         raise DataError(f"Training needs at least 2 images, but got {len(split)}.")
-    state = Trainer(network, split, config)
+    trainer = Trainer(network, split, config, checkpoint)
     if checkpoint is not None and checkpoint.exists():
-        state.load(checkpoint)
+        trainer.load(checkpoint)
     bar = tqdm(
-        total=config.epochs * state.steps_per_epoch,
-        initial=len(state.reports) * state.steps_per_epoch,
+        total=config.epochs * trainer.steps_per_epoch,
+        initial=len(trainer.reports) * trainer.steps_per_epoch + trainer.epoch.step,
         desc="train",
-        disable=not progress,
+        disable=not progress or trainer.workers.rank > 0,
     )
     # Dropout draws from torch's global generator: seed it here, restore it afterwards.
     with bar, torch.random.fork_rng(devices=[]):
-        state.seed_global()
-        while len(state.reports) < config.epochs:
-            report = state.run_epoch(learn, bar)
-            if checkpoint is not None:
-                state.save(checkpoint)
+        trainer.seed_global()
+        while len(trainer.reports) < config.epochs:
+            report = trainer.run_epoch(learn, bar)
+            trainer.save()
             if on_epoch is not None:
                 on_epoch(report)
     network.to(memory_format=torch.contiguous_format)
     network.eval()
-    return TrainReport(tuple(state.reports), len(state.reports) * state.steps_per_epoch)
+    return TrainReport(tuple(trainer.reports), len(trainer.reports) * trainer.steps_per_epoch)
+
+
+@dataclass
+class _Epoch:
+    """How far an epoch has come."""
+
+    order_N: Tensor | None = None  # of the images; None before it begins
+    step: int = 0
+    losses: float = 0.0  # sum over steps
+    hits: float = 0.0
+    seconds: float = 0.0
 
 
 class Trainer:
-    """Everything that a training carries from epoch to epoch."""
+    """Everything that a training carries from step to step.
 
-    def __init__(self, network: PrunableNetwork, split: Split, config: TrainConfig) -> None:
-        self.network = network
-        self.split = split
-        self.config = config
+    Args:
+        network: trained in place.
+        split: what it learns from.
+        config: see `TrainConfig`.
+        checkpoint: written after each epoch, and within one every `CHECKPOINT_SECONDS`.
+
+    Attributes:
+        workers: that train together, this process among them.
+        steps_per_epoch: optimiser steps.
+        reports: of the epochs that are done.
+        epoch: the one that is under way.
+    """
+
+    def __init__(
+        self, network: PrunableNetwork, split: Split, config: TrainConfig, checkpoint: Path | None
+    ) -> None:
+        self.network, self.split, self.config = network, split, config
+        self.workers = Workers.of_process_group()
         self.reports: list[EpochReport] = []
-        self.batch = min(config.batch_size, len(split))
-        self.steps_per_epoch = len(split) // self.batch
-        self.device = next(network.parameters()).device
-        self.generator = torch.Generator().manual_seed(config.seed)
-        self.global_rng: Tensor | None = None
-        self.labels_N = torch.from_numpy(np.array(split.labels_N, dtype=np.int64))
+        self.epoch = _Epoch()
+        self._batch = min(config.batch_size, len(split))
+        self.workers.check(self._batch)
+        self.steps_per_epoch = len(split) // self._batch
+        self._checkpoint = checkpoint
+        self._device = next(network.parameters()).device
+        self._generator = torch.Generator().manual_seed(config.seed)
+        self._global_rng: Tensor | None = None
+        self._labels_N = torch.from_numpy(np.array(split.labels_N, dtype=np.int64))
         if config.channels_last:
             network.to(memory_format=torch.channels_last)
-        self.optimiser = torch.optim.SGD(
+        self._optimiser = torch.optim.SGD(
             _decayed(network, config.weight_decay),
             lr=config.lr,
             momentum=config.momentum,
@@ -240,53 +271,67 @@ class Trainer:
 
     def seed_global(self) -> None:
         """Set torch's global generator to where this training stands."""
-        if self.global_rng is None:
+        if self._global_rng is None:
             torch.manual_seed(self.config.seed)
         else:
-            torch.set_rng_state(self.global_rng)
+            torch.set_rng_state(self._global_rng)
 
     def run_epoch(self, learn: Learn, bar: Any) -> EpochReport:
-        """Run one epoch and return its report."""
-        started, losses, hits = time.perf_counter(), 0.0, 0
+        """Run one epoch, or what is left of it, and return its report."""
+        epoch, began = self.epoch, time.perf_counter()
+        saved = began
         self._set_modes()
-        order_N = torch.randperm(len(self.split), generator=self.generator)
-        for step in range(self.steps_per_epoch):
-            taken = len(self.reports) * self.steps_per_epoch + step
+        if epoch.order_N is None:
+            epoch.order_N = torch.randperm(len(self.split), generator=self._generator)
+        while epoch.step < self.steps_per_epoch:
+            taken = len(self.reports) * self.steps_per_epoch + epoch.step
             self._set_lr(taken / (self.config.epochs * self.steps_per_epoch))
-            outcome = self._step(learn, order_N[step * self.batch : (step + 1) * self.batch])
-            if not math.isfinite(outcome.loss):
-                raise DivergedError(
-                    f"The loss is {outcome.loss} at step {step + 1} of epoch "
-                    f"{len(self.reports) + 1}: lower the learning rate, which is "
-                    f"{self.config.lr:g} at its highest."
-                )
-            losses, hits = losses + outcome.loss, hits + outcome.hits
-            bar.set_postfix(loss=f"{losses / (step + 1):.3f}", refresh=False)
+            first = epoch.step * self._batch
+            loss, hits = self._step(learn, epoch.order_N[first : first + self._batch])
+            epoch.step += 1
+            self._check(loss)
+            epoch.losses, epoch.hits = epoch.losses + loss, epoch.hits + hits
+            bar.set_postfix(loss=f"{epoch.losses / epoch.step:.3f}", refresh=False)
             bar.update()
+            now = time.perf_counter()
+            if now - saved >= CHECKPOINT_SECONDS and epoch.step < self.steps_per_epoch:
+                epoch.seconds, began, saved = epoch.seconds + now - began, now, now
+                self.save()
         report = EpochReport(
             epoch=len(self.reports) + 1,
-            loss=losses / self.steps_per_epoch,
-            accuracy=hits / (self.steps_per_epoch * self.batch),
-            seconds=time.perf_counter() - started,
+            loss=epoch.losses / self.steps_per_epoch,
+            accuracy=epoch.hits / (self.steps_per_epoch * self._batch),
+            seconds=epoch.seconds + time.perf_counter() - began,
         )
         self.reports.append(report)
+        self.epoch = _Epoch()
         return report
 
-    def _step(self, learn: Learn, rows_B: Tensor) -> StepOutcome:
-        """Take one optimiser step."""
-        config = self.config
+    def _check(self, loss: float) -> None:
+        """Raise where a loss is no number any more."""
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"The loss is {loss} at step {self.epoch.step} of epoch {len(self.reports) + 1}: "
+                f"lower the learning rate, which is {self.config.lr:g} at its highest."
+            )
+
+    def _step(self, learn: Learn, rows_B: Tensor) -> tuple[float, float]:
+        """Take one optimiser step; return the mean loss, and the hits of all workers."""
+        config, rows_B = self.config, self.workers.share(rows_B)
         images_BCHW = augment(
             to_float(self.split.images_NCHW[rows_B.numpy()]),
             pad=config.pad,
             flip=config.flip,
-            generator=self.generator,
-        ).to(self.device)
+            generator=self._generator,
+        ).to(self._device)
         if config.channels_last:
             images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
-        self.optimiser.zero_grad(set_to_none=True)
-        outcome = learn(images_BCHW, self.labels_N[rows_B].to(self.device), self.generator)
-        self.optimiser.step()
-        return outcome
+        self._optimiser.zero_grad(set_to_none=True)
+        outcome = learn(images_BCHW, self._labels_N[rows_B].to(self._device), self._generator)
+        numbers = (outcome.loss, float(outcome.hits))
+        loss, hits = self.workers.average(self.network, numbers)
+        self._optimiser.step()
+        return loss, hits * self.workers.size
 
     def _set_modes(self) -> None:
         """Put the network into training mode, batch norm excepted where it is frozen."""
@@ -297,27 +342,35 @@ class Trainer:
                     module.eval()
 
     def _set_lr(self, done: float) -> None:
-        for group in self.optimiser.param_groups:
+        for group in self._optimiser.param_groups:
             group["lr"] = learning_rate(self.config, done)
 
-    def save(self, path: Path) -> None:
-        """Write a checkpoint in one go: a reader finds the old one or the new one."""
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all; the first worker does it for all."""
+        if self._checkpoint is None or self.workers.rank > 0:
+            return
         state = {
             "config": self.config.changed(),
             "images": len(self.split),
+            "workers": self.workers.size,
             "network": self.network.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "generator": self.generator.get_state(),
+            "optimiser": self._optimiser.state_dict(),
+            "generator": self._generator.get_state(),
             "global_rng": torch.get_rng_state(),
             "reports": [tuple(report) for report in self.reports],
+            "epoch": vars(self.epoch),
         }
-        with replacing(path) as unfinished:
+        with replacing(self._checkpoint) as unfinished:
             torch.save(state, unfinished)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint of the same training."""
         saved = torch.load(path, weights_only=True, map_location="cpu")
-        own = {"config": self.config.changed(), "images": len(self.split)}
+        own = {
+            "config": self.config.changed(),
+            "images": len(self.split),
+            "workers": self.workers.size,
+        }
         for what, value in own.items():
             if saved[what] != value:
                 raise ConfigError(
@@ -325,10 +378,11 @@ class Trainer:
                     f"{saved[what]}, not {value}. Delete it or name another."
                 )
         self.network.load_state_dict(saved["network"])
-        self.optimiser.load_state_dict(saved["optimiser"])
-        self.generator.set_state(saved["generator"])
-        self.global_rng = saved["global_rng"]
+        self._optimiser.load_state_dict(saved["optimiser"])
+        self._generator.set_state(saved["generator"])
+        self._global_rng = saved["global_rng"]
         self.reports = [EpochReport(*report) for report in saved["reports"]]
+        self.epoch = _Epoch(**saved["epoch"])
 
 
 def _decayed(network: nn.Module, weight_decay: float) -> Iterable[dict[str, Any]]:
