@@ -161,7 +161,7 @@ def _measure(arguments: argparse.Namespace) -> None:
         )
     dtype = getattr(torch, arguments.dtype)
     for timing in time_bundle(bundle, images_NCHW, arguments.batch, dtype=dtype):
-        line = f"batch {timing.batch}, mode {timing.mode}: "
+        line = f"batch {timing.batch}, {timing.kernels}, mode {timing.mode}: "
         line += f"{timing.macs_speedup:.2f} times fewer MACs, {timing.measurement}"
         if timing.realisation is not None:
             line += f", realisation {timing.realisation:.2f}"

@@ -6,6 +6,7 @@
     │   ├── ConfigError          a setting outside its range, or a misspelt key
     │   ├── DataError            data that is missing or not of the stated form
     │   ├── TracingError         a backbone that cannot be made prunable; names the node
+    │   ├── NativeError          compiled kernels are required, and cannot be had
     │   └── DivergedError        a training whose loss is no number any more
     ├── ContractError            a plugin broke the contract that its kind promises
     └── InterruptedSweepError    a sweep was stopped before its end; its id starts it again
@@ -39,6 +40,19 @@ class DataError(UserError):
 
 class TracingError(UserError):
     """A backbone that cannot be made prunable."""
+
+
+class NativeError(UserError):
+    """The compiled kernels cannot be had on this machine.
+
+    Args:
+        short: the reason in a few words, for the names of what was timed without them.
+        told: the reason, with what a compiler said last.
+    """
+
+    def __init__(self, short: str, told: str) -> None:
+        super().__init__(told)
+        self.short = short
 
 
 class DivergedError(UserError):

@@ -1,7 +1,6 @@
 """Deployed networks: each mode returns what the prunable network returns."""
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from runtime_pruning.cost.macs import dense_macs, plan_macs
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.executor.autotuning import measure_policy
 from runtime_pruning.executor.deployed import DEPLOYED_MODES, DeployedMode, DeployedNetwork, deploy
-from runtime_pruning.executor.native import library
+from runtime_pruning.executor.native import build, library
 from runtime_pruning.network import PrunableNetwork, trace
 from runtime_pruning.network.batch_norm import is_conditioned
 from runtime_pruning.testing.network import shake
@@ -193,11 +192,10 @@ def test_some_threads_return_the_same(batch: int, threads: int) -> None:
 
 @torch.no_grad()
 def test_without_a_compiler_the_modes_are_the_others(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("CXX", str(tmp_path / "none"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    library._library.cache_clear()
+    monkeypatch.setenv(build.SETTING, "off")
+    library.forget()
     try:
         network = traced("digits-cnn", (1, 8, 8))
         deployed = deploy(network)
@@ -209,7 +207,7 @@ def test_without_a_compiler_the_modes_are_the_others(
         with pytest.raises(ConfigError, match="ragged"):
             deployed.run(images_BCHW, plans_BL, mode="ragged")
     finally:
-        library._library.cache_clear()
+        library.forget()
 
 
 @torch.no_grad()

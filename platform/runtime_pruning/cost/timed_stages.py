@@ -38,7 +38,7 @@ class TimedDeployedNetwork:
         where = next(self.network.parameters()).device
         calls = "fused" if self._deployed.fused else "unfused"
         if self._deployed.fused and library.functions(self._deployed.dtype) is not None:
-            calls = f"fused own {build.version()}"
+            calls = f"fused {library.description()} {build.version()}"
         return this_device(self._deployed.dtype, where, calls=calls)
 
     def steps(self, images_BCHW: Tensor, plan: Plan) -> Sequence[TimedUnit]:

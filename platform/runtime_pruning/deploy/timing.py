@@ -15,6 +15,7 @@ from runtime_pruning.deploy.bundle import Bundle
 from runtime_pruning.executor.agreement import check_policy
 from runtime_pruning.executor.autotuning import check_batch, measure_policy, run_parts
 from runtime_pruning.executor.deployed import DeployedNetwork, deploy
+from runtime_pruning.executor.native import library
 from runtime_pruning.timing.comparison import Measurement, measure
 
 FEW = 16  # images on which the modes are compared
@@ -28,12 +29,14 @@ class BundleTiming:
         batch: images per call.
         mode: in which the policy is fastest here, see `DeployedNetwork`; "full" where it never is
             faster than dense.
+        kernels: that ran, see `library.description`.
         macs_speedup: dense MACs over executed ones, the policy's own included.
         measurement: of all images, batch by batch, against the best dense execution.
     """
 
     batch: int
     mode: str
+    kernels: str
     macs_speedup: float
     measurement: Measurement
 
@@ -88,6 +91,7 @@ def _timed(
     return BundleTiming(
         batch=batch,
         mode=executions[0].mode,
+        kernels=library.description(),
         macs_speedup=deployed.dense_macs * len(images_NCHW) / spent,
         measurement=measure(
             partial(run_parts, deployed.dense, parts), partial(run_parts, run, parts), rounds=rounds

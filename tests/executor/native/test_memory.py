@@ -1,11 +1,27 @@
-"""What glibc keeps."""
+"""Memory: huge pages, and what glibc keeps."""
 
 import ctypes
+import gc
 import os
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from runtime_pruning.executor.native import memory
+
+
+def test_large_weights_lie_on_huge_pages_and_stay() -> None:
+    values = torch.arange(2 * memory.HUGE, dtype=torch.float32).view(4, -1)
+    placed = memory.on_huge_pages(values)
+    assert placed.data_ptr() != values.data_ptr()
+    assert placed.data_ptr() % memory.HUGE == 0
+    gc.collect()  # the memory belongs to the tensor alone
+    assert torch.equal(placed, values)
+    small = torch.zeros(16)
+    assert memory.on_huge_pages(small) is small
+
 
 KEEPING = """
 import resource, torch

@@ -2,7 +2,8 @@
 
 oneDNN spends 20 to 100 microseconds on a call however small it is, and knows one width per call.
 These cost two to four, and let each image of a batch have widths of its own. They need an x86 CPU
-and a C++ compiler (the one that `torch.compile` needs); without them nothing here is used.
+and a C++ compiler (the one that `torch.compile` needs). Without them a process says so once, and
+nothing here is used; ``RUNTIME_PRUNING_NATIVE`` (`build.SETTINGS`) makes that an error, or wanted.
 
 Dimensions: B images, C and D channels, H W pixels, F features.
 """
@@ -10,18 +11,24 @@ Dimensions: B images, C and D channels, H W pixels, F features.
 import ctypes
 import functools
 import itertools
-import os
-import shutil
-import subprocess
+import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from runtime_pruning.executor.native import abi
+from runtime_pruning.errors import NativeError
+from runtime_pruning.executor.native import abi, build
 from runtime_pruning.executor.native.abi import Counts, Numbers
-from runtime_pruning.executor.native.build import SOURCE, compiled_library
+
+_WITHOUT = (
+    "Compiled kernels are not used: {reason}\nDeployed networks run by PyTorch's calls in their "
+    "place: narrow layers, decisions and batches of unlike plans are slower, and there is no mode "
+    "`ragged`. `{setting}=off` says that this is as it should be, `{setting}=require` that it is "
+    "an error."
+)
 
 
 class Functions(NamedTuple):
@@ -132,16 +139,56 @@ def pool(own: Functions, features_BCHW: Tensor, channels_B: Numbers | None, most
     return mean_BF
 
 
+def description() -> str:
+    """Return whose kernels a network runs by: ours and for which CPU, or PyTorch's and why."""
+    return _found()[1]
+
+
+def forget() -> None:
+    """Have the next call look for the library again, as a new process does."""
+    _library.cache_clear()
+    _found.cache_clear()
+
+
 @functools.cache
 def _library() -> _Library | None:
-    """Return the compiled source; None where it cannot be compiled or loaded."""
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        return None
+    """Return the compiled source; None where it cannot be had or is not wanted."""
+    return _found()[0]
+
+
+@functools.cache
+def _found() -> tuple[_Library | None, str]:
+    """Return the compiled source, if it can be had and is wanted, and its description.
+
+    Raises:
+        ConfigError: the environment's setting is none.
+        NativeError: it is required, and cannot be had.
+    """
+    setting = build.setting()
+    if setting == "off":
+        return None, f"PyTorch ({build.SETTING}=off)"
     try:
-        library = ctypes.CDLL(str(compiled_library(SOURCE, compiler)))
-    except (OSError, subprocess.SubprocessError):
-        return None
+        target = build.target()
+        path = build.compiled_library(build.SOURCE, build.compiler(), target)
+        return _loaded(path), f"native {target.name}"
+    except NativeError as error:
+        if setting == "require":
+            raise
+        warnings.warn(_WITHOUT.format(setting=build.SETTING, reason=error), stacklevel=2)
+        return None, f"PyTorch ({error.short})"
+
+
+def _loaded(path: Path) -> _Library:
+    """Return a compiled library with its functions and their types.
+
+    Raises:
+        NativeError: it does not load.
+        AbiMismatchError: it is of another source.
+    """
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NativeError("does not load", f"{error}.") from error
     abi.check(_abi(library))
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     pool = [pointer, number, number, pointer, number, number, pointer, number, number]
