@@ -91,3 +91,30 @@ def test_a_stopped_and_a_killed_sweep_go_on_where_they_were(
     assert len({each.point.trial_key for each in stored}) == 5
     assert len(list((tmp_path / "stopped" / "trials").glob("trial-*"))) == 3
     assert sweep_status(tmp_path) == "FINISHED"
+
+
+def test_a_sweep_that_is_stopped_while_it_prepares_says_so_in_a_sentence(
+    small_arguments: list[str], one_cpu: dict[str, str], tmp_path: Path
+) -> None:
+    own = {"RUNTIME_PRUNING_RESULTS": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    arguments = [*small_arguments, "--set", "prepare.pretraining_epochs=999"]
+    with subprocess.Popen(
+        [sys.executable, "sweeps/frontier.py", *arguments, "--sweep-id", "early"],
+        cwd=ROOT,
+        env={**os.environ, **one_cpu, **own},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as driver:
+        assert driver.stdout is not None
+        printed = b""
+        while b"train:" not in printed:
+            part = os.read(driver.stdout.fileno(), 4096)
+            assert part, printed
+            printed += part
+        driver.send_signal(signal.SIGTERM)
+        printed += driver.stdout.read()
+    assert driver.wait() == 130, printed
+    told = b"Interrupted. The same command with --sweep-id early goes on from here."
+    assert told in printed
+    assert b"Traceback" not in printed

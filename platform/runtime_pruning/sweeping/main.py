@@ -8,10 +8,13 @@ from pathlib import Path
 from runtime_pruning.errors import ContractError, RuntimePruningError, UserError
 
 EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130  # as shells say it of what SIGINT ended
 
 
 def main(argv: Sequence[str] | None = None, *, py_modules: Sequence[Path], presets: Path) -> int:
-    """Run a sweep; return the exit code: 0, 1 if a trial failed for good, 2 for bad input.
+    """Run a sweep; return the exit code.
+
+    It is 0, 1 if a trial failed for good, 2 for bad input, 130 if it was interrupted.
 
     Args:
         argv: arguments; None takes the process's.
@@ -27,6 +30,8 @@ def main(argv: Sequence[str] | None = None, *, py_modules: Sequence[Path], prese
     except (UserError, ContractError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     except RuntimePruningError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 import yaml
 
-from runtime_pruning.errors import ConfigError
+from runtime_pruning.errors import ConfigError, InterruptedSweepError
 from runtime_pruning.plugins import plugin_folders, use_plugins
 from runtime_pruning.sweeping.advice import where_to_look, without_password
 from runtime_pruning.sweeping.checks import Material, check_contract, check_sweep
@@ -64,6 +64,9 @@ def run_sweep(arguments: argparse.Namespace, *, py_modules: Sequence[Path], pres
         refuse_unshared_folder(results)
         prepared = prepare(material, results / "prepared")
         return _sweep(material, prepared, sweep_id, folder, uri, started)
+    except (KeyboardInterrupt, InterruptedSweepError):
+        print(f"Interrupted. The same command with --sweep-id {sweep_id} goes on from here.")
+        raise
     finally:
         ray.shutdown()
 
@@ -78,14 +81,15 @@ def _sweep(
     running = Sweep(
         material=material, prepared=prepared, sweep_id=sweep_id, folder=folder, ledger=ledger
     )
-    status: Status = "KILLED"
+    status: Status = "FAILED"
     try:
         running.run()
         status = "FAILED" if running.failures else "FINISHED"
+    except (KeyboardInterrupt, InterruptedSweepError):
+        status = "KILLED"
+        raise
     finally:
         tracker.finish(status)
-        if status == "KILLED":
-            print(f"Interrupted. The same command with --sweep-id {sweep_id} goes on from here.")
     _conclude(ledger, tracker, time.monotonic() - started)
     looking = where_to_look(
         uri,
