@@ -182,7 +182,8 @@ class _Canvas:
         ink_NHW = np.maximum(ink_NHW, clutter_NHW)
         levels_NHW = ground_N11 + ((255 - ground_N11) * ink_NHW >> 8)
         noise_NHW = random.randint(-256, 257, ink_NHW.shape) * _parts(_between(NOISE, hardness_N))
-        return np.clip(levels_NHW + (noise_NHW >> 16), 0, 255).astype(np.uint8)
+        images_NHW: UInt8Array = np.clip(levels_NHW + (noise_NHW >> 16), 0, 255).astype(np.uint8)
+        return images_NHW
 
     def _digits(
         self, sources_N: Int64Array, hardness_N: FloatArray, random: np.random.RandomState
