@@ -21,7 +21,7 @@ from PIL import Image
 from runtime_pruning import datasets
 from runtime_pruning.datasets.cifar import LabelledImages, Sizes
 from runtime_pruning.datasets.cifar10 import CIFAR10
-from runtime_pruning.errors import DataError, UnknownNameError
+from runtime_pruning.errors import DataError
 
 
 def png(image_CHW: np.ndarray) -> bytes:
@@ -107,25 +107,9 @@ def test_a_file_of_another_length_is_refused(in_train: int, in_test: int, which:
         CIFAR10.cut(files[0], files[1], Sizes(4, 3, 2, 2))
 
 
-def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data folder must exist, but got .*nowhere"):
-        datasets.load("cifar10", tmp_path / "nowhere")
-
-
-def test_the_environment_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RUNTIME_PRUNING_DATA", str(tmp_path / "from-env"))
-    with pytest.raises(DataError, match="from-env"):
-        datasets.load("cifar10")
-
-
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cifar10-train\.parquet': no such file"):
         datasets.load("cifar10", tmp_path)
-
-
-def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match=r"No dataset is called 'cifar'.*mean 'cifar10'"):
-        datasets.load("cifar")
 
 
 def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:

@@ -126,11 +126,6 @@ def test_bad_settings_are_refused(
         load(write_photographs(tmp_path, {"a": 5, "b": 5}), **settings)
 
 
-def test_a_dataset_without_settings_says_so() -> None:
-    with pytest.raises(ConfigError, match=r"'digits' has no such setting: .*'image_size'"):
-        datasets.load("digits", None, {"image_size": 8})
-
-
 def test_a_folder_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RUNTIME_PRUNING_DATA", raising=False)
     with pytest.raises(DataError, match=r"'image-folder' needs a folder.*RUNTIME_PRUNING_DATA"):
