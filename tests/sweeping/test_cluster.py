@@ -141,7 +141,7 @@ def test_a_trial_that_never_fits_is_refused_with_the_arithmetic(
     resources: Resources, nodes: list[dict[str, float]], arithmetic: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        refuse_what_never_fits(resources.trial_processes(trains_agent=True), nodes)
+        refuse_what_never_fits("trial", resources.trial_processes(trains_agent=True), nodes)
     assert arithmetic in str(caught.value)
 
 
@@ -149,7 +149,7 @@ def test_a_trial_that_fits_passes() -> None:
     runners = EnvRunnerRequest(cpus=0.5, gpus=0.25, workers=2)
     resources = Resources(trial=Request(cpus=1, gpus=0.5), env_runner=runners)
     processes = resources.trial_processes(trains_agent=True)
-    refuse_what_never_fits(processes, [{"CPU": 2.0, "GPU": 1.0}])
+    refuse_what_never_fits("trial", processes, [{"CPU": 2.0, "GPU": 1.0}])
 
 
 def test_sigterm_ends_what_was_started_with_sigint_ignored() -> None:

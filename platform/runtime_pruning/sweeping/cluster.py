@@ -170,11 +170,14 @@ def refuse_dead_address(address: str, timeout_s: float = 5.0) -> None:
         ) from error
 
 
-def refuse_what_never_fits(processes: Sequence[Request], nodes: Sequence[dict[str, float]]) -> None:
-    """Refuse a trial that the cluster can never hold, instead of leaving it pending for ever.
+def refuse_what_never_fits(
+    what: str, processes: Sequence[Request], nodes: Sequence[dict[str, float]]
+) -> None:
+    """Refuse what the cluster can never hold, instead of leaving it pending for ever.
 
     Args:
-        processes: what each process of a trial asks for, its own first.
+        what: asks, in the singular, for the message: ``"trial"``.
+        processes: what each of its processes asks for.
         nodes: resources of each node: ``{"CPU": 8.0, "GPU": 1.0}``.
 
     Raises:
@@ -186,9 +189,9 @@ def refuse_what_never_fits(processes: Sequence[Request], nodes: Sequence[dict[st
         if max(asked) > max(there, default=0.0) or sum(asked) > sum(there):
             parts = " + ".join(f"{each:g}" for each in asked if each)
             raise ConfigError(
-                f"A trial must fit the cluster, but its {len(processes)} processes ask for {parts} "
-                f"= {sum(asked):g} {kind}; the largest node has {max(there, default=0.0):g}, all "
-                f"nodes {sum(there):g}."
+                f"A {what} must fit the cluster, but its {len(processes)} processes ask for "
+                f"{parts} = {sum(asked):g} {kind}; the largest node has "
+                f"{max(there, default=0.0):g}, all nodes {sum(there):g}."
             )
 
 

@@ -67,7 +67,9 @@ class Sweep:
 
         That is the only reading of the test split: of the front, and of its points' controls.
         """
-        refuse_what_never_fits(self._trial_processes(), alive_nodes())
+        nodes = alive_nodes()
+        refuse_what_never_fits("control", [self.sweep.resources.control], nodes)
+        refuse_what_never_fits("trial", self._trial_processes(), nodes)
         inputs = SweepInputs(
             data=ray.put(self.material.data),
             network=ray.put(self.prepared.network),
