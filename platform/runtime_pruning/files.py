@@ -41,8 +41,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors by name, from whatever device and in whatever layout, as safetensors."""
+    """Write tensors by name, from whatever device and in whatever layout, as safetensors.
+
+    Of tensors that share memory each is written whole.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    seen = set[int]()
+    for name, tensor in plain.items():
+        place = tensor.untyped_storage().data_ptr()
+        plain[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
     with replacing(path) as unfinished:
         save_file(plain, unfinished)
 

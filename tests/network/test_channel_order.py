@@ -159,3 +159,37 @@ def test_every_site_of_a_residual_network_is_ordered_and_its_function_stays(name
     torch.testing.assert_close(network(images_BCHW), before_BK, rtol=1e-4, atol=1e-4)
     site = network.sites[1]
     assert not torch.equal(network.module(site.name).weight, before[f"{site.name}.weight"])
+
+
+@torch.no_grad()
+def test_a_norm_of_all_pixels_moves_with_its_channel() -> None:
+    torch.manual_seed(0)
+    backbone = nn.Sequential(
+        *(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 3, 1), nn.PReLU(3), nn.Flatten()),
+        *(nn.BatchNorm1d(12), nn.Linear(12, 5)),
+    )
+    for parameter in backbone.parameters():
+        parameter.normal_()
+    backbone[1].weight.copy_(torch.tensor([1.0, 2.0, 3.0])[:, None, None, None].expand(3, 4, 1, 1))
+    backbone[4].weight.copy_(torch.tensor([8.0] * 4 + [3.0, 1.0, 3.0, 1.0] + [1.0] * 4))
+    backbone[4].running_mean.normal_()
+    network = trace(backbone, (3, 2, 2), groups=3, align=1).eval()
+    (importance_C,) = channel_importance(network)
+    assert importance_C.tolist() == [32.0, 16.0, 12.0]  # 4 weights of 1, 2, 3; scales 8, 2, 1
+    images_BCHW = torch.rand(2, 3, 2, 2)
+    before_BK = network.backbone(images_BCHW)
+    assert order_channels(network, [torch.tensor([1.0, 2.0, 3.0])]) == (0,)
+    assert backbone[1].weight[:, 0, 0, 0].tolist() == [3.0, 2.0, 1.0]
+    torch.testing.assert_close(network.backbone(images_BCHW), before_BK)
+
+
+@torch.no_grad()
+def test_widths_of_statistics_are_not_channels() -> None:
+    backbone = nn.Sequential(
+        *(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 3, 1), nn.BatchNorm2d(3)),
+        *(nn.Conv2d(3, 3, 1), nn.Flatten(), nn.Linear(12, 5)),
+    )
+    network = trace(backbone, (3, 2, 2), groups=3, align=1).condition_batch_norm().eval()
+    widths = backbone[3].narrow_widths.tolist()
+    order_channels(network, [torch.arange(4.0), torch.arange(3.0), torch.arange(3.0)])
+    assert backbone[3].narrow_widths.tolist() == widths == sorted(widths)

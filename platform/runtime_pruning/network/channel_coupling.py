@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from runtime_pruning.network.admission import shared_modules
 from runtime_pruning.network.graph import FxCall, Unit
 from runtime_pruning.network.traced import TracedNetwork
 
@@ -46,12 +47,19 @@ class _Threads:
         self._pinned: list[int] = []  # threads that stay where they are
         self._values: dict[str, list[int]] = {}  # a thread per channel
         graph = network.graph
+        steps = [s for unit in graph.units for s in (unit.head, *unit.followers) if s is not None]
+        paths = [str(step.target) for step in steps if step.op in ("module", "attribute")]
+        self._shared = shared_modules(network.backbone, paths)
         self._values[graph.images] = self._pin(self._new(network.image_shape[0]))
         for unit in graph.units:
             sources = [self._values[value.name] for value in unit.inputs]
             out = self._follow(unit, sources)
             if len(out) != unit.output.width.channels:
+                for source in sources:
+                    self._pin(source)
                 out = self._pin(self._new(unit.output.width.channels))
+            if self._holds_shared(unit):
+                self._pin(out)
             self._values[unit.output.name] = out
         self._pin(self._values[graph.logits])
 
@@ -74,11 +82,12 @@ class _Threads:
         if unit.kind in ("follow", "depthwise"):
             return sources[0]
         if unit.kind in ("convolution", "linear"):
-            if self._mixes_in_order(unit):
+            if self._mixes_in_order(unit) or len(sources[0]) != unit.source.width.channels:
                 self._pin(sources[0])
                 return self._pin(self._new(channels))
             return self._new(channels)
-        if unit.kind == "add" and len({value.factor for value in unit.inputs}) == 1:
+        alike = len({(v.factor, v.width.channels) for v in unit.inputs}) == 1
+        if unit.kind == "add" and alike:
             for one, other in zip(*sources, strict=True):
                 self._parents[self._root(one)] = self._root(other)
             return sources[0]
@@ -91,9 +100,20 @@ class _Threads:
             self._pin(source)
         return self._pin(self._new(channels))
 
+    def _holds_shared(self, unit: Unit) -> bool:
+        """Whether a unit holds parameters per channel that another holds, too."""
+        steps = [step for step in (unit.head, *unit.followers) if step is not None]
+        modules = (self._network.module(s.target) for s in steps if s.op == "module")
+        return any(module in self._shared for module in modules)
+
     def _mixes_in_order(self, unit: Unit) -> bool:
-        """Whether the places of a layer's channels matter: grouped, or not along dimension 1."""
+        """Whether the places of a layer's channels matter.
+
+        They do where it is grouped, not along dimension 1, or where its weights are shared.
+        """
         module = self._network.head_module(unit)
+        if module in self._shared:
+            return True
         if unit.kind == "convolution":
             return int(module.groups) > 1
         return not unit.mac_per_input and unit.mac_scale != module.in_features

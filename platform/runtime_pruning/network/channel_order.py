@@ -74,7 +74,8 @@ def _importance(network: TracedNetwork, unit: Unit) -> Tensor:
     for step in unit.followers:
         module = network.module(step.target) if step.op == "module" else None
         if isinstance(module, NORMS) and module.affine:
-            return importance_C * module.weight.detach().abs()
+            scale = module.weight.detach().abs()
+            return importance_C * scale.view(len(importance_C), -1).mean(1)
     return importance_C
 
 
@@ -89,18 +90,24 @@ def _permute(network: TracedNetwork, unit: Unit, orders: Mapping[str, Tensor]) -
     if order_C is None:
         return
     if unit.kind in ("convolution", "depthwise"):
-        _permute_rows(network.head_module(unit), order_C)
+        _permute_rows(network.head_module(unit), order_C, unit.head_factor)
     for step in unit.followers:
         if step.op == "module":
-            _permute_rows(network.module(step.target), order_C)
+            _permute_rows(network.module(step.target), order_C, step.factor)
 
 
-def _permute_rows(module: nn.Module, order_C: Tensor) -> None:
-    """Reorder dimension 0 of all parameters and buffers that have a row per channel."""
-    channels = order_C.shape[0]
-    for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.ndim and tensor.shape[0] % channels == 0:
-            tensor.copy_(tensor[_elements(order_C, tensor.shape[0] // channels)])
+def _permute_rows(module: nn.Module, order_C: Tensor, factor: int) -> None:
+    """Reorder dimension 0 of all parameters and buffers that have a row per element.
+
+    Args:
+        module: holds them.
+        order_C: of the channels.
+        factor: elements per channel.
+    """
+    rows = _elements(order_C, factor)
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.ndim and tensor.shape[0] == len(rows) and name != "narrow_widths":
+            tensor.copy_(tensor[rows])
 
 
 def _elements(order_C: Tensor, factor: int) -> Tensor:

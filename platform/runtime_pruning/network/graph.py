@@ -10,11 +10,12 @@ dimension 1: 1 in a feature map, H * W after flattening.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.fx.node import map_aggregate
 from torch.nn import functional
 
 # Functions that are nameless closures (max_pool2d), by identity: where they are found.
@@ -32,6 +33,30 @@ class Ref:
     """Stands for the value called ``name`` in the arguments of a step."""
 
     name: str
+
+
+@dataclass(frozen=True)
+class TrainingOf:
+    """Stands for the training mode of a module in the arguments of a step.
+
+    Attributes:
+        path: of the module; empty for the backbone.
+    """
+
+    path: str
+
+
+@dataclass(frozen=True)
+class NoSite:
+    """A convolution whose output channels always run all.
+
+    Attributes:
+        name: its path in the backbone.
+        reason: why they do.
+    """
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -87,6 +112,14 @@ class FxCall:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     factor: int = 1
 
+    def at_inference(self) -> "FxCall":
+        """Return the same with no module in training mode."""
+        args, kwargs = map_aggregate(
+            (self.args, dict(self.kwargs)),
+            lambda item: False if isinstance(item, TrainingOf) else item,
+        )
+        return replace(self, args=args, kwargs=kwargs)
+
     def __getstate__(self) -> dict[str, Any]:
         # Some functions (max_pool2d) are nameless closures: they pickle by where they are found.
         path = DISPATCHED.get(id(self.target)) if self.op == "function" else None
@@ -112,6 +145,7 @@ class Unit:
         mac_scale: MACs of the head on one image, per output channel (and input channel).
         mac_per_input: whether MACs grow with the input's width too.
         frees: values that nobody reads after this unit.
+        fixed_macs: MACs on one image of a head of which nothing is known, whatever the plan.
     """
 
     kind: UnitKind
@@ -123,6 +157,12 @@ class Unit:
     mac_scale: int = 0
     mac_per_input: bool = False
     frees: tuple[str, ...] = ()
+    fixed_macs: int = 0
+
+    @property
+    def executes_macs(self) -> bool:
+        """Whether the head multiplies."""
+        return bool(self.mac_scale or self.fixed_macs)
 
     @property
     def source(self) -> Value:
@@ -141,6 +181,8 @@ class Unit:
 
     def macs(self, channels_BL: Tensor) -> Tensor:
         """Return ``macs_B``, int64: multiply-accumulates of the head under a plan."""
+        if self.fixed_macs:
+            return channels_BL.new_full((channels_BL.shape[0],), self.fixed_macs)
         macs_B = self.output.width.resolve(channels_BL) * self.mac_scale
         return macs_B * self.source.width.resolve(channels_BL) if self.mac_per_input else macs_B
 
@@ -181,6 +223,7 @@ class Graph:
         logits: name of the value that leaves.
         num_classes: length of the logits.
         streams: whether convolutions that end in a residual add are sites.
+        no_sites: the other convolutions, with the reason for each.
     """
 
     units: tuple[Unit, ...]
@@ -188,6 +231,7 @@ class Graph:
     logits: str
     num_classes: int
     streams: bool
+    no_sites: tuple[NoSite, ...] = ()
 
     @property
     def stages(self) -> tuple[tuple[Unit, ...], ...]:

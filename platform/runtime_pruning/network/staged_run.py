@@ -17,8 +17,8 @@ from torch.nn import functional
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network.batch_norm import NORMS, batch_norm
 from runtime_pruning.network.execution import Execution
-from runtime_pruning.network.graph import FxCall, Ref, SecondPass, Unit, Value
-from runtime_pruning.network.per_channel import rule_for
+from runtime_pruning.network.graph import FxCall, Ref, SecondPass, TrainingOf, Unit, Value
+from runtime_pruning.network.per_channel import out_of_place, rule_for
 from runtime_pruning.network.policies import Chooser, FixedPolicy, PlannedChooser
 from runtime_pruning.network.sliced_calls import Extent, add_channels, assemble, buckets, convolve
 from runtime_pruning.network.traced import TracedNetwork
@@ -184,16 +184,22 @@ class StagedRun:
         """Run an operation on full values as torch.fx saw it."""
         step = unit.head
         assert step is not None
-        args, kwargs = map_aggregate(
-            (step.args, dict(step.kwargs)),
-            lambda item: self._values[item.name] if isinstance(item, Ref) else item,
-        )
+        args, kwargs = map_aggregate((step.args, dict(step.kwargs)), self._resolved)
+        self._common_macs += unit.fixed_macs
         if step.op == "method":
             return getattr(args[0], step.target)(*args[1:], **kwargs)
         if step.op == "function":
             return step.target(*args, **kwargs)
         found = self._network.module(step.target)
         return found(*args, **kwargs) if step.op == "module" else found
+
+    def _resolved(self, item: Any) -> Any:
+        """Return what an argument stands for."""
+        if isinstance(item, Ref):
+            return self._values[item.name]
+        if isinstance(item, TrainingOf):
+            return self._network.module(item.path).training
+        return item
 
     def _again(self, unit: SecondPass) -> Tensor:
         """Return the logits of each image's last pass."""
@@ -259,9 +265,10 @@ class StagedRun:
         """Run the followers on the whole batch; leave zeros where channels are absent."""
         if self._present_channels(unit.output, unit.output.factor) is None:
             return self._steps(unit, features, self._read(unit))
+        own = unit.kind not in ("follow", "opaque")
         for step in unit.followers:
             present_BC = self._present_channels(unit.output, step.factor)
-            features = self._step(step, features, present_BC, self._read(unit))
+            features = self._step(step, features, present_BC, self._read(unit), own=own)
         if not unit.followers and (self.mode == "sliced" or unit.kind == "add"):
             return features  # zeros already
         present_BC = self._present_channels(unit.output, unit.output.factor)
@@ -271,8 +278,9 @@ class StagedRun:
 
     def _steps(self, unit: Unit, features: Tensor, read: Extent | None) -> Tensor:
         """Run the followers where every image has all channels."""
+        own = unit.kind not in ("follow", "opaque")
         for step in unit.followers:
-            features = self._step(step, features, None, read)
+            features = self._step(step, features, None, read, own=own)
         return features
 
     def _read(self, unit: Unit) -> Extent | None:
@@ -280,18 +288,28 @@ class StagedRun:
         return self._chosen(unit.source) if unit.conditional else None
 
     def _step(
-        self, step: FxCall, features: Tensor, present_BC: Tensor | None, read: Extent | None
+        self,
+        step: FxCall,
+        features: Tensor,
+        present_BC: Tensor | None,
+        read: Extent | None,
+        *,
+        own: bool,
     ) -> Tensor:
-        """Run one per-channel operation at the width of its input."""
+        """Run one per-channel operation at the width of its input.
+
+        Only features that no other unit reads (``own``) may be written to.
+        """
         if step.op == "module":
             module = self._network.module(step.target)
             if isinstance(module, NORMS):
                 return batch_norm(module, features, present_BC, read)
             rule = rule_for(module)
             assert rule is not None
-            return rule(module, features, present_BC)
+            return rule(module if own else out_of_place(module), features, present_BC)
+        args, kwargs = map_aggregate((step.args, dict(step.kwargs)), self._resolved)
         call = step.target if step.op == "function" else getattr(Tensor, step.target)
-        result: Tensor = call(features, *step.args, **step.kwargs)
+        result: Tensor = call(features, *args, **kwargs)
         return result
 
     # Widths

@@ -59,7 +59,7 @@ class TracedNetwork(nn.Module):
         self.sites = tuple(self._site(unit, groups, align) for unit in heads)
         self._slices = SliceCache()
         self.weighted_units = tuple(unit for unit in graph.units if unit.mac_scale)
-        self.priced_units = self.weighted_units
+        self.priced_units = tuple(unit for unit in graph.units if unit.executes_macs)
         self._plain: list[TracedNetwork] = []  # a list hides it from torch: no module twice
         self.graph = self._looking_twice(graph) if second_look else graph
         self.feature_widths = tuple(site.in_channels for site in self.sites)
@@ -127,7 +127,7 @@ class TracedNetwork(nn.Module):
             site=site,
             frees=(logits.name,),
             bounds=tuple(own.bounds for own in self.sites),
-            units=self.weighted_units,
+            units=self.priced_units,
         )
         counts = tuple(range(self.groups + 1))
         self.sites += (Site(site, SECOND_LOOK, graph.num_classes, self.groups, counts, 1),)
@@ -192,7 +192,8 @@ class TracedNetwork(nn.Module):
         """Return the backbone's module (or other attribute) at a dotted path."""
         found = self._modules_by_path.get(path)
         if found is None:
-            found = reduce(getattr, path.split("."), self.backbone)
+            names = path.split(".") if path else []
+            found = reduce(getattr, names, self.backbone)
             if isinstance(found, nn.Module):
                 self._modules_by_path[path] = found
         return found

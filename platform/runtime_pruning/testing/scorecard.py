@@ -10,6 +10,7 @@ from runtime_pruning import backbones
 from runtime_pruning.cost.macs import dense_macs
 from runtime_pruning.errors import ConfigError, ContractError, TracingError
 from runtime_pruning.network import Site, trace
+from runtime_pruning.network.graph import NoSite
 from runtime_pruning.testing.contract import PROMISES, Clause, try_clauses
 
 _CREATED = "it is a module from images to logits"
@@ -28,6 +29,7 @@ class Scorecard:
         sites: none if it cannot be traced.
         dense_macs: per image; 0 if it cannot be traced.
         clauses: all promises, in the order in which they are tried.
+        no_sites: the convolutions that always run all channels, with the reason for each.
     """
 
     backbone: str
@@ -37,6 +39,7 @@ class Scorecard:
     sites: tuple[Site, ...]
     dense_macs: int
     clauses: tuple[Clause, ...]
+    no_sites: tuple[NoSite, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -48,6 +51,10 @@ class Scorecard:
         lines = [head, *map(str, self.clauses)]
         if self.sites:
             lines += ["", f"dense MACs per image: {self.dense_macs:,}", *self._site_lines()]
+        if self.no_sites:
+            width = max(len(no.name) for no in self.no_sites)
+            told = [f"      {no.name:{width}}  {no.reason}" for no in self.no_sites]
+            lines += ["", "convolutions that are no sites:", *told]
         kept = sum(clause.passed is True for clause in self.clauses)
         return "\n".join([*lines, "", f"{kept} of {len(self.clauses)} clauses passed"])
 
@@ -104,4 +111,5 @@ def score(
         return Scorecard(name, image_shape, groups, align, (), 0, tuple(clauses))
     macs = dense_macs(network)
     clauses += try_clauses(network)
-    return Scorecard(name, image_shape, groups, align, network.sites, macs, tuple(clauses))
+    sites, no_sites = network.sites, network.graph.no_sites
+    return Scorecard(name, image_shape, groups, align, sites, macs, tuple(clauses), no_sites)

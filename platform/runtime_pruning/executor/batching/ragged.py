@@ -336,4 +336,5 @@ def _runs(op: Operation) -> bool:
         assert op.weight is not None
         same = op.source.factor == op.head_factor == 1
         return same and compiled_fits(op.geometry, op.weight, op.groups)
-    return op.kind != "opaque" or not any(value.width.pruned for value in op.inputs)
+    pruned = any(value.width.pruned for value in op.inputs)
+    return op.kind != "opaque" or not (pruned or op.fixed_macs)

@@ -35,7 +35,7 @@ from runtime_pruning.executor.ir.operations import (
 from runtime_pruning.executor.ir.patterns import GlobalPool, MaxPool
 from runtime_pruning.network.batch_norm import NORMS, Norm, statistics
 from runtime_pruning.network.graph import FxCall, Ref, Unit
-from runtime_pruning.network.per_channel import rule_for
+from runtime_pruning.network.per_channel import out_of_place, rule_for
 from runtime_pruning.network.prunable import PrunableNetwork
 
 _RELUS: frozenset[Any] = frozenset({functional.relu, torch.relu, torch.relu_, "relu", "relu_"})
@@ -86,9 +86,9 @@ def _operation(
             (unit.head.args, dict(unit.head.kwargs)),
             lambda item: Ref(alias.get(item.name, item.name)) if isinstance(item, Ref) else item,
         )
-        step = replace(unit.head, args=renamed[0], kwargs=renamed[1])
+        step = replace(unit.head, args=renamed[0], kwargs=renamed[1]).at_inference()
         found = network.module(step.target) if step.op in ("module", "attribute") else None
-        return replace(operation, step=step, module=found)
+        return replace(operation, step=step, module=found, fixed_macs=unit.fixed_macs)
     if unit.kind in ("convolution", "depthwise", "linear"):
         operation, steps = _with_weights(network, unit, operation, steps)
     if unit.kind != "follow" and steps:
@@ -202,8 +202,9 @@ def _follower(network: PrunableNetwork, step: FxCall) -> Follower:
             return LateNorm(module)
         rule = rule_for(module)
         assert rule is not None
-        typed = TypedModule(module)
+        typed = TypedModule(out_of_place(module))
         return lambda features: rule(typed.of(features.dtype), features, None)
+    step = step.at_inference()
     call = step.target if step.op == "function" else getattr(Tensor, step.target)
     args, kwargs = step.args, dict(step.kwargs)
     return lambda features: call(features, *args, **kwargs)

@@ -141,6 +141,7 @@ class Operation:
         onto: the value that the convolution's result is added to.
         conv_output: with ``onto``: the convolution's own result, before the add.
         scaling: of an opaque operation that normalises images.
+        fixed_macs: per image, of an opaque operation.
     """
 
     kind: UnitKind
@@ -160,6 +161,7 @@ class Operation:
     onto: Value | None = None
     conv_output: Value | None = None
     scaling: Scaling | None = None
+    fixed_macs: int = 0
 
     @property
     def conditional(self) -> bool:

@@ -116,6 +116,7 @@ class Binder:
                 op = _at_width(op, _read(op, widths))
                 own = self._layer_steps(op, layer, index, widths, state)
         else:
+            macs = op.fixed_macs
             own = [self.unweighted(op, state)]
         for step in own:
             step(state)
