@@ -17,11 +17,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from runtime_pruning.errors import TracingError
 from runtime_pruning.network.batch_norm import NORMS
+from runtime_pruning.network.mac_counter import MacCounter
 from runtime_pruning.network.per_channel import inherits_forward, rule_for
 
 BATCH = 2  # images that are recorded
@@ -166,21 +165,6 @@ for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "
     setattr(Probe, f"__{_name}__", _in_place(getattr(operator, _name)))
 
 
-class _MacCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts multiply-accumulates by PyTorch's own formulas."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.flops = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.flops += formula(*args, **(kwargs or {}), out_val=out)
-        return out
-
-
 class _Recorder(fx.Tracer):
     """Records nodes and runs each as it comes."""
 
@@ -270,7 +254,7 @@ class _Recorder(fx.Tracer):
         self.recording.owners[node] = self.scope.module_path
         if node.op == "placeholder" or any(part in self.from_images for part in parts):
             self.from_images.add(node)
-        counter = _MacCounter()
+        counter = MacCounter()
         self._running = True
         try:
             with counter:
