@@ -23,7 +23,7 @@ LAYERS = (
     {"backbones", "datasets"},
     {"network", "frontier"},
     {"executor"},
-    {"agents", "cost", "tracking"},
+    {"agents", "cascades", "cost", "tracking"},
     {"methods", "deploy", "testing"},
     {"sweeping"},
     {"cli"},

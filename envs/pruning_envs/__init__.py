@@ -1,11 +1,14 @@
 """Runtime pruning as Markov decision processes, in gymnasium's interface.
 
 ``gymnasium.make("pruning_envs:RuntimePruning-v0", network=..., images=..., labels=...,
-penalty=...)``, and ``make_vec`` with ``vectorization_mode="vector_entry_point"``.
+penalty=...)``, ``gymnasium.make("pruning_envs:Cascade-v0", table=..., penalty=...)``, and
+``make_vec`` with ``vectorization_mode="vector_entry_point"``.
 """
 
 import gymnasium
 
+from pruning_envs.cascade_env import CascadeEnv, CascadeVectorEnv
+from pruning_envs.cascade_table import CascadeTable
 from pruning_envs.protocols import (
     AnswerLoss,
     ExecutionMode,
@@ -23,6 +26,9 @@ from pruning_envs.vector_env import RuntimePruningVectorEnv
 __all__ = [
     "IDS",
     "AnswerLoss",
+    "CascadeEnv",
+    "CascadeTable",
+    "CascadeVectorEnv",
     "ExecutionMode",
     "GroupCost",
     "Images",
@@ -35,10 +41,15 @@ __all__ = [
     "answer_loss",
 ]
 
-IDS = ("RuntimePruning-v0",)
+IDS = ("RuntimePruning-v0", "Cascade-v0")
 
 gymnasium.register(
     "RuntimePruning-v0",
     entry_point="pruning_envs.single_env:RuntimePruningEnv",
     vector_entry_point="pruning_envs.vector_env:RuntimePruningVectorEnv",
+)
+gymnasium.register(
+    "Cascade-v0",
+    entry_point="pruning_envs.cascade_env:CascadeEnv",
+    vector_entry_point="pruning_envs.cascade_env:CascadeVectorEnv",
 )

@@ -12,10 +12,15 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.dqn import DQNConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 
-from pruning_envs import RuntimePruningVectorEnv
+from pruning_envs import CascadeEnv, CascadeTable, CascadeVectorEnv, RuntimePruningVectorEnv
 from pruning_envs.oracle import OracleNetwork, oracle_images
 from runtime_pruning.agents.object_store import ObjectStoreValue
-from runtime_pruning.agents.rllib_env import ENV_ID, make_environment, register_environments
+from runtime_pruning.agents.rllib_env import (
+    ENV_ID,
+    make_cascade,
+    make_environment,
+    register_environments,
+)
 from runtime_pruning.errors import ConfigError
 
 # RLlib files each environment under one name of its own; gymnasium warns when it is taken.
@@ -149,3 +154,18 @@ def test_names_suffice_in_rllibs_vector_mode() -> None:
     assert result["episode_len_mean"] == sites.batch.sites
     assert -10 < result["episode_return_mean"] < 0
     algorithm.stop()
+
+
+def test_a_cascade_is_one_environment_or_many() -> None:
+    table = CascadeTable(
+        log_probabilities_NMK=np.log(np.full((2, 1, 2), 0.5, np.float32)),
+        labels_N=np.array([0, 1]),
+        costs_NM=np.ones((2, 1), np.float32),
+        weights_SM=np.array([[0.0], [1.0]]),
+    )
+    single = make_cascade({"table": table, "penalty": 0.1})
+    assert isinstance(single, CascadeEnv)
+    assert single.action_space.n == 2
+    many = make_cascade({"table": table, "penalty": (0.1, 1.0), "num_envs": 3})
+    assert isinstance(many, CascadeVectorEnv)
+    assert many.reset(seed=0)[0].shape == (3, 7)  # 2 sorted, 3 summaries, 1 flag, the penalty

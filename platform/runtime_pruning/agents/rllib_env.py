@@ -31,14 +31,20 @@ from ray import tune
 from safetensors.torch import load_file
 
 import pruning_envs
-from pruning_envs import PenaltyRange, RuntimePruningEnv, RuntimePruningVectorEnv
+from pruning_envs import (
+    CascadeEnv,
+    CascadeVectorEnv,
+    PenaltyRange,
+    RuntimePruningEnv,
+    RuntimePruningVectorEnv,
+)
 from runtime_pruning import backbones, cost, datasets
 from runtime_pruning.agents.base import PruningProblem
 from runtime_pruning.agents.object_store import ObjectStoreValue
 from runtime_pruning.config import build_config
 from runtime_pruning.network import PrunableNetwork, trace
 
-(ENV_ID,) = pruning_envs.IDS
+ENV_ID, CASCADE_ID = pruning_envs.IDS
 
 
 def register_environments() -> None:
@@ -47,6 +53,7 @@ def register_environments() -> None:
     RLlib keeps names in the cluster: a process that joins another one registers anew.
     """
     tune.register_env(ENV_ID, make_environment)
+    tune.register_env(CASCADE_ID, make_cascade)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +157,17 @@ def make_environment(settings: Mapping[str, Any]) -> gym.Env[Any, Any] | gym.vec
         return _flat_batch(batch) if flatten else batch
     single = RuntimePruningEnv(**plain)
     return _flat(single) if flatten else single
+
+
+def make_cascade(settings: Mapping[str, Any]) -> gym.Env[Any, Any] | gym.vector.VectorEnv:
+    """Return the cascade of an ``env_config``: settings of `CascadeVectorEnv`.
+
+    Args:
+        settings: the table as it is or as `ObjectStoreValue`. With ``num_envs``, which RLlib adds
+            in its mode ``vector_entry_point``, the vector environment is made.
+    """
+    plain = {name: _value(value) for name, value in settings.items()}
+    return CascadeVectorEnv(**plain) if "num_envs" in plain else CascadeEnv(**plain)
 
 
 def _value(value: Any) -> Any:
