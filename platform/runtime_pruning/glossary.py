@@ -172,6 +172,7 @@ DYNAMICS_FILE = "dynamics.json"
 DECISIONS = "decisions.png"
 GALLERY = "gallery.png"
 # Artifacts of a sweep.
+SWEEP = "sweep.json"  # its configuration, and what its preparation has cost
 PAGE = "frontier.html"
 PICTURE = "frontier.png"
 TABLE = "frontier.md"

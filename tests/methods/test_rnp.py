@@ -18,7 +18,7 @@ from runtime_pruning.agents.decision_network import DecisionConfig, DecisionNetw
 from runtime_pruning.agents.settings import DQNSettings
 from runtime_pruning.config import build_config
 from runtime_pruning.datasets import load
-from runtime_pruning.methods import RNPConfig, Task
+from runtime_pruning.methods import Effort, RNPConfig, Task
 from runtime_pruning.methods.rnp import RNP
 from runtime_pruning.network import trace
 
@@ -66,11 +66,13 @@ class Points:
         self.folder, self.stop_after = folder, stop_after
         self.penalties: list[float] = []
         self.steps: list[int] = []
+        self.epochs: list[float] = []
         self.weights: list[torch.Tensor] = []
 
     def __call__(self, policy: Any, network: Any, effort: Any, *, save_state: Any) -> None:
         self.penalties.append(policy.penalty)
         self.steps.append(effort.env_steps)
+        self.epochs.append(effort.epochs)
         self.weights.append(network.backbone.conv3.weight.detach().clone())
         save_state(self.folder)
         if len(self.penalties) == self.stop_after:
@@ -81,10 +83,13 @@ def test_a_round_is_measured_at_each_dial_and_goes_on_where_it_was_interrupted(
     tmp_path: Path,
 ) -> None:
     whole = Points(tmp_path / "whole")
-    given = task()
+    given = task(network_effort=Effort(epochs=2.0))
     RNP().fit(given, CONFIG, whole)
     assert whole.penalties == pytest.approx([10.0, 1.0, 0.1] * 2)
     assert whole.steps == [384] * 3 + [768] * 3
+    # 128 images a turn, behind the two epochs of the preparation.
+    turn = 128 / len(given.data.training)
+    assert whole.epochs == pytest.approx([2 + turn] * 3 + [2 + 2 * turn] * 3)
     assert torch.equal(whole.weights[0], whole.weights[2])  # one backbone serves all dials
     assert not torch.equal(whole.weights[2], whole.weights[3])
 
@@ -108,6 +113,8 @@ def test_an_agent_may_learn_to_look_twice(tmp_path: Path, first_pass: Any) -> No
         with torch.no_grad():
             found.append(network.execute(torch.rand(8, 1, 8, 8), policy))
         save_state(tmp_path)
+        # Three sites and the second look, or that alone; 128 images.
+        assert effort.env_steps == 128 * (1 if first_pass == "narrowest" else 4)
 
     config = dataclasses.replace(CONFIG, rounds=1, second_look=True, first_pass=first_pass)
     RNP().fit(given, config, report)

@@ -8,6 +8,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from mlflow import MlflowClient
 
 from runtime_pruning import cli
 from runtime_pruning.cost.macs import dense_macs
@@ -20,6 +21,7 @@ from runtime_pruning.tracking.rebuild import rebuild, rebuild_proofs, rebuild_te
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 Sweep = tuple[Path, str]
+KINDS = {"sweep": 1, "trial": 4, "point": 7}
 Frontier = Callable[..., CompletedProcess[str]]
 
 
@@ -183,3 +185,32 @@ def test_the_preparation_is_found_again(small_sweep: Sweep) -> None:
     for state in ("dense", "anywidth"):
         (prepared,) = (small_sweep[0] / "prepared" / state).iterdir()
         assert json.loads((prepared / "manifest.json").read_text())["backbone"] == "digits-cnn"
+
+
+def test_each_trial_and_the_sweep_say_where_they_came_from_and_how_they_ended(
+    small_sweep: Sweep,
+) -> None:
+    client = MlflowClient(f"sqlite:///{small_sweep[0]}/mlflow.db")
+    experiment = client.get_experiment_by_name("frontier")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    kinds = {kind: [r for r in runs if r.data.tags["frontier.kind"] == kind] for kind in KINDS}
+    assert {kind: len(found) for kind, found in kinds.items()} == KINDS
+    for run in runs:
+        assert run.info.status == "FINISHED"
+        assert run.info.end_time >= run.info.start_time
+    (sweep,) = kinds["sweep"]
+    params = sweep.data.params
+    assert params["prepare.anywidth_epochs"] == params["prepare.pretraining_epochs"] == "2"
+    assert params["resources.cpus"] == "1.0"
+    assert float(params["preparation.dense.epochs"]) == 2.0
+    assert float(params["preparation.network.epochs"]) == 4.0
+    assert float(params["preparation.network.train_seconds"]) > 0
+    assert params["code_version"] != "unknown"
+    points = [point_of(folder) for folder in point_folders(small_sweep[0])]
+    assert {point.code_version for point in points} == {params["code_version"]}
+    epochs = {point.method: point.epochs for point in points}
+    assert (epochs["dense"], epochs["fixed-width"]) == (2.0, 4.0)
+    assert epochs["rnp"] > 4.0
+    files = {file.path for file in client.list_artifacts(sweep.info.run_id)}
+    assert files == {"frontier.html", "frontier.md", "frontier.png", "sweep.json"}

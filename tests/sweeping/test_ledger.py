@@ -62,7 +62,13 @@ def report_points(data: ImageDataset, folder: Path, widths: tuple[int, ...]) -> 
         shutil.copytree(written, folders[-1])
 
     report = PointReport(
-        sweep=SWEEP, sweep_id="s1", method="fixed-width", config={"g": 2}, data=data, emit=emit
+        sweep=SWEEP,
+        sweep_id="s1",
+        method="fixed-width",
+        config={"g": 2},
+        data=data,
+        emit=emit,
+        code_version="test",
     )
     for width in widths:
         report(FixedPolicy(network.uniform(width)), network, Effort())

@@ -63,6 +63,12 @@ def test_sweeps_of_other_seeds_may_share_a_preparation() -> None:
 def test_what_is_found_is_what_was_made(tmp_path: Path) -> None:
     made, found = prepared(tmp_path), prepared(tmp_path)
     assert found.key == made.key
+    # One epoch each, of 128 of the 1,057 training images; dense, then any-width.
+    share = 128 / len(check_sweep(load_preset("digits", PRESETS, SHORT)).data.training)
+    assert made.dense_effort.epochs == share
+    assert made.network_effort.epochs == 2 * share
+    assert made.network_effort.train_seconds > made.dense_effort.train_seconds > 0
+    assert (found.dense_effort, found.network_effort) == (made.dense_effort, made.network_effort)
     for state in ("dense", "network"):
         one, other = (getattr(each, state).state_dict() for each in (made, found))
         assert one.keys() == other.keys()

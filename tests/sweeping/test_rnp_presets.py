@@ -99,6 +99,9 @@ def run_small(name: str, data_dir: Path, results: Path, *changes: str) -> Path:
         network=ray.put(prepared.network),
         dense=ray.put(prepared.dense),
         prepared_key=prepared.key,
+        network_effort=prepared.network_effort,
+        dense_effort=prepared.dense_effort,
+        code_version="test",
     )
     folders = run_control(
         "rnp", 4, results / "points", sweep=sweep, sweep_id="small", inputs=inputs

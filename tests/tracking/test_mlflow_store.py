@@ -117,7 +117,7 @@ def test_a_sweep_is_nested_runs(
     volumes = [entry.value for entry in history]
     assert volumes == sorted(volumes)
     names = {file.path for file in client.list_artifacts(root.info.run_id)}
-    assert names == {glossary.PAGE, glossary.PICTURE, glossary.TABLE}
+    assert names == {glossary.PAGE, glossary.PICTURE, glossary.TABLE, glossary.SWEEP}
     note = root.data.tags[glossary.NOTE]
     assert f"{int(pareto_mask(losses).sum())} on the front" in note
     assert str(tracker.view_path).removeprefix("/") in note

@@ -18,11 +18,25 @@ ConfigT = TypeVar("ConfigT")
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """What training a policy has cost so far, in this trial."""
+    """What it has cost to train a policy and its network, the preparation included.
+
+    Attributes:
+        env_steps: decisions that an agent took while it learned.
+        epochs: passes of the network's training over the whole training split.
+        train_seconds: time that both took.
+    """
 
     env_steps: int = 0
     epochs: float = 0.0
     train_seconds: float = 0.0
+
+    def __add__(self, other: "Effort") -> "Effort":
+        """Return what both have cost together."""
+        return Effort(
+            env_steps=self.env_steps + other.env_steps,
+            epochs=self.epochs + other.epochs,
+            train_seconds=self.train_seconds + other.train_seconds,
+        )
 
 
 @config_class
@@ -58,6 +72,7 @@ class Task:
     Attributes:
         network: the prepared network, already in the trial's group count; the method's to change.
         dense: the same backbone as it was before any-width training.
+        network_effort, dense_effort: what their preparation has cost; a method adds its own.
         data: the four splits. A method learns from ``training`` and ``policy`` and never reads the
             held-out ones: measuring is the report's.
         data_ref: the same data as a reference into Ray's object store, for worker processes.
@@ -78,6 +93,8 @@ class Task:
     resources: AgentResources = field(default_factory=AgentResources)
     points_done: int = 0
     resume: Path | None = None
+    network_effort: Effort = field(default_factory=Effort)
+    dense_effort: Effort = field(default_factory=Effort)
 
 
 class Method(abc.ABC, Generic[ConfigT]):

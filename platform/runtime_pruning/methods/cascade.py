@@ -20,7 +20,7 @@ from pydantic import Field
 
 from runtime_pruning.config import config_class
 from runtime_pruning.datasets import Split
-from runtime_pruning.methods.base import CalibratedConfig, Effort, Method, Report, Task, register
+from runtime_pruning.methods.base import CalibratedConfig, Method, Report, Task, register
 from runtime_pruning.methods.evaluation import batches
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import CascadePolicy, FixedPolicy
@@ -56,7 +56,7 @@ class Cascade(Method[CascadeConfig]):
         policies = self._policies(task, network, config)
         for policy in islice(policies, task.points_done, None):
             recalibrate_batch_norm(network, task.data.training, policy, config.calibration_batches)
-            report(policy, network, Effort())
+            report(policy, network, task.network_effort)
 
     def _policies(
         self, task: Task, network: PrunableNetwork, config: CascadeConfig

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pydantic import ConfigDict
 
-from runtime_pruning.methods.base import Effort, Method, Report, Task, register
+from runtime_pruning.methods.base import Method, Report, Task, register
 from runtime_pruning.network.policies import FixedPolicy
 
 
@@ -25,4 +25,4 @@ class Dense(Method[DenseConfig]):
         """Report the dense network, unless an interrupted run has done so."""
         if task.points_done == 0:
             every = FixedPolicy(task.dense.uniform(task.dense.groups))
-            report(every, task.dense, Effort())
+            report(every, task.dense, task.dense_effort)

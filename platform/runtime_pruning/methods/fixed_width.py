@@ -3,7 +3,7 @@
 A dynamic policy earns its name only by lying above this line at equal executed MACs.
 """
 
-from runtime_pruning.methods.base import CalibratedConfig, Effort, Method, Report, Task, register
+from runtime_pruning.methods.base import CalibratedConfig, Method, Report, Task, register
 from runtime_pruning.network.policies import FixedPolicy
 from runtime_pruning.network.training import recalibrate_batch_norm
 
@@ -21,4 +21,4 @@ class FixedWidth(Method[CalibratedConfig]):
             recalibrate_batch_norm(
                 task.network, task.data.training, policy, config.calibration_batches
             )
-            report(policy, task.network, Effort())
+            report(policy, task.network, task.network_effort)

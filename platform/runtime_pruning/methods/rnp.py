@@ -11,9 +11,10 @@ Dimensions: B images, L sites.
 """
 
 import copy
+import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -39,6 +40,7 @@ from runtime_pruning.network.policies import Policy, RandomPolicy
 from runtime_pruning.network.trainer import TrainConfig
 from runtime_pruning.network.training import finetune, recalibrate_batch_norm
 
+EFFORT = "effort.json"
 SCALE_BATCH = 64  # images run at once to find alpha: photographs fill a GPU's memory
 
 
@@ -130,12 +132,10 @@ class RNP(Method[RNPConfig]):
         first, measured = divmod(task.points_done, len(penalties))
         agent = build_agent(task, config)
         try:
-            seconds = self._resume(task, agent)
+            spent = self._resume(task, agent)
             for turn in range(first, config.rounds):
                 if turn > first or not measured:
-                    started = time.monotonic()
-                    self._train(agent, task, config, turn)
-                    seconds += time.monotonic() - started
+                    spent += self._train(agent, task, config, turn)
                 network = agent.decision_network()
                 trained = copy.deepcopy(task.network.state_dict())
                 for penalty in penalties[measured if turn == first else 0 :]:
@@ -145,36 +145,45 @@ class RNP(Method[RNPConfig]):
                     report(
                         policy,
                         task.network,
-                        _effort(agent, task, config, turn, seconds),
-                        save_state=_saver(agent, trained, seconds),
+                        task.network_effort + spent,
+                        save_state=_saver(agent, trained, spent),
                     )
                 task.network.load_state_dict(trained)
         finally:
             agent.stop()
 
-    def _train(self, agent: Agent, task: Task, config: RNPConfig, turn: int) -> None:
-        """Train the agent, then the backbone under the agent's plans."""
+    def _train(self, agent: Agent, task: Task, config: RNPConfig, turn: int) -> Effort:
+        """Train the agent, then the backbone under the agent's plans; return what it has cost."""
+        started, before = time.monotonic(), agent.env_steps
         agent.learn(config.episodes_per_round)
         penalties, rng = PenaltyRange.of(config.penalty), np.random.default_rng(task.seed + turn)
         policy = SpreadPolicy(
             agent.decision_network(), lambda count: torch.from_numpy(penalties.draw(count, rng))
         )
-        self._train_backbone(task, config, policy, turn)
+        images = self._train_backbone(task, config, policy, turn)
         agent.push_backbone(task.network.state_dict(), version=turn + 1)
+        # An episode steps through all sites; the agent decides those from the first decided on.
+        sites = len(task.network.sites)
+        decided = sites - first_decided(task.network, config)
+        return Effort(
+            env_steps=(agent.env_steps - before) // sites * decided,
+            epochs=images / len(task.data.training),
+            train_seconds=time.monotonic() - started,
+        )
 
-    def _resume(self, task: Task, agent: Agent) -> float:
-        """Return to an interrupted run's last point; return the seconds trained before."""
+    def _resume(self, task: Task, agent: Agent) -> Effort:
+        """Return to an interrupted run's last point; return what it has cost."""
         if task.resume is None:
-            return 0.0
+            return Effort()
         task.network.load_state_dict(load_file(task.resume / "network.safetensors"))
         agent.restore_from_path(str((task.resume / "algorithm").absolute()))
-        return float((task.resume / "seconds.txt").read_text())
+        return Effort(**json.loads((task.resume / EFFORT).read_text()))
 
     def _train_backbone(
         self, task: Task, config: RNPConfig, policy: SpreadPolicy, turn: int
-    ) -> None:
-        """Let the backbone learn under the agent's plans, the agent frozen."""
-        training = task.data.training
+    ) -> int:
+        """Let the backbone learn under the agent's plans; return how many images it saw."""
+        training, images = task.data.training, 0
         if config.finetune_images:
             seed = task.seed + turn
             count = min(config.finetune_images, len(training))
@@ -193,22 +202,15 @@ class RNP(Method[RNPConfig]):
                 seed=seed,
             )
             teacher = task.dense if config.finetune_distillation else None
-            finetune(task.network, training.take(rows), policy, settings, teacher=teacher)
+            done = finetune(task.network, training.take(rows), policy, settings, teacher=teacher)
+            images = done.steps * settings.batch_size
         self._recalibrate(task, config, policy)
         task.network.eval()
+        return images
 
     def _recalibrate(self, task: Task, config: RNPConfig, policy: Policy) -> None:
         """Let the backbone's batch-norm statistics fit a policy's plans."""
         recalibrate_batch_norm(task.network, task.data.training, policy, config.calibration_batches)
-
-
-def _effort(agent: Agent, task: Task, config: RNPConfig, turn: int, seconds: float) -> Effort:
-    """Return what all turns so far have cost."""
-    return Effort(
-        env_steps=agent.env_steps,
-        epochs=(turn + 1) * config.finetune_images / len(task.data.training),
-        train_seconds=seconds,
-    )
 
 
 def as_decided(task: Task, config: RNPConfig) -> Task:
@@ -220,7 +222,6 @@ def as_decided(task: Task, config: RNPConfig) -> Task:
 
 def build_agent(task: Task, config: RNPConfig) -> Agent:
     """Return the agent that learns to prune the task's network, rewarded on the policy split."""
-    sites = len(task.network.sites)
     problem = PruningProblem(
         # Environments move their own copies to where they run.
         network=copy.deepcopy(task.network).cpu(),
@@ -236,7 +237,7 @@ def build_agent(task: Task, config: RNPConfig) -> Agent:
         ),
         loss=config.reward_loss,
         step_cost=cost.get(config.cost)(task.network),
-        decides_from=sites - 1 if config.first_pass == "narrowest" else 0,
+        decides_from=first_decided(task.network, config),
         episodes=config.rounds * config.episodes_per_round,
         seed=task.seed,
         resources=task.resources,
@@ -272,13 +273,18 @@ def reward_scale(
     return 1.0 / max(total / len(some), 1e-3)
 
 
-def _saver(agent: Agent, trained: Mapping[str, Tensor], seconds: float) -> Callable[[Path], None]:
+def first_decided(network: PrunableNetwork, config: RNPConfig) -> int:
+    """Return the first site that the agent decides; those before it run one group."""
+    return len(network.sites) - 1 if config.first_pass == "narrowest" else 0
+
+
+def _saver(agent: Agent, trained: Mapping[str, Tensor], spent: Effort) -> Callable[[Path], None]:
     """Return what writes all that `RNP._resume` reads: the backbone as all dials begin with it."""
 
     def write(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         save_tensors(trained, folder / "network.safetensors")
         agent.save_to_path(str((folder / "algorithm").absolute()))
-        (folder / "seconds.txt").write_text(str(seconds))
+        (folder / EFFORT).write_text(json.dumps(asdict(spent)))
 
     return write

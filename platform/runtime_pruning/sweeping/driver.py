@@ -30,6 +30,7 @@ from runtime_pruning.sweeping.cluster import (
 from runtime_pruning.sweeping.config import SweepConfig
 from runtime_pruning.sweeping.ledger import Ledger
 from runtime_pruning.sweeping.prepare import Prepared
+from runtime_pruning.sweeping.provenance import code_version
 from runtime_pruning.sweeping.proving import examine, prove_point
 from runtime_pruning.sweeping.search import FrontierSearch
 from runtime_pruning.sweeping.trial import (
@@ -75,6 +76,9 @@ class Sweep:
             network=ray.put(self.prepared.network),
             dense=ray.put(self.prepared.dense),
             prepared_key=self.prepared.key,
+            network_effort=self.prepared.network_effort,
+            dense_effort=self.prepared.dense_effort,
+            code_version=code_version(),
         )
         self._run_controls(inputs)
         self._run_trials(inputs)

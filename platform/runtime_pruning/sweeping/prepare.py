@@ -18,10 +18,12 @@ import torch
 from safetensors.torch import load_file
 
 from runtime_pruning.datasets import TrainingSplit
-from runtime_pruning.files import save_tensors
+from runtime_pruning.files import locked, save_tensors, write_text
+from runtime_pruning.methods import Effort
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.channel_order import order_channels
 from runtime_pruning.network.structure import structure_key
+from runtime_pruning.network.trainer import TrainConfig
 from runtime_pruning.network.training import train
 from runtime_pruning.sweeping.checks import Material
 
@@ -29,7 +31,8 @@ from runtime_pruning.sweeping.checks import Material
 RECIPE = 3
 
 Settings = dict[str, Any]
-Make: TypeAlias = Callable[[PrunableNetwork, Path], None]  # trains in place; a checkpoint's path
+# Trains in place; gets a checkpoint's path, returns what it has cost.
+Make: TypeAlias = Callable[[PrunableNetwork, Path], Effort]
 
 
 class Prepared(NamedTuple):
@@ -38,6 +41,8 @@ class Prepared(NamedTuple):
     dense: PrunableNetwork  # trained at full width only: what losses are measured against
     network: PrunableNetwork  # channels ordered, trained to run at any width
     key: str  # hash of all that made them
+    dense_effort: Effort  # what each has cost, whenever that was
+    network_effort: Effort
 
 
 def prepare(material: Material, cache: Path) -> Prepared:
@@ -51,11 +56,17 @@ def prepare(material: Material, cache: Path) -> Prepared:
     device = "cuda" if use_gpu else "cpu"
     dense, settings = copy.deepcopy(material.network), _dense_settings(material)
     dense_key, make = _key(settings), partial(_pretrain, material=material)
-    _load_or_make(cache / "dense" / dense_key, dense, settings, make, device)
+    dense_effort = _load_or_make(cache / "dense" / dense_key, dense, settings, make, device)
     network, settings = copy.deepcopy(dense), _anywidth_settings(material, dense_key)
     key, make = _key(settings), partial(_order_and_widen, material=material)
-    _load_or_make(cache / "anywidth" / key, network, settings, make, device)
-    return Prepared(dense=dense.eval(), network=network.eval(), key=key)
+    effort = _load_or_make(cache / "anywidth" / key, network, settings, make, device)
+    return Prepared(
+        dense=dense.eval(),
+        network=network.eval(),
+        key=key,
+        dense_effort=dense_effort,
+        network_effort=dense_effort + effort,
+    )
 
 
 def preparation_key(material: Material) -> str:
@@ -116,20 +127,31 @@ def _images(material: Material) -> TrainingSplit:
     return training if limit is None else training.head(limit)
 
 
-def _pretrain(network: PrunableNetwork, checkpoint: Path, *, material: Material) -> None:
+def _pretrain(network: PrunableNetwork, checkpoint: Path, *, material: Material) -> Effort:
     """Train at full width."""
     config = material.sweep.prepare.pretraining(seed=material.sweep.prepare_seed)
-    if config.epochs:
-        train(network, _images(material), config, checkpoint=checkpoint)
+    return _trained(network, config, checkpoint, material)
 
 
-def _order_and_widen(network: PrunableNetwork, checkpoint: Path, *, material: Material) -> None:
+def _order_and_widen(network: PrunableNetwork, checkpoint: Path, *, material: Material) -> Effort:
     """Put important channels first, and train at all widths."""
     config = material.sweep.prepare.anywidth(seed=material.sweep.prepare_seed)
     order_channels(network)
     if config.epochs:
         network.condition_batch_norm()
-        train(network, _images(material), config, checkpoint=checkpoint)
+    return _trained(network, config, checkpoint, material)
+
+
+def _trained(
+    network: PrunableNetwork, config: TrainConfig, checkpoint: Path, material: Material
+) -> Effort:
+    """Train, if there is an epoch to train for; return what it has cost."""
+    if not config.epochs:
+        return Effort()
+    images = _images(material)
+    report = train(network, images, config, checkpoint=checkpoint)
+    share = len(images) / len(material.data.training)
+    return Effort(epochs=len(report.epochs) * share, train_seconds=report.seconds)
 
 
 def _load_or_make(
@@ -138,16 +160,23 @@ def _load_or_make(
     settings: Settings,
     make: Make,
     device: str,
-) -> None:
-    """Load a folder's weights, after making them if need be: it appears whole or not at all."""
-    if not (folder / "manifest.json").is_file():
-        work = folder.with_suffix(".partial")
-        work.mkdir(parents=True, exist_ok=True)
-        made = copy.deepcopy(network).to(device)
-        make(made, work / "training.pt")
-        save_tensors(made.backbone.state_dict(), work / "network.safetensors")
-        (work / "manifest.json").write_text(json.dumps(settings, indent=2) + "\n")
-        (work / "training.pt").unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        work.rename(folder)
+) -> Effort:
+    """Load a folder's weights, after making them if need be; return what making them has cost.
+
+    The folder appears whole or not at all. Of several sweeps that want it one makes it, the others
+    wait.
+    """
+    manifest = folder / "manifest.json"
+    with locked(folder.parents[1] / "locks" / f"{folder.parent.name}-{folder.name}"):
+        if not manifest.is_file():
+            work = folder.with_suffix(".partial")
+            work.mkdir(parents=True, exist_ok=True)
+            made = copy.deepcopy(network).to(device)
+            facts = {"effort": asdict(make(made, work / "training.pt")), "device": device}
+            save_tensors(made.backbone.state_dict(), work / "network.safetensors")
+            write_text(work / manifest.name, json.dumps({**settings, **facts}, indent=2) + "\n")
+            (work / "training.pt").unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            work.rename(folder)
     network.load_backbone(load_file(folder / "network.safetensors"))
+    return Effort(**json.loads(manifest.read_text())["effort"])

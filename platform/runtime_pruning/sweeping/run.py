@@ -29,7 +29,7 @@ from runtime_pruning.sweeping.driver import Sweep, use_tune_settings
 from runtime_pruning.sweeping.ledger import Ledger
 from runtime_pruning.sweeping.prepare import Prepared, prepare
 from runtime_pruning.sweeping.presets import load_preset
-from runtime_pruning.sweeping.trial import code_version
+from runtime_pruning.sweeping.provenance import code_version
 from runtime_pruning.tracking.mlflow_store import FrontierTracker, Status
 from runtime_pruning.tracking.storage import open_store, resolve_uri
 
@@ -145,18 +145,16 @@ def _overrides(arguments: argparse.Namespace) -> list[str]:
 
 
 def _params(material: Material, prepared: Prepared) -> dict[str, Any]:
-    """Return what the sweep's run in MLflow says of it."""
+    """Return what the sweep's run in MLflow says of it: where all of its points came from."""
     sweep: SweepConfig = material.sweep
     return {
-        "backbone": sweep.backbone,
-        "dataset": sweep.dataset,
-        "dataset_settings": sweep.dataset_settings,
-        "method": sweep.method,
-        "trials": sweep.trials,
-        "seed": sweep.seed,
+        **asdict(sweep),
         "search": {name: str(dimension) for name, dimension in sweep.search.items()},
-        "settings": sweep.settings,
         "prepared": prepared.key,
+        "preparation": {
+            "dense": asdict(prepared.dense_effort),
+            "network": asdict(prepared.network_effort),
+        },
         "code_version": code_version(),
     }
 

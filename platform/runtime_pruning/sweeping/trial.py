@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -63,12 +62,17 @@ class SweepInputs:
         data: an `ImageDataset`; a node holds it once, whatever number of workers reads it.
         network, dense: the prepared network and its dense original.
         prepared_key: hash of what made them; part of every trial's identity.
+        network_effort, dense_effort: what making them has cost.
+        code_version: of the driver; workers got the code from it, without its repository.
     """
 
     data: Any
     network: Any
     dense: Any
     prepared_key: str
+    network_effort: Effort
+    dense_effort: Effort
+    code_version: str
 
 
 class Reported(NamedTuple):
@@ -94,6 +98,7 @@ class PointReport:
     config: dict[str, Any]
     data: ImageDataset
     emit: Emit
+    code_version: str
     index: int = 0
 
     def __call__(
@@ -145,7 +150,7 @@ class PointReport:
             groups=network.groups,
             dense_macs=dense_macs(network),
             penalty=getattr(policy, "penalty", None),
-            code_version=code_version(),
+            code_version=self.code_version,
             env_steps=effort.env_steps,
             train_seconds=effort.train_seconds,
             epochs=effort.epochs,
@@ -303,6 +308,7 @@ def _fit(
         config=trial_config(sweep, name, params, inputs.prepared_key),
         data=data,
         emit=emit,
+        code_version=inputs.code_version,
         index=done,
     )
 
@@ -321,6 +327,8 @@ def _fit(
         resources=sweep.resources.agent,
         points_done=done,
         resume=None if last is None else last.state,
+        network_effort=inputs.network_effort,
+        dense_effort=inputs.dense_effort,
     )
     method().fit(task, config, report)
 
@@ -333,11 +341,3 @@ def _last_point(checkpoint: "tune.Checkpoint | None") -> Iterator["Reported | No
         return
     with checkpoint.as_directory() as folder:
         yield Reported(Path(folder), read_point(Path(folder)))
-
-
-def code_version() -> str:
-    """Return the version of this package, or ``unknown`` where it was shipped uninstalled."""
-    try:
-        return version("runtime-pruning")
-    except PackageNotFoundError:
-        return "unknown"

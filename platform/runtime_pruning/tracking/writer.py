@@ -76,6 +76,9 @@ class EventWriter:
             glossary.REFERENCE_MACS_FRACTION: self._board.reference.macs_fraction,
         }
         self._runs.write(run, params={**flat(event.payload), **declared}, at_ms=event.at_ms)
+        client, run_id = self._runs.client, run.info.run_id
+        if glossary.SWEEP not in {file.path for file in client.list_artifacts(run_id)}:
+            client.log_dict(run_id, event.payload, glossary.SWEEP)
         self._runs.reopen(run)
         self._install_view(event.at_ms)
 
