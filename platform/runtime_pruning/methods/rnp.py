@@ -166,7 +166,7 @@ class RNP(Method[RNPConfig]):
         sites = len(task.network.sites)
         decided = sites - first_decided(task.network, config)
         return Effort(
-            env_steps=(agent.env_steps - before) // sites * decided,
+            env_steps=(agent.env_steps - before) * decided // sites,
             epochs=images / len(task.data.training),
             train_seconds=time.monotonic() - started,
         )
