@@ -114,8 +114,16 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"hello, I am no Parquet")
-    with pytest.raises(DataError, match=r"x\.parquet' must be a Parquet file"):
+    with pytest.raises(DataError, match=r"x\.parquet' must be a whole Parquet file"):
         CIFAR10.read_parquet(tmp_path / "x.parquet", tmp_path / "cache")
+
+
+def test_a_damaged_parquet_is_named(parquet: Path, tmp_path: Path) -> None:
+    content = bytearray(parquet.read_bytes())
+    content[4:40] = b"x" * 36  # the first page; the footer, which is read first, stays whole
+    parquet.write_bytes(content)
+    with pytest.raises(DataError, match=r"some\.parquet' must be a whole Parquet file: ."):
+        CIFAR10.read_parquet(parquet, tmp_path / "cache")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -224,6 +225,34 @@ def test_files_of_an_unclear_part_are_refused(
 
 def test_folders_of_images_are_no_parquet(tmp_path: Path) -> None:
     assert parquet_files(touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "notes.parquet")) == {}
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_one_file_in_two_parts_is_named(
+    link: Callable[[Path, Path], None], tmp_path: Path, cache: Path
+) -> None:
+    write_parquet(tmp_path / "train.parquet", [b"x"] * 3, [0, 1, 2])
+    link(tmp_path / "train.parquet", tmp_path / "test.parquet")
+    with pytest.raises(DataError, match=r"train\.parquet' and .*test\.parquet' are one file"):
+        load(tmp_path)
+    assert not (cache / "unpacked").exists()
+
+
+def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
+    os.symlink("nowhere", tmp_path / "train.parquet")
+    with pytest.raises(DataError, match=r"train\.parquet' must be a whole .* No such file"):
+        load(tmp_path)
+
+
+def test_a_damaged_file_is_named_wherever_the_damage_is(tmp_path: Path) -> None:
+    images = [np.random.default_rng(row).bytes(300) for row in range(15)]
+    whole = write_parquet(tmp_path / "train.parquet", images, [0, 1, 2] * 5).read_bytes()
+    for start in range(4, len(whole) - 60, len(whole) // 20):
+        damaged = bytearray(whole)
+        damaged[start : start + 60] = bytes(byte ^ 255 for byte in whole[start : start + 60])
+        (tmp_path / "train.parquet").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"train\.parquet'"):  # the images are none, at last
+            load(tmp_path)
 
 
 @pytest.mark.parametrize(

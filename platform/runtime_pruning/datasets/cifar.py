@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from runtime_pruning.datasets.cache import cache_folder, cached_table, key_of
 from runtime_pruning.datasets.catalogue import DATA_ENV
 from runtime_pruning.datasets.images import Int64Array, UInt8Array
-from runtime_pruning.datasets.parquet import check_column, read_schema
+from runtime_pruning.datasets.parquet import check_column, read_schema, reading
 from runtime_pruning.datasets.png import decode_pngs
 from runtime_pruning.datasets.splits import (
     DatasetInfo,
@@ -144,7 +144,8 @@ class Cifar:
         schema = read_schema(path)
         check_column(path, schema, "image", pa.types.is_binary, "binary (a PNG)")
         check_column(path, schema, "label", pa.types.is_integer, "an integer")
-        table = pq.read_table(path, columns=["image", "label"])
+        with reading(path):
+            table = pq.read_table(path, columns=["image", "label"])
         if nulls := table["image"].null_count + table["label"].null_count:
             raise DataError(f"{str(path)!r} must have no empty cell, but got {nulls}.")
         pngs = table["image"].to_pylist()

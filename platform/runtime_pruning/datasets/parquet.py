@@ -10,12 +10,13 @@ is unpacked once into the cache folder, a row group at a time: the same encoded 
 which are then mapped into memory. The cache needs as much space as the files.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -143,9 +144,10 @@ def list_parquet(parts: dict[str, list[Path]], cache: Path | None = None) -> Ima
         cache: folder of unpacked files; by default ``unpacked`` in the user's cache folder.
 
     Raises:
-        DataError: no Parquet, a column is missing or of another type, a cell is empty, one class
-            only, parts of which the classes differ, or no space to unpack.
+        DataError: no Parquet, one file twice, a column is missing or of another type, a cell is
+            empty, one class only, parts of which the classes differ, or no space to unpack.
     """
+    _refuse_one_file_twice([path for part in parts.values() for path in part])
     folder = (cache or cache_folder() / "unpacked").resolve()  # workers start elsewhere
     files = [(number, path.resolve()) for number, part in enumerate(parts) for path in parts[part]]
     labels, sizes = zip(*(_labels(path) for _, path in files), strict=True)
@@ -166,6 +168,17 @@ def list_parquet(parts: dict[str, list[Path]], cache: Path | None = None) -> Ima
         stamps_N=pa.array(_stamps([path for _, path in files], labels), pa.binary()),
         place=str(files[0][1]),
     )
+
+
+def _refuse_one_file_twice(files: Sequence[Path]) -> None:
+    """Refuse two names of one file: its images would be in two splits."""
+    names: dict[tuple[int, int], Path] = {}
+    for path in files:
+        with reading(path):
+            state = path.stat()
+        other = names.setdefault((state.st_dev, state.st_ino), path)
+        if other is not path:
+            raise DataError(f"{str(other)!r} and {str(path)!r} are one file: name it once.")
 
 
 def _stamps(files: Sequence[Path], labels: Sequence[Int64Array]) -> list[bytes]:
@@ -201,7 +214,7 @@ def unpack(path: Path, folder: Path) -> Path:
         ):
             for group in range(source.num_row_groups):
                 writer.write_batch(_encoded(path, source.read_row_group(group, ["image"])))
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise DataError(
             f"{str(path)!r} could not be unpacked into {str(folder)!r}: {error}"
         ) from error
@@ -224,7 +237,7 @@ def _labels(path: Path) -> tuple[Int64Array, Int64Array]:
     schema = read_schema(path)
     check_column(path, schema, "image", _is_encoded, "binary, or a struct with binary `bytes`")
     check_column(path, schema, "label", pa.types.is_integer, "an integer")
-    with pq.ParquetFile(path) as file:
+    with reading(path), pq.ParquetFile(path) as file:
         labels = file.read(["label"])["label"]
         sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
     if labels.null_count:
@@ -294,10 +307,22 @@ def read_schema(path: Path) -> pa.Schema:
     Raises:
         DataError: it is none.
     """
-    try:
+    with reading(path):
         return pq.read_schema(path)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{str(path)!r} must be a Parquet file: {error}") from error
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Name the file whose reading fails.
+
+    Raises:
+        DataError: it is missing, no Parquet file, or damaged.
+    """
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{str(path)!r} must be a whole Parquet file: {reason}") from error
 
 
 def check_column(path: Path, schema: pa.Schema, name: str, is_right: Any, wanted: str) -> None:
