@@ -21,7 +21,7 @@ from runtime_pruning.network import trace
 from runtime_pruning.network.policies import FixedPolicy
 from runtime_pruning.sweeping.config import ProofConfig, SweepConfig
 from runtime_pruning.sweeping.ledger import Ledger
-from runtime_pruning.sweeping.proving import examine, prove_point
+from runtime_pruning.sweeping.proving import measure_on_test, prove_point
 from runtime_pruning.sweeping.trial import PointReport
 from runtime_pruning.tracking.mlflow_store import FrontierTracker
 from runtime_pruning.tracking.rebuild import rebuild, rebuild_proofs
@@ -116,7 +116,7 @@ def test_on_its_way_a_point_is_read_once_and_derived_once(
     assert found == {"figures": 2, "record.parquet": 2}  # two points
 
     found.clear()
-    examine(folders[0], sweep=SWEEP, data=data)
+    measure_on_test(folders[0], sweep=SWEEP, data=data)
     ledger.add_test(folders[0])
     assert tracker.replay() == 0
     assert found == {"figures": 1}

@@ -226,10 +226,10 @@ class LatencyTable:
             table = pq.read_table(path)
         except (OSError, pa.ArrowInvalid) as error:
             raise DataError(f"No latency table can be read from {str(path)!r}: {error}") from error
-        told = {
+        facts = {
             key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()
         }
-        version = told.get("schema_version")
+        version = facts.get("schema_version")
         if version != str(SCHEMA_VERSION) or not table.schema.equals(SCHEMA):
             raise DataError(
                 f"{str(path)!r} is no latency table of schema {SCHEMA_VERSION}, but {version}: "
@@ -237,12 +237,12 @@ class LatencyTable:
             )
         return LatencyTable(
             rows=tuple(_row(entry) for entry in table.to_pylist()),
-            device_key=told["device_key"],
-            network_key=told["network_key"],
-            backbone=told["backbone"],
-            num_sites=int(told["num_sites"]),
-            fingerprint=json.loads(told["fingerprint"]),
-            notes=json.loads(told["notes"]),
+            device_key=facts["device_key"],
+            network_key=facts["network_key"],
+            backbone=facts["backbone"],
+            num_sites=int(facts["num_sites"]),
+            fingerprint=json.loads(facts["fingerprint"]),
+            notes=json.loads(facts["notes"]),
         )
 
 

@@ -25,7 +25,7 @@ def draw_picture(summary: FrontierSummary, path: Path, *, dense_accuracy: float 
     _draw_verdicts(axes, summary)
     _draw_dense(axes, summary, dense_accuracy)
     _dress(axes, summary, dense_accuracy)
-    figure.savefig(path)
+    figure.savefig(path, format="png")
 
 
 def _draw_front(axes: Any, summary: FrontierSummary) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from runtime_pruning.files import replacing, write_text
 from runtime_pruning.frontier.dominance import Reference
 from runtime_pruning.frontier.page import draw_page
 from runtime_pruning.frontier.picture import draw_picture
@@ -52,11 +53,11 @@ def draw_report(
     summary = summarise(points, evidence, reference=reference, proofs=proofs)
     if summary.dense is not None:
         dense_accuracy = summary.dense.accuracy
-    folder.mkdir(parents=True, exist_ok=True)
     drawn = Report(summary, folder / PAGE, folder / PICTURE, folder / TABLE)
-    draw_page(summary, drawn.page, dense_accuracy=dense_accuracy)
-    draw_picture(summary, drawn.picture, dense_accuracy=dense_accuracy)
-    drawn.table.write_text(markdown_table(summary) + "\n")
+    with replacing(drawn.page) as page, replacing(drawn.picture) as picture:
+        draw_page(summary, page, dense_accuracy=dense_accuracy)
+        draw_picture(summary, picture, dense_accuracy=dense_accuracy)
+    write_text(drawn.table, markdown_table(summary) + "\n")
     return drawn
 
 

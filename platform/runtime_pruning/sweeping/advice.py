@@ -21,14 +21,14 @@ def where_to_look(
     """
     if uri.startswith("http"):
         return f"In MLflow: {without_password(uri).rstrip('/')}{view_path or ''}"
-    told = ""
+    setting = ""
     if database_path(uri) != results / "mlflow.db":
-        told = f"MLFLOW_TRACKING_URI={shlex.quote(without_password(uri))} "
+        setting = f"MLFLOW_TRACKING_URI={shlex.quote(without_password(uri))} "
     elif submitted or results != usual_results:
-        told = f"RUNTIME_PRUNING_RESULTS={shlex.quote(str(results))} "
+        setting = f"RUNTIME_PRUNING_RESULTS={shlex.quote(str(results))} "
     place = ", in a checkout on a machine that sees this folder" if submitted else ""
     view = f"\n  then http://127.0.0.1:5000{view_path}" if view_path else ""
-    return f"In MLflow: {told}make ui{place}{view}"
+    return f"In MLflow: {setting}make ui{place}{view}"
 
 
 def without_password(uri: str) -> str:

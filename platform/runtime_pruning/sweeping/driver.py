@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import optuna
 import ray
@@ -31,7 +31,7 @@ from runtime_pruning.sweeping.config import SweepConfig
 from runtime_pruning.sweeping.ledger import Ledger
 from runtime_pruning.sweeping.prepare import Prepared
 from runtime_pruning.sweeping.provenance import code_version
-from runtime_pruning.sweeping.proving import examine, prove_point
+from runtime_pruning.sweeping.proving import measure_on_test, prove_point
 from runtime_pruning.sweeping.search import FrontierSearch
 from runtime_pruning.sweeping.trial import (
     ENDED,
@@ -42,6 +42,13 @@ from runtime_pruning.sweeping.trial import (
 )
 
 Subject = TypeVar("Subject")
+
+
+class EndedTask(NamedTuple):
+    """What a task returned, or why it failed."""
+
+    result: Any
+    error: str | None
 
 
 @dataclass(kw_only=True)
@@ -85,7 +92,7 @@ class Sweep:
         proved = self._prove(
             self.ledger.proof_candidates(self.sweep.proof.points), "validation", inputs
         )
-        tested = set(self._examine(inputs))
+        tested = set(self._measure_on_test(inputs))
         self._prove([folder for folder in proved if folder in tested], "test", inputs)
 
     @property
@@ -111,10 +118,12 @@ class Sweep:
             )
             for name in self.sweep.controls
         }
-        for _, folders in self._finished(running, "Control {}"):
-            points = [self.ledger.add(folder) for folder in folders]
-            for point in points[-1:]:
-                self.ledger.end_trial(point.config)
+        for name, task in self._ended(running, "Control {}"):
+            for folder in task.result or ():
+                self.ledger.add(folder)
+            params = {"groups": groups}
+            config = trial_config(self.sweep, name, params, self.prepared.key)
+            self.ledger.end_trial(config, task.error)
 
     def _run_trials(self, inputs: SweepInputs) -> None:
         """Let Tune run the trials, or go on with those that an earlier start left."""
@@ -203,28 +212,30 @@ class Sweep:
             )
             for folder in folders
         }
-        done = [folder for folder, _ in self._finished(running, f"Controls, {split}, of {{}}")]
+        ended = self._ended(running, f"Controls, {split}, of {{}}")
+        done = [folder for folder, task in ended if task.error is None]
         for folder in done:
             self.ledger.add_proof(folder, split)
         return done
 
-    def _examine(self, inputs: SweepInputs) -> list[Path]:
+    def _measure_on_test(self, inputs: SweepInputs) -> list[Path]:
         """Measure the front, and the dense network, on the test split; return what was measured."""
         running = {
-            folder: ray.remote(**self.sweep.resources.control.options)(examine).remote(
+            folder: ray.remote(**self.sweep.resources.control.options)(measure_on_test).remote(
                 folder, sweep=self.sweep, data=inputs.data
             )
             for folder in self.ledger.test_candidates()
         }
-        done = [folder for folder, _ in self._finished(running, "Test split, of {}")]
+        ended = self._ended(running, "Test split, of {}")
+        done = [folder for folder, task in ended if task.error is None]
         for folder in done:
             self.ledger.add_test(folder)
         return done
 
-    def _finished(
+    def _ended(
         self, running: Mapping[Subject, "ray.ObjectRef[Any]"], what: str
-    ) -> Iterator[tuple[Subject, Any]]:
-        """Yield each subject with its task's result; a task that failed is reported instead.
+    ) -> Iterator[tuple[Subject, EndedTask]]:
+        """Yield each subject with how its task ended; one that failed is shown, and kept.
 
         Args:
             running: tasks by what they are about.
@@ -233,12 +244,11 @@ class Sweep:
         title = what.partition("{")[0].strip().removesuffix(", of")
         for subject, task in tqdm(running.items(), desc=title, leave=False):
             try:
-                result = ray.get(task)
+                yield subject, EndedTask(ray.get(task), None)
             except ray.exceptions.RayError as error:
-                reason = str(error).strip().splitlines()[-1]
-                self._fail(f"{what.format(subject)} failed: {reason}")
-            else:
-                yield subject, result
+                text = str(error).strip()
+                self._fail(f"{what.format(subject)} failed: {text.splitlines()[-1]}")
+                yield subject, EndedTask(None, text)
 
 
 def _has_ended(result: tune.Result) -> bool:

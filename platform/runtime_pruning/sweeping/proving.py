@@ -58,7 +58,7 @@ RECORDS: dict[HeldOut, str] = {"validation": RECORD, "test": TEST_RECORD}
 FOLDERS: dict[HeldOut, str] = {"validation": DYNAMICS, "test": TEST_DYNAMICS}
 
 
-def examine(folder: Path, *, sweep: SweepConfig, data: ImageDataset) -> None:
+def measure_on_test(folder: Path, *, sweep: SweepConfig, data: ImageDataset) -> None:
     """Run a point's bundle on the test split; write record and figures beside the point's own."""
     if (folder / TEST_POINT).exists():
         return

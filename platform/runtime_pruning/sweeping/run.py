@@ -14,6 +14,7 @@ import ray
 import yaml
 
 from runtime_pruning.errors import ConfigError, InterruptedSweepError
+from runtime_pruning.files import write_text
 from runtime_pruning.plugins import plugin_folders, use_plugins
 from runtime_pruning.sweeping.advice import where_to_look, without_password
 from runtime_pruning.sweeping.checks import Material, check_contract, check_sweep
@@ -117,7 +118,7 @@ def open_folder(results: Path, sweep_id: str, sweep: SweepConfig) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     settings, path = json.loads(json.dumps(asdict(sweep))), folder / "sweep.json"
     if not path.exists():
-        path.write_text(json.dumps(settings, indent=2) + "\n")
+        write_text(path, json.dumps(settings, indent=2) + "\n")
     started = json.loads(path.read_text())
     for name, value in settings.items():
         if started.get(name) != value:
