@@ -134,5 +134,4 @@ def _ridge(terms_NP: Floats, gain_NO: Floats, ridge: float) -> Floats:
     held_P = np.full(terms_NP.shape[1], ridge + 1e-9)
     held_P[0] = 0
     normal_PP = terms_NP.T @ terms_NP + np.diag(held_P)
-    coefficients_PO: Floats = np.linalg.solve(normal_PP, terms_NP.T @ gain_NO)
-    return coefficients_PO
+    return np.asarray(np.linalg.solve(normal_PP, terms_NP.T @ gain_NO), np.float64)
