@@ -46,7 +46,7 @@ def test_our_convolution_has_a_head_start(taken: list[Any]) -> None:
     own = layer()
     call = selection.convolution(own, RELU, features, fused=True)
     assert isinstance(call, CompiledConvolution)
-    assert [start for _, start in taken] == [0.0, selection.ON_TAPE]
+    assert [start for _, start in taken] == [0.0, selection.IN_BUFFER]
     expected = functional.conv2d(features, own.weight, own.bias, padding=1).relu()
     near(call(features), expected)
     near(taken[0][0](features), expected)

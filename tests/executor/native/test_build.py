@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,20 +86,24 @@ def test_one_process_compiles_for_all(
     assert Path(first.decode().strip()).parent == cache
 
 
-@pytest.mark.usefixtures("cache")
 def test_a_failure_is_told_and_not_tried_again(
-    tmp_path: Path, source: Callable[[str], Path]
+    tmp_path: Path, cache: Path, source: Callable[[str], Path]
 ) -> None:
     compiler = Compiler(tmp_path)
     for _ in range(2):
         with pytest.raises(NativeError, match=r"returned 1:(.|\n)*expected") as caught:
             build.compiled_library(source(WRONG), [str(compiler.file)], KIND)
         assert caught.value.short == "does not compile"
-    assert "is tried again when" in str(caught.value)
+    assert "is tried again a day later" in str(caught.value)
     assert compiler.compiled == 1
+    (failed,) = cache.glob("*.failed")
+    os.utime(failed, (0, time.time() - build.FAILED_SECONDS - 1))
+    with pytest.raises(NativeError, match="returned 1"):
+        build.compiled_library(source(WRONG), [str(compiler.file)], KIND)
+    assert compiler.compiled == 2
     with pytest.raises(NativeError, match="returned 1"):  # another compiler may be able to
         build.compiled_library(source(WRONG), [str(Compiler(tmp_path, version="2").file)], KIND)
-    assert compiler.compiled == 2
+    assert compiler.compiled == 3
     assert one(build.compiled_library(source(GOOD), [str(compiler.file)], KIND)) == 1
 
 

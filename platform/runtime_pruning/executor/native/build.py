@@ -2,7 +2,7 @@
 
 A library is kept by a key of its source, the compiler and the kind of CPU that it is for, in the
 user's cache, or in a temporary folder where that cannot be written. Where a source does not
-compile, the reason is kept in its place: no other process tries again.
+compile, the reason is kept in its place for a day: no other process tries again.
 """
 
 import ctypes
@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ from runtime_pruning.files import locked, write_text
 SETTING = "RUNTIME_PRUNING_NATIVE"
 SETTINGS = ("auto", "require", "off")
 FLAGS = ("-O3", "-std=c++17", "-fopenmp", "-fPIC")
-COMPILE_SECONDS = 300
+COMPILE_SECONDS = 900  # of which 25 are the compiler's own; the rest is for a machine under load
+FAILED_SECONDS = 24 * 60 * 60  # for which a failure is kept: it may have been the machine's
 SOURCE = Path(__file__).with_name("src") / "program.cpp"
 _LINES = 5  # of what a compiler says last
 
@@ -147,9 +149,10 @@ def _kept(place: Path) -> Path | None:
         NativeError: it could not be made before.
     """
     library, digest, failed = (place.with_suffix(end) for end in (".so", ".sha256", ".failed"))
-    if failed.is_file():
+    if failed.is_file() and time.time() - failed.stat().st_mtime < FAILED_SECONDS:
         short, _, told = failed.read_text(encoding="utf-8").partition("\n")
-        raise NativeError(short, f"{told.strip()} It is tried again when {failed} is removed.")
+        again = f"It is tried again a day later, or when {failed} is removed."
+        raise NativeError(short, f"{told.strip()} {again}")
     if not library.is_file() or not digest.is_file():
         return None
     return library if digest.read_text(encoding="utf-8") == _digest(library) else None
