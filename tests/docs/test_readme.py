@@ -75,6 +75,8 @@ def test_its_tree_exists() -> None:
         found += [root / name for name in names]
     assert len(found) > 15
     assert [path for path in found if not path.is_dir()] == []
+    packages = {path.parent for path in (ROOT / "platform/runtime_pruning").glob("*/__init__.py")}
+    assert packages - set(found) == set()
 
 
 def test_its_subcommands_exist(capsys: pytest.CaptureFixture[str]) -> None:
