@@ -15,6 +15,8 @@ case "$(basename "$0") $*" in
     "scontrol show hostnames"*) printf 'node-a\\nnode-b\\nnode-c\\n' ;;
     *"hostname -I"*) echo "10.0.0.7 fe80::1" ;;
     "srun "*) exec sleep 60 ;;
+    "python cluster/wait_for_nodes.py"*)
+        until [ "$(grep -c "ray start" "$CALLS")" = "$2" ]; do sleep 0.05; done ;;
     "python sweeps/frontier.py"*)
         trap 'echo asked to end >> "$CALLS"; exit 3' TERM
         echo "token ${#RAY_AUTH_TOKEN} address $RAY_ADDRESS" >> "$CALLS"

@@ -145,6 +145,16 @@ def test_a_trial_that_never_fits_is_refused_with_the_arithmetic(
     assert arithmetic in str(caught.value)
 
 
+def test_where_the_cluster_may_grow_a_trial_waits_and_says_for_what(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    processes = Resources(trial=Request(cpus=4, gpus=1)).trial_processes(trains_agent=False)
+    refuse_what_never_fits("trial", processes, [{"CPU": 2.0}], grows=True)
+    told = capsys.readouterr().out
+    assert "waits until the cluster has grown: its 1 processes ask for 4 = 4 CPU; the" in told
+    assert "ask for 1 = 1 GPU; the largest node has 0, all nodes 0." in told
+
+
 def test_a_trial_that_fits_passes() -> None:
     runners = EnvRunnerRequest(cpus=0.5, gpus=0.25, workers=2)
     resources = Resources(trial=Request(cpus=1, gpus=0.5), env_runner=runners)

@@ -10,6 +10,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -97,9 +98,24 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
+class Cluster(NamedTuple):
+    """A head that runs no task, and what starts a node that does.
+
+    Attributes:
+        address: for jobs.
+        environment: to submit from.
+        join: starts the node.
+        node_folder: of the node's Ray.
+    """
+
+    address: str
+    environment: dict[str, str]
+    join: Callable[[], None]
+    node_folder: Path
+
+
 @pytest.fixture
-def cluster(bare_python: Path, tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """A head that runs no task and a node that does: the address for jobs, and the environment."""
+def cluster(bare_python: Path) -> Iterator[Cluster]:
     port, dashboard, *agents = free_ports(4)
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith(STRIPPED)},
@@ -109,17 +125,16 @@ def cluster(bare_python: Path, tmp_path: Path) -> Iterator[tuple[str, dict[str, 
     # Ray's sockets must have short paths. Nodes on one machine need a folder each: they would
     # delete each other's copies of the job's files.
     folders = [Path("/tmp") / f"rp-{port}-{node}" for node in ("head", "node")]
-    start = [str(bare_python), "-m", "ray.scripts.scripts", "start"]
-    head = ["--head", "--port", str(port), "--num-cpus", "0"]
-    head += ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)]
-    node = ["--address", f"127.0.0.1:{port}", "--num-cpus", "2"]
-    try:
-        for arguments, folder, agent in zip((head, node), folders, agents, strict=True):
-            own = ["--temp-dir", str(folder), "--dashboard-agent-listen-port", str(agent)]
-            started = subprocess.run(
-                [*start, *arguments, *own], env=environment, capture_output=True, text=True
-            )
-            assert started.returncode == 0, started.stdout + started.stderr
+
+    def start(number: int, *arguments: str) -> None:
+        command = [str(bare_python), "-m", "ray.scripts.scripts", "start", *arguments]
+        command += ["--temp-dir", str(folders[number])]
+        command += ["--dashboard-agent-listen-port", str(agents[number])]
+        started = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert started.returncode == 0, started.stdout + started.stderr
+
+    def join() -> None:
+        start(1, "--address", f"127.0.0.1:{port}", "--num-cpus", "2")
         waited = subprocess.run(
             [bare_python, ROOT / "cluster" / "wait_for_nodes.py", "2"],
             env={**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"},
@@ -127,8 +142,11 @@ def cluster(bare_python: Path, tmp_path: Path) -> Iterator[tuple[str, dict[str, 
             text=True,
         )
         assert waited.stdout.endswith("2 of 2 nodes have joined.\n"), waited.stderr
-        environment["NODE_FOLDER"] = str(folders[1])
-        yield f"http://127.0.0.1:{dashboard}", environment
+
+    try:
+        shown = ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)]
+        start(0, "--head", "--port", str(port), "--num-cpus", "0", *shown)
+        yield Cluster(f"http://127.0.0.1:{dashboard}", environment, join, folders[1])
     finally:
         end_processes_of(f"/tmp/rp-{port}-")
         for folder in folders:
@@ -144,28 +162,25 @@ def end_processes_of(folder: str) -> None:
         subprocess.run(["kill", "-9", pid], check=False, capture_output=True)
 
 
-def submit(
-    cluster: tuple[str, dict[str, str]],
-    checkout: Path,
-    runtime_env: dict[str, object],
-    *entrypoint: str,
-) -> subprocess.CompletedProcess[str]:
-    """Submit a job from a checkout, and wait for it."""
-    address, environment = cluster
-    command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", address]
-    command += ["--working-dir", ".", "--runtime-env-json", json.dumps(runtime_env), "--"]
-    return subprocess.run(
-        [*command, *entrypoint],
+def submitted(
+    cluster: Cluster, checkout: Path, runtime_env: dict[str, object], *entrypoint: str
+) -> "subprocess.Popen[str]":
+    """Submit a job from a checkout; what is returned prints what the job prints."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit"]
+    command += ["--address", cluster.address, "--working-dir", "."]
+    command += ["--runtime-env-json", json.dumps(runtime_env), "--", *entrypoint]
+    return subprocess.Popen(
+        command,
         cwd=checkout,
-        env=environment,
-        capture_output=True,
+        env=cluster.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=400,
     )
 
 
 def test_a_sweep_with_data_and_plugins_runs_on_nodes_with_the_dependencies_only(
-    cluster: tuple[str, dict[str, str]],
+    cluster: Cluster,
     bare_python: Path,
     checkout: Path,
     write_photographs: Callable[..., Path],
@@ -174,7 +189,7 @@ def test_a_sweep_with_data_and_plugins_runs_on_nodes_with_the_dependencies_only(
     missing = subprocess.run(
         [bare_python, "-c", "import ray, runtime_pruning"],
         cwd=tmp_path,
-        env=cluster[1],
+        env=cluster.environment,
         capture_output=True,
         text=True,
     )
@@ -186,30 +201,37 @@ def test_a_sweep_with_data_and_plugins_runs_on_nodes_with_the_dependencies_only(
         "env_vars": {
             "RUNTIME_PRUNING_DATA": str(photographs),
             "RUNTIME_PRUNING_RESULTS": str(results),
+            "RUNTIME_PRUNING_CLUSTER_GROWS": "1",
         },
         "py_modules": [str(tmp_path / "theirs")],
     }
     small = [part for each in SMALL for part in ("--set", each)]
-    done = submit(
-        cluster,
-        checkout,
-        runtime_env,
-        "sweeps/frontier.py",  # by its run bit
-        *("--preset", "faces", "--plugin", "my_backbones.small", "--backbone", "small-of-mine"),
-        *("--sweep-id", "submitted", *small),
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    arguments = ["--preset", "faces", "--backbone", "small-of-mine", "--sweep-id", "submitted"]
+    arguments += ["--plugin", "my_backbones.small", *small]
+    # By its run bit.
+    with submitted(cluster, checkout, runtime_env, "sweeps/frontier.py", *arguments) as job:
+        assert job.stdout is not None
+        printed = ""
+        while "A trial waits until the cluster has grown" not in printed:
+            line = job.stdout.readline()
+            assert line, printed
+            printed += line
+        cluster.join()
+        printed += job.stdout.read()
+    assert job.returncode == 0, printed
     points = rebuild(f"sqlite:///{results}/mlflow.db", "submitted")
     assert {each.point.method for each in points} == {"rnp", "dense"}
     assert {each.point.backbone for each in points} == {"small-of-mine"}
     advice = f"RUNTIME_PRUNING_RESULTS={results} make ui, in a checkout on a machine that sees"
-    assert advice in done.stdout
+    assert advice in printed
     # The trial ran on the other node, with what was shipped there.
     modules = "session_*/runtime_resources/py_modules_files/*/*"
-    shipped = {path.name for path in Path(cluster[1]["NODE_FOLDER"]).glob(modules)}
+    shipped = {path.name for path in cluster.node_folder.glob(modules)}
     assert {"runtime_pruning", "pruning_envs", "my_backbones", "theirs"} <= shipped
 
     # The README's form, with nothing but it.
-    plain = submit(cluster, checkout, {}, "python", "sweeps/frontier.py", "--help")
-    assert plain.returncode == 0, plain.stdout + plain.stderr
-    assert "Sweep runtime pruning and draw" in plain.stdout
+    with submitted(cluster, checkout, {}, "python", "sweeps/frontier.py", "--help") as plain:
+        assert plain.stdout is not None
+        printed = plain.stdout.read()
+    assert plain.returncode == 0, printed
+    assert "Sweep runtime pruning and draw" in printed

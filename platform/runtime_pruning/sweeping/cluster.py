@@ -21,6 +21,8 @@ from runtime_pruning.plugins import PLUGINS_ENV
 from runtime_pruning.resources import Request
 
 RESULTS_VARIABLE = "RUNTIME_PRUNING_RESULTS"
+# Set where an autoscaler starts nodes on demand; Ray itself does not tell what may still come.
+GROWS_VARIABLE = "RUNTIME_PRUNING_CLUSTER_GROWS"
 # Ray's own, in the driver of a submitted job.
 _JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 # Handed on to the workers where the driver has them.
@@ -171,7 +173,11 @@ def refuse_dead_address(address: str, timeout_s: float = 5.0) -> None:
 
 
 def refuse_what_never_fits(
-    what: str, processes: Sequence[Request], nodes: Sequence[dict[str, float]]
+    what: str,
+    processes: Sequence[Request],
+    nodes: Sequence[dict[str, float]],
+    *,
+    grows: bool = False,
 ) -> None:
     """Refuse what the cluster can never hold, instead of leaving it pending for ever.
 
@@ -179,6 +185,7 @@ def refuse_what_never_fits(
         what: asks, in the singular, for the message: ``"trial"``.
         processes: what each of its processes asks for.
         nodes: resources of each node: ``{"CPU": 8.0, "GPU": 1.0}``.
+        grows: an autoscaler may start other nodes: say what is waited for, and refuse nothing.
 
     Raises:
         ConfigError: the message shows the arithmetic.
@@ -188,11 +195,16 @@ def refuse_what_never_fits(
         there = [node.get(kind, 0.0) for node in nodes]
         if max(asked) > max(there, default=0.0) or sum(asked) > sum(there):
             parts = " + ".join(f"{each:g}" for each in asked if each)
-            raise ConfigError(
-                f"A {what} must fit the cluster, but its {len(processes)} processes ask for "
-                f"{parts} = {sum(asked):g} {kind}; the largest node has "
-                f"{max(there, default=0.0):g}, all nodes {sum(there):g}."
+            lacking = (
+                f"its {len(processes)} processes ask for {parts} = {sum(asked):g} {kind}; the "
+                f"largest node has {max(there, default=0.0):g}, all nodes {sum(there):g}."
             )
+            if not grows:
+                raise ConfigError(
+                    f"A {what} must fit the cluster, but {lacking} Where an autoscaler starts "
+                    f"nodes on demand, set {GROWS_VARIABLE}=1."
+                )
+            print(f"A {what} waits until the cluster has grown: {lacking}", flush=True)
 
 
 def refuse_unshared_folder(folder: Path) -> None:
@@ -232,6 +244,11 @@ def _sees(probe: str, content: str) -> bool:
     return (
         path.is_file() and path.read_text() == content and os.access(path.parent, os.W_OK | os.X_OK)
     )
+
+
+def may_grow() -> bool:
+    """Whether whoever set up the cluster says that an autoscaler starts nodes on demand."""
+    return os.environ.get(GROWS_VARIABLE) == "1"
 
 
 def alive_nodes() -> list[dict[str, float]]:

@@ -22,11 +22,7 @@ from runtime_pruning.frontier.records import HeldOut
 from runtime_pruning.resources import Request
 from runtime_pruning.sweeping.callback import SweepCallback, listening
 from runtime_pruning.sweeping.checks import Material
-from runtime_pruning.sweeping.cluster import (
-    alive_nodes,
-    refuse_what_never_fits,
-    sigint_given_back,
-)
+from runtime_pruning.sweeping.cluster import sigint_given_back
 from runtime_pruning.sweeping.config import SweepConfig
 from runtime_pruning.sweeping.ledger import Ledger
 from runtime_pruning.sweeping.prepare import Prepared
@@ -75,9 +71,6 @@ class Sweep:
 
         That is the only reading of the test split: of the front, and of its points' controls.
         """
-        nodes = alive_nodes()
-        refuse_what_never_fits("control", [self.sweep.resources.control], nodes)
-        refuse_what_never_fits("trial", self._trial_processes(), nodes)
         inputs = SweepInputs(
             data=ray.put(self.material.data),
             network=ray.put(self.prepared.network),

@@ -19,9 +19,12 @@ from runtime_pruning.plugins import plugin_folders, use_plugins
 from runtime_pruning.sweeping.advice import where_to_look, without_password
 from runtime_pruning.sweeping.checks import Material, check_contract, check_sweep
 from runtime_pruning.sweeping.cluster import (
+    alive_nodes,
     in_submitted_job,
+    may_grow,
     refuse_dead_address,
     refuse_unshared_folder,
+    refuse_what_never_fits,
     results_root,
     start_ray,
 )
@@ -59,10 +62,10 @@ def run_sweep(arguments: argparse.Namespace, *, py_modules: Sequence[Path], pres
     open_store(uri)
     print(f"Sweep {sweep_id}: results in {folder}, MLflow at {without_password(uri)}")
     use_tune_settings()
-    # Before hours of preparation: what Ray refuses, and a folder that is not everywhere.
+    # Before hours of preparation: what Ray or the cluster cannot do.
     start_ray([*py_modules, *plugin_folders()])
     try:
-        refuse_unshared_folder(results)
+        _check_cluster(material, results)
         prepared = prepare(material, results / "prepared")
         return _sweep(material, prepared, sweep_id, folder, uri, started)
     except (KeyboardInterrupt, InterruptedSweepError):
@@ -70,6 +73,15 @@ def run_sweep(arguments: argparse.Namespace, *, py_modules: Sequence[Path], pres
         raise
     finally:
         ray.shutdown()
+
+
+def _check_cluster(material: Material, results: Path) -> None:
+    """Refuse what the cluster that Ray is connected to cannot hold, or not share."""
+    resources, nodes = material.sweep.resources, alive_nodes()
+    trial = resources.trial_processes(trains_agent=material.method.trains_agent)
+    for what, processes in {"control": [resources.control], "trial": trial}.items():
+        refuse_what_never_fits(what, processes, nodes, grows=may_grow())
+    refuse_unshared_folder(results)
 
 
 def _sweep(
