@@ -19,10 +19,8 @@ from runtime_pruning.cost.prediction_error import predicted_against_measured
 from runtime_pruning.cost.timed_stages import TimedDeployedNetwork
 from runtime_pruning.cost.timed_units import (
     Plan,
-    RecordedRun,
     TimedSlicedNetwork,
     TimedUnit,
-    covering_plans,
     network_key,
     pair_of,
 )
@@ -220,61 +218,6 @@ def test_the_registered_cost_finds_or_makes_its_table(
 # Calibration
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
-def test_plans_cover_all_pairs_of_widths(name: str) -> None:
-    shape = (3, 32, 32)
-    network = trace(backbones.create(name, num_classes=10, image_shape=shape), shape).eval()
-    sites, full = network.sites, tuple(4 for _ in network.sites)
-    with torch.inference_mode():
-        steps = TimedSlicedNetwork(network).steps(torch.rand(1, *shape), full)
-    plans = covering_plans(steps, sites, seed=0)
-    assert len(set(plans)) < 200
-    for step in steps:
-        if len(step.input.sites) < 2 and len(step.output.sites) < 2:
-            seen = {pair_of(step, sites, plan) for plan in plans}
-            tied = step.input.sites == step.output.sites
-            free = len(step.input.sites | step.output.sites)
-            assert len(seen) == 4 ** (1 if tied and free else free), step.name
-
-
-def test_a_unit_that_runs_again_does_the_same(resnet: PrunableNetwork) -> None:
-    images_BCHW, plan = torch.rand(2, 3, 8, 8), tuple(site % 4 + 1 for site in range(18))
-    with torch.inference_mode():
-        run = RecordedRun(resnet, images_BCHW)
-        for groups in plan:
-            run.advance(torch.tensor([groups] * 2))
-        expected_BK = run.logits_BK.clone()
-        for index in range(len(resnet.units)):
-            run.replay(index)()
-            run.replay(index)()
-        assert torch.equal(run.logits_BK, expected_BK)
-        steps = TimedSlicedNetwork(resnet).steps(images_BCHW, plan)
-    assert [step.name for step in steps] == [unit.output.name for unit in resnet.units]
-    assert [step.stage for step in steps if step.kind == "linear"] == [18]
-
-
-def test_stages_of_the_deployed_network_are_priced_like_units(resnet: PrunableNetwork) -> None:
-    timed = TimedDeployedNetwork(deploy(resnet))
-    assert "-fused-" in timed.device.key or "-unfused-" in timed.device.key
-    plan = tuple(site % 4 + 1 for site in range(18))
-    images_BCHW = torch.rand(2, 3, 8, 8)
-    with torch.inference_mode():
-        steps = timed.steps(images_BCHW, plan)
-        for step in steps * 2:
-            step.run()
-    assert [step.stage for step in steps] == list(range(19))
-    assert [sorted(step.output.sites) for step in steps] == [[], *([site] for site in range(18))]
-    # In a block, the second convolution reads what the first one writes, the first one the stream.
-    assert [sorted(step.input.sites) for step in steps[1:5]] == [[], [0], [], [2]]
-    expected_BK = resnet.run(images_BCHW, torch.tensor([plan] * 2)).logits_BK
-    torch.testing.assert_close(timed.run(images_BCHW, plan), expected_BK, rtol=1e-3, atol=1e-4)
-    table = calibrate(timed, backbone="resnet20", passes=1, rounds=1)
-    step = LatencyStepCost(table, resnet)
-    paid = sum(float(step(site, torch.tensor([plan[: site + 1]]))) for site in range(18))
-    price = float(table.price(resnet.channels(torch.tensor([plan]))))
-    assert (paid + step.before) * step.dense_ms == pytest.approx(price)
-
-
 class Spin:
     def __init__(self, ms: float) -> None:
         self.ms = ms
@@ -354,9 +297,3 @@ def test_impossible_settings_are_refused() -> None:
     timed = TimedSlicedNetwork(NETWORK)
     with pytest.raises(ConfigError, match=r"must each be >= 1, but got \(batches=\[0\]"):
         calibrate(timed, backbone="two", batches=(0,))
-
-
-def test_a_network_is_known_by_its_structure() -> None:
-    again = trace(Two(), DIGITS, groups=1, align=4)
-    assert network_key(again) == network_key(NETWORK)
-    assert network_key(trace(Two(), (1, 9, 9), groups=2)) != network_key(NETWORK)
