@@ -1,0 +1,128 @@
+"""A cascade at work: members run one after the other on the images that are still open.
+
+Dimensions: B images of a batch, R images that are open, M members, C H W of an image, K classes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pruning_envs.cascade_table import combine, features, log_softmax
+from runtime_pruning.cascades.choosing import STOP, Chooser, Ints
+from runtime_pruning.cascades.combining import Combination
+from runtime_pruning.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeMember:
+    """A network as one step of a cascade.
+
+    Attributes:
+        run: logits of a batch of images: a deployed network's ``dense``, or a plain module.
+        macs_per_image: that it executes.
+    """
+
+    run: Callable[[Tensor], Tensor]
+    macs_per_image: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeExecution:
+    """What came of a batch.
+
+    Attributes:
+        log_probabilities_BK: combined answers, nats.
+        sets_B: members that ran, member m as bit m.
+        executed_macs_B: of members and decisions.
+    """
+
+    log_probabilities_BK: npt.NDArray[np.float32]
+    sets_B: Ints
+    executed_macs_B: Ints
+
+
+class CascadeExecutor:
+    """Runs a cascade's members and decisions in one call.
+
+    Args:
+        members: in the order that the combination knows them in.
+        combination: fitted on records of these members.
+        chooser: who decides.
+        num_classes: K.
+
+    Raises:
+        ConfigError: another number of members than the combination knows.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[CascadeMember],
+        combination: Combination,
+        chooser: Chooser,
+        *,
+        num_classes: int,
+    ) -> None:
+        if len(members) != len(combination.temperatures_M):
+            raise ConfigError(
+                f"The combination is of {len(combination.temperatures_M)} members, but got "
+                f"{len(members)}."
+            )
+        self.members = tuple(members)
+        self.combination = combination
+        self.chooser = chooser
+        self.num_classes = num_classes
+        # The first decision sees nothing, and is always the same.
+        nothing_1 = np.zeros(1, np.int64)
+        self._first = int(
+            chooser.actions(self._features(self._silence(1), nothing_1), nothing_1)[0]
+        )
+
+    @torch.inference_mode()
+    def __call__(self, images_BCHW: Tensor) -> CascadeExecution:
+        """Run a batch; members run on compacted batches of the images that chose them."""
+        count, members = len(images_BCHW), len(self.members)
+        log_BMK = self._silence(count)
+        sets_B, macs_B = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        open_R, actions_R = np.arange(count), np.full(count, self._first)
+        while len(open_R):
+            macs_B[open_R] += self.chooser.macs_per_image
+            bits_R = np.where(actions_R > STOP, 1 << np.maximum(actions_R - 1, 0), 0)
+            goes_R = (bits_R > 0) & (sets_B[open_R] & bits_R == 0)
+            open_R, chosen_R = open_R[goes_R], actions_R[goes_R] - 1
+            for member in np.unique(chosen_R).tolist():
+                rows = open_R[chosen_R == member]
+                log_BMK[rows, member] = self._answer(member, images_BCHW, rows)
+                macs_B[rows] += self.members[member].macs_per_image
+            sets_B[open_R] |= 1 << chosen_R
+            open_R = open_R[sets_B[open_R] < 2**members - 1]
+            if len(open_R):
+                sets_R = sets_B[open_R]
+                actions_R = self.chooser.actions(self._features(log_BMK[open_R], sets_R), sets_R)
+        weights_BM = self.combination.weights_SM[sets_B]
+        return CascadeExecution(
+            log_probabilities_BK=combine(log_BMK, weights_BM, self.combination.pool),
+            sets_B=sets_B,
+            executed_macs_B=macs_B,
+        )
+
+    def _silence(self, count: int) -> npt.NDArray[np.float32]:
+        """Return ``log_probabilities_BMK`` of members that have not run."""
+        return np.zeros((count, len(self.members), self.num_classes), np.float32)
+
+    def _features(self, log_RMK: npt.NDArray[np.float32], sets_R: Ints) -> npt.NDArray[np.float32]:
+        """Return ``features_RF`` of the answers so far."""
+        made = self.combination
+        seen_RF: npt.NDArray[np.float32] = features(log_RMK, sets_R, made.weights_SM, made.pool)
+        return seen_RF
+
+    def _answer(self, member: int, images_BCHW: Tensor, rows: Ints) -> npt.NDArray[np.float32]:
+        """Return the calibrated ``log_probabilities_RK`` of a member on some rows."""
+        whole = len(rows) == len(images_BCHW)
+        own_RCHW = images_BCHW if whole else images_BCHW[torch.from_numpy(rows)]
+        logits_RK = self.members[member].run(own_RCHW).float().cpu().numpy()
+        cooled_RK = log_softmax(logits_RK / np.float32(self.combination.temperatures_M[member]))
+        return cooled_RK.astype(np.float32)
