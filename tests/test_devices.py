@@ -21,6 +21,8 @@ from pruning_envs import RuntimePruningVectorEnv
 from runtime_pruning import backbones, cost, datasets
 from runtime_pruning.agents.decision_network import DecisionConfig, DecisionNetwork
 from runtime_pruning.agents.policy import DecisionPolicy, SpreadPolicy
+from runtime_pruning.agents.schedule import EpsilonSchedule
+from runtime_pruning.agents.targets import greedy_returns
 from runtime_pruning.cost.macs import dense_macs
 from runtime_pruning.deploy import read_bundle, write_bundle
 from runtime_pruning.methods.evaluation import judge
@@ -349,3 +351,44 @@ def test_a_bundle_written_elsewhere_is_read_here(elsewhere: str, tmp_path: Path)
         found = read.network.execute(images_BCHW, read.policy)
     assert found.groups_BL.tolist() == expected.groups_BL.tolist()
     close(found.logits_BK, expected.logits_BK)
+
+
+def test_an_agent_learns_from_the_same_values_elsewhere(elsewhere: str) -> None:
+    from runtime_pruning.agents.rl_module import RNPModule
+
+    decision = DecisionConfig(feature_widths=(4, 6, 5), groups=3, encoder=8, hidden=8)
+    config = {"decision": decision, "epsilon": EpsilonSchedule(steps=10, end=0.0), "n_step": 2}
+    obs = {
+        "features": torch.rand(9, 3, 6, generator=torch.Generator().manual_seed(0)),
+        "previous_groups": torch.arange(27).reshape(9, 3) % 4,
+        "penalty": torch.linspace(0.1, 1.0, 9),
+    }
+    found = []
+    for device in ("cpu", elsewhere):
+        torch.manual_seed(0)
+        module = RNPModule(model_config=config)
+        module.make_target_networks()
+        module.to(device)
+        there = {name: value.to(device) for name, value in obs.items()}
+        module.standardise(there["features"])
+        values = module.forward_train({"obs": there})
+        returns_BL = greedy_returns(
+            torch.ones(9, 3).to(device),
+            there["previous_groups"] % 3,
+            values["qf_next_preds"].detach(),
+            values["qf_target_next_preds"],
+            gamma=0.9,
+            double_q=True,
+        )
+        first = {
+            "features": there["features"][:, 0],
+            "previous_groups": there["previous_groups"][:, 0],
+            "penalty": there["penalty"],
+        }
+        batch = {"obs": first, "site": 0, "state_in": module.q_network.initial_state(9)}
+        with torch.no_grad():
+            acted = module.forward_exploration(batch, t=10)  # greedy by then
+        assert acted["actions"].device.type == device
+        found.append([*values.values(), returns_BL, acted["actions"]])
+    for one, other in zip(*reversed(found), strict=True):
+        close(one, other)

@@ -12,10 +12,12 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.dqn import DQNConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 
+import pruning_envs
 from pruning_envs import CascadeEnv, CascadeTable, CascadeVectorEnv, RuntimePruningVectorEnv
 from pruning_envs.oracle import OracleNetwork, oracle_images
 from runtime_pruning.agents.object_store import ObjectStoreValue
 from runtime_pruning.agents.rllib_env import (
+    CASCADE_ID,
     ENV_ID,
     make_cascade,
     make_environment,
@@ -40,6 +42,10 @@ def held(oracle: OracleNetwork) -> dict[str, Any]:
     images_NCHW, labels_N = oracle_images(classes=3, copies=8)
     data = SimpleNamespace(images_NCHW=images_NCHW, labels_N=labels_N)
     return {"network": oracle, "data": data, "penalty": 0.5}
+
+
+def test_rllib_knows_the_names_that_gymnasium_knows() -> None:
+    assert {ENV_ID, CASCADE_ID} == set(pruning_envs.IDS)
 
 
 def test_names_are_plain_values_and_make_the_same_environment_everywhere() -> None:

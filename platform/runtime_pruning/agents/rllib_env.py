@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 from ray import tune
 from safetensors.torch import load_file
 
-import pruning_envs
 from pruning_envs import (
     CascadeEnv,
     CascadeVectorEnv,
@@ -44,7 +43,7 @@ from runtime_pruning.agents.object_store import ObjectStoreValue
 from runtime_pruning.config import build_config
 from runtime_pruning.network import PrunableNetwork, trace
 
-ENV_ID, CASCADE_ID = pruning_envs.IDS
+ENV_ID, CASCADE_ID = "RuntimePruning-v0", "Cascade-v0"
 
 
 def register_environments() -> None:
