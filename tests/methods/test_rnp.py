@@ -156,9 +156,8 @@ class AlwaysAgent:
             self._network.decode_bias_LG[:, groups - 1] = 1.0
         self.env_steps, self.versions, self.stopped = 0, [], False
 
-    def learn(self, episodes: int) -> int:
+    def learn(self, episodes: int) -> None:
         self.env_steps += episodes
-        return episodes
 
     def decision_network(self) -> DecisionNetwork:
         return self._network

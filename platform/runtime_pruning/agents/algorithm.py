@@ -4,6 +4,7 @@ Mixed into a subclass of an RLlib algorithm whose env runners are `BatchedEnvRun
 module keeps its `DecisionNetwork` under the name ``q_network``.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -54,17 +55,11 @@ class PruningAlgorithm(Algorithm):  # type: ignore[misc]
         steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
         return int(steps)
 
-    def learn(self, episodes: int) -> int:
-        """Train until the env runners have moved that many more images through the network.
-
-        Returns:
-            How many they moved: whole rounds of all of them.
-        """
-        at_once: int = self.config.num_envs_per_env_runner * max(1, self.config.num_env_runners)
-        rounds = -(-episodes // at_once)
-        for _ in range(rounds):
+    def learn(self, episodes: int) -> None:
+        """Train until the env runners have moved that many more images through the network."""
+        at_once = self.config.num_envs_per_env_runner * max(1, self.config.num_env_runners)
+        for _ in range(math.ceil(episodes / at_once)):
             self.train()
-        return rounds * at_once
 
     def decision_network(self) -> DecisionNetwork:
         """Return a copy of the learner's decision network, in plain torch, on the CPU."""

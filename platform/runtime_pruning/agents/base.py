@@ -78,8 +78,8 @@ class Agent(Protocol):
     def env_steps(self) -> int:
         """Decisions made so far, over all environments."""
 
-    def learn(self, episodes: int) -> int:
-        """Train on at least so many more episodes; return on how many."""
+    def learn(self, episodes: int) -> None:
+        """Train on at least so many more episodes."""
 
     def decision_network(self) -> DecisionNetwork:
         """Return a copy of what decides, in plain torch, on the CPU."""
