@@ -77,6 +77,13 @@ class Request:
 
 
 @config_class
+class PrepareRequest(Request):
+    """What each worker of the preparation asks for; each has an equal share of a batch."""
+
+    most_workers: ClassVar[int | None] = None
+
+
+@config_class
 class EnvRunnerRequest(Request):
     """What each env runner asks for; without any, the trial's own process samples."""
 
@@ -139,7 +146,7 @@ class Resources:
         "cpus_per_env_runner": "resources.env_runner.cpus",
     }
 
-    prepare: Request = field(default_factory=Request)
+    prepare: PrepareRequest = field(default_factory=PrepareRequest)
     trial: Request = field(default_factory=Request)
     env_runner: EnvRunnerRequest = field(default_factory=EnvRunnerRequest)
     learner: LearnerRequest = field(default_factory=LearnerRequest)

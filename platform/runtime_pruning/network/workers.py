@@ -45,6 +45,11 @@ class Workers(NamedTuple):
                 f"for each, but got {batch} for {self.size} workers."
             )
 
+    def wait(self) -> None:
+        """Return when all workers have come here."""
+        if self.size > 1:
+            distributed.barrier()
+
     def share(self, rows_B: Tensor) -> Tensor:
         """Return this worker's rows of a batch."""
         return rows_B[self.rank :: self.size]

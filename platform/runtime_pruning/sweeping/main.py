@@ -68,5 +68,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--data-dir", type=Path, help="folder of the dataset (or RUNTIME_PRUNING_DATA)")
     add("--weights-dir", type=Path, help="folder of weights (or RUNTIME_PRUNING_WEIGHTS)")
     add("--results", type=Path, help="folder for results (or RUNTIME_PRUNING_RESULTS)")
+    add("--prepare-only", action="store_true", help="train what trials start from, and stop")
     add("--sweep-id", default=None, help="the same id again goes on with an interrupted sweep")
     return parser

@@ -9,6 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,16 +24,19 @@ from runtime_pruning.methods import Effort
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.channel_order import order_channels
 from runtime_pruning.network.structure import structure_key
-from runtime_pruning.network.trainer import TrainConfig
+from runtime_pruning.network.trainer import EpochReport, OnEpoch, TrainConfig
 from runtime_pruning.network.training import train
+from runtime_pruning.network.workers import Workers
 from runtime_pruning.sweeping.checks import Material
 
 # Counts changes to what preparation does with the same settings.
 RECIPE = 3
+MANIFEST = "manifest.json"
 
 Settings = dict[str, Any]
 # Trains in place; gets a checkpoint's path, returns what it has cost.
 Make: TypeAlias = Callable[[PrunableNetwork, Path], Effort]
+Tell: TypeAlias = Callable[[str], None]
 
 
 class Prepared(NamedTuple):
@@ -45,20 +49,27 @@ class Prepared(NamedTuple):
     network_effort: Effort
 
 
-def prepare(material: Material, cache: Path) -> Prepared:
+def prepare(material: Material, cache: Path, *, tell: Tell = print) -> Prepared:
     """Return the prepared network, training what ``cache`` does not hold already.
+
+    Where torch's default process group is initialised, its processes train together.
 
     An interrupted training goes on from its last epoch. Entries are keyed by what the backbone
     computes, its initial weights, every pixel and label that it learns from, and every setting, so
     nothing stale is ever found.
+
+    Args:
+        material: the checked sweep.
+        cache: folder of prepared networks.
+        tell: told a line after each epoch.
     """
     use_gpu = material.sweep.resources.prepare.gpus > 0 and torch.cuda.is_available()
     device = "cuda" if use_gpu else "cpu"
     dense, settings = copy.deepcopy(material.network), _dense_settings(material)
-    dense_key, make = _key(settings), partial(_pretrain, material=material)
+    dense_key, make = _key(settings), partial(_pretrain, material=material, tell=tell)
     dense_effort = _load_or_make(cache / "dense" / dense_key, dense, settings, make, device)
     network, settings = copy.deepcopy(dense), _anywidth_settings(material, dense_key)
-    key, make = _key(settings), partial(_order_and_widen, material=material)
+    key, make = _key(settings), partial(_order_and_widen, material=material, tell=tell)
     effort = _load_or_make(cache / "anywidth" / key, network, settings, make, device)
     return Prepared(
         dense=dense.eval(),
@@ -67,6 +78,13 @@ def prepare(material: Material, cache: Path) -> Prepared:
         dense_effort=dense_effort,
         network_effort=dense_effort + effort,
     )
+
+
+def is_prepared(material: Material, cache: Path) -> bool:
+    """Whether a cache holds all that a preparation needs, so that nothing is trained."""
+    dense_key = _key(_dense_settings(material))
+    folders = (cache / "dense" / dense_key, cache / "anywidth" / preparation_key(material))
+    return all((folder / MANIFEST).is_file() for folder in folders)
 
 
 def preparation_key(material: Material) -> str:
@@ -127,31 +145,52 @@ def _images(material: Material) -> TrainingSplit:
     return training if limit is None else training.head(limit)
 
 
-def _pretrain(network: PrunableNetwork, checkpoint: Path, *, material: Material) -> Effort:
+def _pretrain(
+    network: PrunableNetwork, checkpoint: Path, *, material: Material, tell: Tell
+) -> Effort:
     """Train at full width."""
     config = material.sweep.prepare.pretraining(seed=material.sweep.prepare_seed)
-    return _trained(network, config, checkpoint, material)
+    return _trained(network, config, checkpoint, material, partial(_told, tell, "dense"))
 
 
-def _order_and_widen(network: PrunableNetwork, checkpoint: Path, *, material: Material) -> Effort:
+def _order_and_widen(
+    network: PrunableNetwork, checkpoint: Path, *, material: Material, tell: Tell
+) -> Effort:
     """Put important channels first, and train at all widths."""
     config = material.sweep.prepare.anywidth(seed=material.sweep.prepare_seed)
     order_channels(network)
     if config.epochs:
         network.condition_batch_norm()
-    return _trained(network, config, checkpoint, material)
+    return _trained(network, config, checkpoint, material, partial(_told, tell, "any width"))
 
 
 def _trained(
-    network: PrunableNetwork, config: TrainConfig, checkpoint: Path, material: Material
+    network: PrunableNetwork,
+    config: TrainConfig,
+    checkpoint: Path,
+    material: Material,
+    on_epoch: OnEpoch,
 ) -> Effort:
-    """Train, if there is an epoch to train for; return what it has cost."""
+    """Train, if there is an epoch to train for; return what it has cost.
+
+    No bar is shown: what is told after each epoch is read in a log, too.
+    """
     if not config.epochs:
         return Effort()
     images = _images(material)
-    report = train(network, images, config, checkpoint=checkpoint)
+    report = train(
+        network, images, config, progress=False, checkpoint=checkpoint, on_epoch=on_epoch
+    )
     share = len(images) / len(material.data.training)
     return Effort(epochs=len(report.epochs) * share, train_seconds=report.seconds)
+
+
+def _told(tell: Tell, what: str, report: EpochReport) -> None:
+    """Say how far a training is."""
+    tell(
+        f"Training, {what}: epoch {report.epoch}, loss {report.loss:.3f}, accuracy "
+        f"{report.accuracy:.2%}, {report.seconds:.1f} s"
+    )
 
 
 def _load_or_make(
@@ -164,19 +203,23 @@ def _load_or_make(
     """Load a folder's weights, after making them if need be; return what making them has cost.
 
     The folder appears whole or not at all. Of several sweeps that want it one makes it, the others
-    wait.
+    wait. Workers make it together, the first writes it; whoever started them holds the lock.
     """
-    manifest = folder / "manifest.json"
-    with locked(folder.parents[1] / "locks" / f"{folder.parent.name}-{folder.name}"):
+    manifest, workers = folder / MANIFEST, Workers.of_process_group()
+    lock = folder.parents[1] / "locks" / f"{folder.parent.name}-{folder.name}"
+    with locked(lock) if workers.size == 1 else nullcontext():
         if not manifest.is_file():
             work = folder.with_suffix(".partial")
             work.mkdir(parents=True, exist_ok=True)
             made = copy.deepcopy(network).to(device)
             facts = {"effort": asdict(make(made, work / "training.pt")), "device": device}
-            save_tensors(made.backbone.state_dict(), work / "network.safetensors")
-            write_text(work / manifest.name, json.dumps({**settings, **facts}, indent=2) + "\n")
-            (work / "training.pt").unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
-            work.rename(folder)
+            if workers.rank == 0:
+                save_tensors(made.backbone.state_dict(), work / "network.safetensors")
+                text = json.dumps({**settings, **facts}, indent=2) + "\n"
+                write_text(work / manifest.name, text)
+                (work / "training.pt").unlink(missing_ok=True)
+                shutil.rmtree(folder, ignore_errors=True)
+                work.rename(folder)
+            workers.wait()
     network.load_backbone(load_file(folder / "network.safetensors"))
     return Effort(**json.loads(manifest.read_text())["effort"])

@@ -28,10 +28,11 @@ from runtime_pruning.sweeping.cluster import (
     results_root,
     start_ray,
 )
+from runtime_pruning.sweeping.cluster_training import prepare_on_cluster
 from runtime_pruning.sweeping.config import SweepConfig
 from runtime_pruning.sweeping.driver import Sweep, use_tune_settings
 from runtime_pruning.sweeping.ledger import Ledger
-from runtime_pruning.sweeping.prepare import Prepared, prepare
+from runtime_pruning.sweeping.prepare import Prepared
 from runtime_pruning.sweeping.presets import load_preset
 from runtime_pruning.sweeping.provenance import code_version
 from runtime_pruning.tracking.mlflow_store import FrontierTracker, Status
@@ -66,7 +67,10 @@ def run_sweep(arguments: argparse.Namespace, *, py_modules: Sequence[Path], pres
     start_ray([*py_modules, *plugin_folders()])
     try:
         _check_cluster(material, results)
-        prepared = prepare(material, results / "prepared")
+        prepared = prepare_on_cluster(material, results / "prepared")
+        if arguments.prepare_only:
+            print(f"Prepared {prepared.key} in {results / 'prepared'}.")
+            return 0
         return _sweep(material, prepared, sweep_id, folder, uri, started)
     except (KeyboardInterrupt, InterruptedSweepError):
         print(f"Interrupted. The same command with --sweep-id {sweep_id} goes on from here.")
