@@ -1,7 +1,7 @@
 """A decision network for inference alone: the same choices in a fraction of the time.
 
 Standardisation, penalty, biases and the previous decision are folded into one table per site when
-it is made. On a CPU a decision is then one compiled call (`network/native`), elsewhere a few. The
+it is made. On a CPU a decision is then one compiled call (`executor/native`), elsewhere a few. The
 decision network may stay on the CPU while what it decides for is on another device.
 
 Dimensions: B images, F features, D encoder width, H recurrent width, X all gates, G groups, P

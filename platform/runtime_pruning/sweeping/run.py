@@ -83,7 +83,12 @@ def _check_cluster(material: Material, results: Path) -> None:
     """Refuse what the cluster that Ray is connected to cannot hold, or not share."""
     resources, nodes = material.sweep.resources, alive_nodes()
     trial = resources.trial_processes(trains_agent=material.method.trains_agent)
-    for what, processes in {"control": [resources.control], "trial": trial}.items():
+    asked = {
+        "preparation": [resources.prepare] * resources.prepare.workers,
+        "control": [resources.control],
+        "trial": trial,
+    }
+    for what, processes in asked.items():
         refuse_what_never_fits(what, processes, nodes, grows=may_grow())
     refuse_unshared_folder(results)
 
