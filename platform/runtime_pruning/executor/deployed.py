@@ -88,6 +88,10 @@ def deploy(
 class DeployedNetwork:
     """Runs plans and policies at inference; built by `deploy`.
 
+    Threads may run one at the same time, also the first time: what a batch needs belongs to its
+    call. Programs are then compiled by each thread that finds none, and the last ones are kept. A
+    policy must be as free of state; `start` gives each batch its own.
+
     Args:
         network: in evaluation mode; it must not change any more.
         dtype: of weights and features.
