@@ -16,6 +16,7 @@ import yaml
 from runtime_pruning.errors import ConfigError, InterruptedSweepError
 from runtime_pruning.files import write_text
 from runtime_pruning.plugins import plugin_folders, use_plugins
+from runtime_pruning.resources import Request
 from runtime_pruning.sweeping.advice import where_to_look, without_password
 from runtime_pruning.sweeping.checks import Material, check_contract, check_sweep
 from runtime_pruning.sweeping.cluster import (
@@ -83,7 +84,7 @@ def _check_cluster(material: Material, results: Path) -> None:
     """Refuse what the cluster that Ray is connected to cannot hold, or not share."""
     resources, nodes = material.sweep.resources, alive_nodes()
     trial = resources.trial_processes(trains_agent=material.method.trains_agent)
-    asked = {
+    asked: dict[str, Sequence[Request]] = {
         "preparation": [resources.prepare] * resources.prepare.workers,
         "control": [resources.control],
         "trial": trial,
