@@ -9,25 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from numpy.typing import NDArray
-
 from runtime_pruning.agents.decision_network import DecisionNetwork
 from runtime_pruning.resources import AgentResources
 
 if TYPE_CHECKING:
     from pruning_envs import AnswerLoss, ExecutionMode, PenaltyRange, StepCost
-
-
-class LabelledImages(Protocol):
-    """Images and labels as arrays: a dataset's split is one."""
-
-    @property
-    def images_NCHW(self) -> NDArray[Any]:
-        """Raw pixels, uint8."""
-
-    @property
-    def labels_N(self) -> NDArray[Any]:
-        """Class indices, int64."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +22,8 @@ class PruningProblem:
 
     Attributes:
         network: a `StagedNetwork`, or a reference to one in Ray's object store.
-        data: `LabelledImages` that rewards come from, or a reference to them.
+        data: images that rewards come from: whatever has ``images_NCHW``, uint8, and ``labels_N``,
+            as a dataset's split does; or a reference to it.
         penalty: reward lost per unit of cost; a pair is drawn from log-uniformly per episode.
         alpha: weight of the answer's loss in the reward.
         loss: of the answer.
