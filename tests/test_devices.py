@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
@@ -22,9 +23,11 @@ from runtime_pruning import backbones, cost, datasets
 from runtime_pruning.agents.decision_network import DecisionConfig, DecisionNetwork
 from runtime_pruning.agents.policy import DecisionPolicy, SpreadPolicy
 from runtime_pruning.agents.schedule import EpsilonSchedule
+from runtime_pruning.agents.settings import DQNSettings
 from runtime_pruning.agents.targets import greedy_returns
 from runtime_pruning.cost.macs import dense_macs
 from runtime_pruning.deploy import read_bundle, write_bundle
+from runtime_pruning.methods import RNP, RNPConfig, Task
 from runtime_pruning.methods.evaluation import judge
 from runtime_pruning.methods.rnp import reward_scale
 from runtime_pruning.methods.static_search import SearchBounds, best_fixed_plans
@@ -392,3 +395,43 @@ def test_an_agent_learns_from_the_same_values_elsewhere(elsewhere: str) -> None:
         found.append([*values.values(), returns_BL, acted["actions"]])
     for one, other in zip(*reversed(found), strict=True):
         close(one, other)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*to a meta parameter in the current model")  # not a no-op here
+def test_a_method_trains_and_measures_elsewhere(elsewhere: str, tmp_path: Path) -> None:
+    """RNP as a trial with a GPU runs it, RLlib included: agent, backbone, point, state."""
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    data = datasets.load("digits")
+    network = prunable().to(elsewhere)
+    task = Task(
+        network=network,
+        dense=copy.deepcopy(network),
+        data=data,
+        data_ref=ray.put(data),
+        seed=0,
+    )
+    config = RNPConfig(
+        penalty=0.3,
+        rounds=1,
+        episodes_per_round=64,
+        finetune_images=64,
+        finetune_batch=32,
+        finetune_distillation=1.0,
+        calibration_batches=1,
+        agent=DQNSettings(encoder=4, hidden=4, images_per_runner=32, warmup_episodes=32),
+    )
+    found = []
+
+    def report(policy: Policy, network: PrunableNetwork, *_: Any, save_state: Any) -> None:
+        assert next(network.parameters()).device.type == elsewhere
+        found.append(judge(network, policy, data.validation.head(20)))
+        save_state(tmp_path)
+
+    try:
+        RNP().fit(task, config, report)
+    finally:
+        ray.shutdown()
+    assert found[0].predictions_B.shape == (20,)
+    assert found[0].channels_BL.min() > 0
