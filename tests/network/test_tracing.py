@@ -143,3 +143,9 @@ def test_two_inputs_are_refused() -> None:
 
     with pytest.raises(TracingError, match=r"one argument, its images, but got \['images', 'mask'"):
         trace(Net(pooled), SHAPE)
+
+
+def test_a_backbone_without_numbers_is_traced() -> None:
+    with torch.device("meta"):
+        backbone = models.resnet18(weights=None)
+    assert len(trace(backbone, (3, 32, 32)).sites) == 16

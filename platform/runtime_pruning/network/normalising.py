@@ -268,7 +268,7 @@ def _overlap(written: Any, value: Any) -> bool:
     if not isinstance(value, Tensor) or not isinstance(written, Tensor):
         return False
     storage = written.untyped_storage()
-    if value.untyped_storage().data_ptr() != storage.data_ptr():
+    if value.untyped_storage()._cdata != storage._cdata:
         return False
     if value.dtype != written.dtype or _lies_as(value, written):
         return True
@@ -279,5 +279,8 @@ def _overlap(written: Any, value: Any) -> bool:
 
 def _lies_as(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors have the same memory, dimension by dimension."""
-    told = [(t.data_ptr(), t.shape, t.stride(), t.dtype) for t in (one, other)]
-    return told[0] == told[1]
+    places = [
+        (t.untyped_storage()._cdata, t.storage_offset(), t.shape, t.stride(), t.dtype)
+        for t in (one, other)
+    ]
+    return places[0] == places[1]

@@ -23,6 +23,8 @@ from torch.nn import functional
 
 from runtime_pruning import backbones
 from runtime_pruning.cost.macs import MacStepCost, dense_macs, plan_macs
+from runtime_pruning.executor.agreement import check_modes
+from runtime_pruning.executor.deployed import deploy
 from runtime_pruning.network import Mode, PrunableNetwork, order_channels, trace
 from runtime_pruning.network.batch_norm import NORMS, is_conditioned
 from runtime_pruning.network.staged_run import MODES
@@ -118,6 +120,15 @@ class PrunableNetworkContract:
             for run in runs:
                 run.advance(plans_BL[:, site])
         assert all(run.finished for run in runs)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_deployed_in_every_mode_it_is_the_same(self, dtype: torch.dtype) -> None:
+        """Each image on its own plan, all alike, and one image alone."""
+        network, images_BCHW = copy.deepcopy(self.network).float(), self.images().float()
+        deployed, plans_BL = deploy(network, dtype=dtype, part=BATCH), self.plans()
+        for planned_BL in (plans_BL, plans_BL[:1].expand_as(plans_BL)):
+            check_modes(deployed, network, images_BCHW, planned_BL)
+        check_modes(deployed, network, images_BCHW[:1], plans_BL[:1])
 
     def test_learning_is_the_same_in_both_modes(self) -> None:
         learnt = {mode: self.learn(mode) for mode in MODES}
