@@ -22,7 +22,7 @@ from runtime_pruning.executor.kernels.data_movement import (
     copied,
 )
 from runtime_pruning.executor.kernels.pooling import pooling_instruction
-from runtime_pruning.executor.native import memory
+from runtime_pruning.executor.native import abi, memory
 
 pytestmark = pytest.mark.skipif(not DTYPES, reason="needs a compiler and an x86 CPU")
 
@@ -97,3 +97,13 @@ def test_what_a_buffer_still_needs_is_not_written_over(side: int) -> None:
     state: list[Any] = [like, *[None] * 12]
     CommandBuffer(instructions, {12}, torch.float32)(state)
     torch.testing.assert_close(state[12], values[-1])
+
+
+def test_memory_that_is_not_there_is_an_error() -> None:
+    like = memory.channels_last(drawn(1, 4, 3, 3, dtype=torch.float32))
+    call = CompiledConvolution(layer_of(4, 4, torch.float32), NOTHING, like, None)
+    buffer = CommandBuffer([call.instruction(0, 1), call.instruction(1, 2)], {2}, torch.float32)
+    layout = abi.BufferLayout.from_address(buffer._layout)
+    layout.elements = 1 << 50
+    with pytest.raises(MemoryError, match="1 images"):
+        buffer([like, None, None])

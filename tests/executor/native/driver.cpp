@@ -243,6 +243,10 @@ void drive_the_rest() {
   int32_t widths[2];
   settle(&key, 1, groups, 3, 2, widths);
   if (widths[0] != 1 || widths[1] != 3) fail("settle", widths[1], 3);
+  bool short_of_memory = false;
+  const Team team{0, 1, &short_of_memory};
+  if (!scratch<float>(8, team) || short_of_memory) fail("scratch", 0, 1);
+  if (scratch<float>((int64_t)1 << 56, team) || !short_of_memory) fail("scratch", 1, 0);
   const char* name;
   int64_t row = 0, at, size;
   while (abi_row(row, &name, &at, &size)) row++;

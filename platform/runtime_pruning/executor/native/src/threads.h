@@ -62,19 +62,23 @@ inline void poison(E* memory, int64_t count) {
 // Returns null where there is none, and tells the team.
 template <typename E>
 E* scratch(int64_t count, const Team& team) {
-  static thread_local E* own = nullptr;
-  static thread_local int64_t held = 0;
-  if (count > held) {
-    free(own);
-    own = (E*)aligned_alloc(kAligned, (count * (int64_t)sizeof(E) / kAligned + 1) * kAligned);
-    held = own ? count : 0;
+  struct Block {
+    E* first = nullptr;
+    int64_t count = 0;
+    ~Block() { free(first); }
+  };
+  static thread_local Block own;
+  if (count > own.count) {
+    free(own.first);
+    own.first = (E*)aligned_alloc(kAligned, (count * (int64_t)sizeof(E) / kAligned + 1) * kAligned);
+    own.count = own.first ? count : 0;
   }
-  if (own)
-    poison(own, count);
+  if (own.first)
+    poison(own.first, count);
   else
 #pragma omp atomic write
     *team.short_of_memory = true;
-  return own;
+  return own.first;
 }
 
 // Finds the slice of a layer that each image runs, and counts its MACs, if they are to be counted.
