@@ -202,7 +202,7 @@ def test_each_trial_and_the_sweep_say_where_they_came_from_and_how_they_ended(
     (sweep,) = kinds["sweep"]
     params = sweep.data.params
     assert params["prepare.anywidth_epochs"] == params["prepare.pretraining_epochs"] == "2"
-    assert params["resources.cpus"] == "1.0"
+    assert params["resources.trial.cpus"] == "1.0"
     assert float(params["preparation.dense.epochs"]) == 2.0
     assert float(params["preparation.network.epochs"]) == 4.0
     assert float(params["preparation.network.train_seconds"]) > 0
