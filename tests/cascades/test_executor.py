@@ -93,10 +93,13 @@ def test_decisions_cost_what_they_cost(
     chooser: Chooser = fit_regression(made.table(answers, 1000), 0.1)
     expected = judge(made.table(answers, 1000), chooser)
     members = [watched.member(index) for index in range(3)]
-    found = CascadeExecutor(members, made, chooser, num_classes=5)(images_NCHW)
+    run = CascadeExecutor(members, made, chooser, num_classes=5)
+    found = run(images_NCHW)
     decided_N = expected.decisions_N * chooser.macs_per_image
     spent_N = (expected.costs_N * 1000).round().astype(int) + decided_N
     assert found.executed_macs_B.tolist() == spent_N.tolist()
+    one_by_one = [run(image).executed_macs_B[0] for image in torch.split(images_NCHW, 1)]
+    assert one_by_one == spent_N.tolist()
 
 
 def test_one_who_stops_at_once_guesses(watched: Watched, images_NCHW: Tensor) -> None:
@@ -110,6 +113,8 @@ def test_one_who_stops_at_once_guesses(watched: Watched, images_NCHW: Tensor) ->
 
     found = CascadeExecutor([watched.member(0)], made, Stop(), num_classes=5)(images_NCHW)
     np.testing.assert_allclose(np.exp(found.log_probabilities_BK), 0.2, rtol=1e-6)
+    one = CascadeExecutor([watched.member(0)], made, Stop(), num_classes=5)(images_NCHW[:1])
+    np.testing.assert_allclose(np.exp(one.log_probabilities_BK), 0.2, rtol=1e-6)
     assert watched.seen == [0, 0, 0]
 
 

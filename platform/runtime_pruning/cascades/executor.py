@@ -3,6 +3,7 @@
 Dimensions: B images of a batch, R images that are open, M members, C H W of an image, K classes.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from pruning_envs.cascade_table import combine, features, log_softmax
 from runtime_pruning.cascades.choosing import STOP, Chooser, Ints
 from runtime_pruning.cascades.combining import Combination
+from runtime_pruning.cascades.thresholds import ThresholdChooser
 from runtime_pruning.errors import ConfigError
 
 
@@ -75,6 +77,7 @@ class CascadeExecutor:
         self.combination = combination
         self.chooser = chooser
         self.num_classes = num_classes
+        self._weights_SM = combination.weights_SM.astype(np.float32)
         # The first decision sees nothing, and is always the same.
         nothing_1 = np.zeros(1, np.int64)
         self._first = int(
@@ -84,6 +87,8 @@ class CascadeExecutor:
     @torch.inference_mode()
     def __call__(self, images_BCHW: Tensor) -> CascadeExecution:
         """Run a batch; members run on compacted batches of the images that chose them."""
+        if len(images_BCHW) == 1:
+            return self._one(images_BCHW)
         count, members = len(images_BCHW), len(self.members)
         log_BMK = self._silence(count)
         sets_B, macs_B = np.zeros(count, np.int64), np.zeros(count, np.int64)
@@ -109,6 +114,42 @@ class CascadeExecutor:
             executed_macs_B=macs_B,
         )
 
+    def _one(self, image_1CHW: Tensor) -> CascadeExecution:
+        """Run one image: the same, without arrays where a number does."""
+        full = 2 ** len(self.members) - 1
+        log_1MK, number, macs, action = self._silence(1), 0, 0, self._first
+        answer_1K = np.full((1, self.num_classes), -math.log(self.num_classes), np.float32)
+        while True:
+            macs += self.chooser.macs_per_image
+            if action == STOP or number >> (action - 1) & 1:
+                break
+            member = self.members[action - 1]
+            logits_1K = member.run(image_1CHW).float().cpu().numpy()
+            log_1MK[0, action - 1] = self._cooled(action - 1, logits_1K)[0]
+            number, macs = number | 1 << (action - 1), macs + member.macs_per_image
+            answer_1K = self._joined(log_1MK, number)
+            if number == full:
+                break
+            if isinstance(self.chooser, ThresholdChooser):
+                action = self.chooser.after(number, math.exp(answer_1K.max()))
+            else:
+                sets_1 = np.array([number])
+                action = int(self.chooser.actions(self._features(log_1MK, sets_1), sets_1)[0])
+        return CascadeExecution(
+            log_probabilities_BK=answer_1K,
+            sets_B=np.array([number]),
+            executed_macs_B=np.array([macs]),
+        )
+
+    def _joined(self, log_1MK: npt.NDArray[np.float32], number: int) -> npt.NDArray[np.float32]:
+        """Return the combined answer of one image."""
+        if self.combination.pool == "linear":
+            answer_1K = combine(log_1MK, self.combination.weights_SM[[number]], "linear")
+        else:
+            answer_1K = log_softmax(self._weights_SM[number] @ log_1MK)
+        joined_1K: npt.NDArray[np.float32] = answer_1K
+        return joined_1K
+
     def _silence(self, count: int) -> npt.NDArray[np.float32]:
         """Return ``log_probabilities_BMK`` of members that have not run."""
         return np.zeros((count, len(self.members), self.num_classes), np.float32)
@@ -124,5 +165,11 @@ class CascadeExecutor:
         whole = len(rows) == len(images_BCHW)
         own_RCHW = images_BCHW if whole else images_BCHW[torch.from_numpy(rows)]
         logits_RK = self.members[member].run(own_RCHW).float().cpu().numpy()
-        cooled_RK = log_softmax(logits_RK / np.float32(self.combination.temperatures_M[member]))
-        return cooled_RK.astype(np.float32)
+        return self._cooled(member, logits_RK)
+
+    def _cooled(self, member: int, logits_RK: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return ``log_probabilities_RK`` at a member's temperature."""
+        cooled_RK: npt.NDArray[np.float32] = log_softmax(
+            logits_RK * np.float32(1 / self.combination.temperatures_M[member])
+        )
+        return cooled_RK

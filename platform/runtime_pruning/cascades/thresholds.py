@@ -48,9 +48,19 @@ class ThresholdChooser:
         if not all(0 <= threshold <= 1 for threshold in self.thresholds):
             raise ConfigError(f"`0 <= threshold <= 1` must hold, but got {self.thresholds}.")
 
+    def after(self, number: int, confidence: float) -> int:
+        """Return the action for one image, of which a set of members has run."""
+        for stage, threshold in enumerate(self.thresholds):
+            if number == _set_of(self.order[: stage + 1]) and confidence < threshold:
+                return self.order[stage + 1] + 1
+        return STOP if number else self.order[0] + 1
+
     def actions(self, features_BF: npt.NDArray[np.float32], sets_B: Ints) -> Ints:
         """Return ``action_B``; see `Chooser`."""
-        confidence_B = np.exp(features_BF[:, 0].astype(np.float64))
+        return self.by_confidence(np.exp(features_BF[:, 0].astype(np.float64)), sets_B)
+
+    def by_confidence(self, confidence_B: npt.NDArray[np.float64], sets_B: Ints) -> Ints:
+        """Return ``action_B``; all that it looks at is the likeliest class's probability."""
         actions_B = np.where(sets_B == 0, self.order[0] + 1, STOP)
         for stage, threshold in enumerate(self.thresholds):
             here_B = sets_B == _set_of(self.order[: stage + 1])
