@@ -9,7 +9,7 @@ from runtime_pruning.cli import main
 from runtime_pruning.cost.latency import LatencyTable
 from runtime_pruning.deploy import write_bundle
 from runtime_pruning.network import trace
-from runtime_pruning.network.policies import CascadePolicy
+from runtime_pruning.network.policies import SecondLookPolicy
 
 
 def test_check_backbone_prints_a_scorecard(capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,7 +60,7 @@ def bundle(tmp_path: Path) -> Path:
     shape = (1, 8, 8)
     backbone = backbones.create("digits-cnn", num_classes=10, image_shape=shape)
     network = trace(backbone, shape, groups=2, align=4).eval().with_second_look()
-    write_bundle(tmp_path, network, CascadePolicy(2, 3, 0.5), backbone="digits-cnn", align=4)
+    write_bundle(tmp_path, network, SecondLookPolicy(2, 3, 0.5), backbone="digits-cnn", align=4)
     return tmp_path
 
 

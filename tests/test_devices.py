@@ -34,11 +34,11 @@ from runtime_pruning.methods.static_search import SearchBounds, best_fixed_plans
 from runtime_pruning.methods.upper_bound import cheapest_right_plans
 from runtime_pruning.network import PrunableNetwork, trace
 from runtime_pruning.network.policies import (
-    CascadePolicy,
     FixedPolicy,
     PlanPolicy,
     Policy,
     RandomPolicy,
+    SecondLookPolicy,
 )
 from runtime_pruning.network.training import (
     TrainConfig,
@@ -223,7 +223,7 @@ def test_a_policy_plans_the_same_elsewhere(elsewhere: str, mode: Any, name: str)
 @pytest.mark.parametrize("learned", [False, True])
 def test_a_second_look_is_the_same_elsewhere(elsewhere: str, learned: bool) -> None:
     network, images_BCHW = prunable(second_look=True), images()
-    policy: Policy = CascadePolicy(3, len(network.sites) - 1, 0.5)
+    policy: Policy = SecondLookPolicy(3, len(network.sites) - 1, 0.5)
     if learned:
         policy = DecisionPolicy(deciding(network), 0.3)
     with torch.no_grad():

@@ -14,7 +14,7 @@ from runtime_pruning.backbones.layers import Normalise
 from runtime_pruning.deploy import read_bundle, write_bundle
 from runtime_pruning.errors import ContractError, DataError
 from runtime_pruning.network import PrunableNetwork, trace
-from runtime_pruning.network.policies import CascadePolicy, FixedPolicy, Policy, RandomPolicy
+from runtime_pruning.network.policies import FixedPolicy, Policy, RandomPolicy, SecondLookPolicy
 
 SHAPE = (1, 8, 8)
 
@@ -64,7 +64,7 @@ def test_a_bundle_that_looks_twice_does_so_again(tmp_path: Path) -> None:
     with torch.no_grad():
         once = traced.execute(images_BCHW, FixedPolicy(traced.uniform(1)))
     threshold = float(once.logits_BK.softmax(1).amax(1).median())
-    policy = CascadePolicy(groups=2, sites=3, threshold=threshold)
+    policy = SecondLookPolicy(groups=2, sites=3, threshold=threshold)
     write_bundle(tmp_path, traced, policy, backbone="digits-cnn", align=4)
     bundle = read_bundle(tmp_path)
     with torch.no_grad():

@@ -23,7 +23,7 @@ from runtime_pruning.errors import ConfigError
 from runtime_pruning.executor import deploy
 from runtime_pruning.executor.deployed import DeployedMode
 from runtime_pruning.network import PrunableNetwork, trace
-from runtime_pruning.network.policies import CascadePolicy, FixedPolicy
+from runtime_pruning.network.policies import FixedPolicy, SecondLookPolicy
 from runtime_pruning.network.training import recalibrate_batch_norm
 from runtime_pruning.testing.network import shake, spread
 
@@ -147,7 +147,10 @@ def test_a_first_pass_that_nobody_decides_is_run_as_one(
     torch.manual_seed(6)
     widths = network.feature_widths
     config = DecisionConfig(feature_widths=widths, groups=GROUPS, decides_from=passed)
-    for policy in (CascadePolicy(3, passed, threshold), DecisionPolicy(DecisionNetwork(config), 1)):
+    for policy in (
+        SecondLookPolicy(3, passed, threshold),
+        DecisionPolicy(DecisionNetwork(config), 1),
+    ):
         with torch.no_grad():
             expected = network.execute(images(batch), policy)
         deployed = deploy(network)

@@ -24,7 +24,7 @@ from runtime_pruning.config import build_config
 from runtime_pruning.errors import ContractError, DataError
 from runtime_pruning.files import save_tensors, write_text
 from runtime_pruning.network import PrunableNetwork, trace
-from runtime_pruning.network.policies import CascadePolicy, FixedPolicy, Policy
+from runtime_pruning.network.policies import FixedPolicy, Policy, SecondLookPolicy
 from runtime_pruning.network.structure import structure_key
 from runtime_pruning.registry import Registry
 
@@ -79,16 +79,18 @@ policy_kinds.register("decision-network")(
 )
 
 
-def _dump_cascade(policy: CascadePolicy) -> tuple[Settings, Tensors]:
+def _dump_second_look(policy: SecondLookPolicy) -> tuple[Settings, Tensors]:
     names = ("groups", "sites", "threshold")
     return {name: getattr(policy, name) for name in names}, {}
 
 
-def _load_cascade(settings: Settings, tensors: Tensors) -> Policy:
-    return CascadePolicy(**settings)
+def _load_second_look(settings: Settings, tensors: Tensors) -> Policy:
+    return SecondLookPolicy(**settings)
 
 
-policy_kinds.register("cascade")(PolicyKind(CascadePolicy, _dump_cascade, _load_cascade))
+policy_kinds.register("second-look")(
+    PolicyKind(SecondLookPolicy, _dump_second_look, _load_second_look)
+)
 policy_kinds.register("fixed-width")(PolicyKind(FixedPolicy, _dump_fixed, _load_fixed))
 
 

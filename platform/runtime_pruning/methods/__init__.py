@@ -14,18 +14,16 @@ from runtime_pruning.methods.base import (
     names,
     register,
 )
-
-# Built-in methods register on import.
-from runtime_pruning.methods.cascade import Cascade, CascadeConfig
 from runtime_pruning.methods.dense import Dense, DenseConfig
 from runtime_pruning.methods.fixed_width import FixedWidth
 from runtime_pruning.methods.rnp import RNP, RNPConfig
 
+# Built-in methods register on import.
+from runtime_pruning.methods.second_look import SecondLook, SecondLookConfig
+
 __all__ = [
     "RNP",
     "CalibratedConfig",
-    "Cascade",
-    "CascadeConfig",
     "Dense",
     "DenseConfig",
     "Effort",
@@ -33,6 +31,8 @@ __all__ = [
     "Method",
     "RNPConfig",
     "Report",
+    "SecondLook",
+    "SecondLookConfig",
     "Task",
     "get",
     "names",

@@ -143,7 +143,7 @@ class PlanPolicy:
         return PlannedChooser(rows_BL)
 
 
-class CascadePolicy:
+class SecondLookPolicy:
     """One group at each site; then, where the answer is less than certain, all over again.
 
     Args:
@@ -173,7 +173,7 @@ class CascadePolicy:
         """For how many of the first sites the choice is one group, whatever is seen."""
         return self.sites
 
-    def start(self, batch: int) -> "CascadePolicy":
+    def start(self, batch: int) -> "SecondLookPolicy":
         """Return what decides for the next images: nothing is remembered between sites."""
         return self
 

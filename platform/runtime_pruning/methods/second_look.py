@@ -23,7 +23,7 @@ from runtime_pruning.datasets import Split
 from runtime_pruning.methods.base import CalibratedConfig, Method, Report, Task, register
 from runtime_pruning.methods.evaluation import batches
 from runtime_pruning.network import PrunableNetwork
-from runtime_pruning.network.policies import CascadePolicy, FixedPolicy
+from runtime_pruning.network.policies import FixedPolicy, SecondLookPolicy
 from runtime_pruning.network.staged_run import certainty
 from runtime_pruning.network.training import recalibrate_batch_norm
 
@@ -31,7 +31,7 @@ BATCH = 256
 
 
 @config_class
-class CascadeConfig(CalibratedConfig):
+class SecondLookConfig(CalibratedConfig):
     """Settings of the method.
 
     Attributes:
@@ -44,13 +44,13 @@ class CascadeConfig(CalibratedConfig):
     )
 
 
-@register("cascade")
-class Cascade(Method[CascadeConfig]):
+@register("second-look")
+class SecondLook(Method[SecondLookConfig]):
     """One point per width of the second pass and share of the images that take it."""
 
-    config_type = CascadeConfig
+    config_type = SecondLookConfig
 
-    def fit(self, task: Task, config: CascadeConfig, report: Report) -> None:
+    def fit(self, task: Task, config: SecondLookConfig, report: Report) -> None:
         """Report the points, the narrowest second pass first."""
         network = task.network.with_second_look()
         policies = self._policies(task, network, config)
@@ -59,14 +59,14 @@ class Cascade(Method[CascadeConfig]):
             report(policy, network, task.network_effort)
 
     def _policies(
-        self, task: Task, network: PrunableNetwork, config: CascadeConfig
-    ) -> Iterator[CascadePolicy]:
+        self, task: Task, network: PrunableNetwork, config: SecondLookConfig
+    ) -> Iterator[SecondLookPolicy]:
         """Yield the policies; thresholds are read off the policy split."""
         top_N = _confidences(network.plain, task.data.policy)
         for groups in range(2, network.groups + 1):
             for share in sorted(config.shares):
                 threshold = float(np.quantile(top_N, share))
-                yield CascadePolicy(groups, len(network.plain.sites), threshold)
+                yield SecondLookPolicy(groups, len(network.plain.sites), threshold)
 
 
 @torch.inference_mode()
