@@ -180,6 +180,20 @@ def test_a_write_that_cannot_be_followed_is_refused(body: Between, message: str)
         trace(Net(body), SHAPE)
 
 
+@torch.no_grad()
+def test_a_view_does_not_ask_for_a_layout() -> None:
+    def shuffled(net: Net, x: Tensor) -> Tensor:
+        halves = x.view(x.shape[0], 2, 4, 6, 6).transpose(1, 2)
+        return net.c3(net.c2(halves.contiguous().view(x.shape[0], -1, 6, 6)))
+
+    network = trace(Net(shuffled), SHAPE).eval().to(memory_format=torch.channels_last)
+    images_BCHW = torch.rand(2, *SHAPE)
+    expected_BK = network.backbone(images_BCHW)
+    last_BCHW = images_BCHW.to(memory_format=torch.channels_last)
+    close(network.run(last_BCHW, torch.full((2, 2), 4)).logits_BK, expected_BK)
+    agrees(network.to(memory_format=torch.contiguous_format))
+
+
 # Training mode
 
 

@@ -81,7 +81,7 @@ NEEDS = "reads its channels and needs all of them"
         (lambda x: pooled(x.flip(1)), 8, "node 'flip' (flip)"),
         (
             lambda x: pooled(x.view(x.shape[0], 2, 4, 8, 8).transpose(1, 2).reshape(-1, 8, 8, 8)),
-            *(8, "node 'view' (view)"),
+            *(8, "node 'view' (reshape)"),
         ),
     ],
 )

@@ -166,6 +166,12 @@ def _remove_writes(recording: Recording, backbone: nn.Module) -> None:
         module = modules.get(str(node.target)) if node.op == "call_module" else None
         if node.op == "call_function" and node.target in _COMMUTES:
             _value_first(node)
+        if (
+            node.op == "call_method"
+            and node.target == "view"
+            and not isinstance(node.args[1], torch.dtype)
+        ):
+            node.target = "reshape"  # whatever the layout; nobody writes to it any more
         written = [part for part in recording.writes.get(node, ()) if part.op != "get_attr"]
         if module is not None and getattr(module, "inplace", False):
             written = written or node.all_input_nodes[:1]
