@@ -97,7 +97,9 @@ def test_an_interrupted_second_look_reports_the_rest() -> None:
         ((0.5, 1.0), r"`shares\[1\] < 1` must hold, but got 1"),
     ],
 )
-def test_a_second_look_refuses_shares_that_are_none(shares: tuple[float, ...], message: str) -> None:
+def test_a_second_look_refuses_shares_that_are_none(
+    shares: tuple[float, ...], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         methods.SecondLookConfig(shares=shares)
 
