@@ -192,7 +192,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.getLogger("ray").setLevel(logging.ERROR)
     torch.set_num_threads(1)
-    ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init("local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     problem = problems[options.problem]()
     base: list[float] = []
     print(f"{'':24} {'return':>8} {'difference':>18} {'CPU s':>10}")

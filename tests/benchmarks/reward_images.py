@@ -152,7 +152,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.getLogger("ray").setLevel(logging.ERROR)
     torch.set_num_threads(1)
-    ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init("local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     data = datasets.load("digits")
     seeds = [one_seed(data, options, seed) for seed in range(options.seeds)]
     for source, policy in seeds[0]:

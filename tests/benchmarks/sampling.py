@@ -176,7 +176,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.getLogger("ray").setLevel(logging.ERROR)
     torch.set_num_threads(1)
-    ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init("local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     if "stock" in args.part:
         against_stock(args.rounds, args.seconds, args.replay_ratio, args.env_runners)
     if "network" in args.part:

@@ -7,7 +7,7 @@ import pytest
 import ray
 import torch
 
-from runtime_pruning.errors import DivergedError
+from runtime_pruning.errors import UserError
 from runtime_pruning.sweeping.checks import check_sweep
 from runtime_pruning.sweeping.cluster_training import prepare_on_cluster
 from runtime_pruning.sweeping.prepare import is_prepared, prepare
@@ -56,6 +56,6 @@ def test_a_loss_that_is_no_number_is_told_once(tmp_path: Path) -> None:
     """Ray Train would try again what failed; this is the user's to mend. By two workers."""
     changes = (*SHORT, "prepare.lr=1e30", "resources.prepare.workers=2")
     material = check_sweep(load_preset("digits", PRESETS, changes))
-    with pytest.raises(DivergedError, match=r"The loss is nan .* lower the learning rate"):
+    with pytest.raises(UserError, match=r"The loss is nan .* lower the learning rate"):
         prepare_on_cluster(material, tmp_path)
     assert not is_prepared(material, tmp_path)

@@ -19,7 +19,7 @@ import ray
 from ray import train as ray_train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from runtime_pruning.errors import DivergedError, UserError
+from runtime_pruning.errors import UserError
 from runtime_pruning.files import locked
 from runtime_pruning.plugins import use_plugins
 from runtime_pruning.sweeping.checks import Material
@@ -39,7 +39,7 @@ def prepare_on_cluster(material: Material, cache: Path) -> Prepared:
         cache: a folder that all nodes see.
 
     Raises:
-        DivergedError: a loss that is not finite.
+        UserError: a loss that is not finite, or a GPU that was asked for and is not there.
         ray.train.TrainingFailedError: workers failed more often than is forgiven.
     """
     with locked(cache / "locks" / "training"):
@@ -75,7 +75,7 @@ def _train(material: Material, cache: Path) -> None:
         told.unlink(missing_ok=True)
         shutil.rmtree(cache / name, ignore_errors=True)
     if _REFUSED in metrics:
-        raise DivergedError(metrics[_REFUSED])
+        raise UserError(metrics[_REFUSED])
 
 
 @contextmanager

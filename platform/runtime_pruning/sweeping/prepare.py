@@ -63,8 +63,7 @@ def prepare(material: Material, cache: Path, *, tell: Tell = print) -> Prepared:
         cache: folder of prepared networks.
         tell: told a line after each epoch.
     """
-    use_gpu = material.sweep.resources.prepare.gpus > 0 and torch.cuda.is_available()
-    device = "cuda" if use_gpu else "cpu"
+    device = material.sweep.resources.prepare.device
     dense, settings = copy.deepcopy(material.network), _dense_settings(material)
     dense_key, make = _key(settings), partial(_pretrain, material=material, tell=tell)
     dense_effort = _load_or_make(cache / "dense" / dense_key, dense, settings, make, device)

@@ -14,6 +14,7 @@ import ray
 import yaml
 
 from runtime_pruning.errors import ConfigError, InterruptedSweepError
+from runtime_pruning.executor.native import library
 from runtime_pruning.files import write_text
 from runtime_pruning.plugins import plugin_folders, use_plugins
 from runtime_pruning.resources import Request
@@ -179,6 +180,7 @@ def _params(material: Material, prepared: Prepared) -> dict[str, Any]:
             "network": asdict(prepared.network_effort),
         },
         "code_version": code_version(),
+        "kernels": library.description(),
     }
 
 
