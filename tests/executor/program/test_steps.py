@@ -3,9 +3,18 @@
 import operator
 
 import torch
+from torch import nn
 
 from runtime_pruning.executor.ir.operations import Operation
-from runtime_pruning.executor.program.steps import Mask, adding, casting, following, masking, opaque
+from runtime_pruning.executor.program.steps import (
+    Mask,
+    adding,
+    casting,
+    following,
+    masking,
+    of_one_type,
+    opaque,
+)
 from runtime_pruning.network.graph import FxCall, Ref, Value, Width
 
 X, Y, Z = (Value(name, Width(2)) for name in "xyz")
@@ -41,3 +50,21 @@ def test_values_are_cast_followed_and_masked_in_place_of_themselves() -> None:
     assert state[0].tolist() == [[0.0, 2.0]]  # type: ignore[union-attr]
     masking(0, Value("x", Width(2, frozenset({0}))))(state)
     assert state[0].tolist() == [[0.0, 0.0]]  # type: ignore[union-attr]
+
+
+def test_arguments_of_an_unknown_operation_have_one_type() -> None:
+    half, whole = torch.ones(2, dtype=torch.bfloat16), torch.ones(2)
+    args, kwargs = of_one_type([half, 3, torch.tensor(1)], {"other": whole})
+    assert [args[0].dtype, args[1], args[2].dtype] == [torch.float32, 3, torch.int64]
+    assert kwargs["other"] is whole
+    alike = [half, half]
+    assert of_one_type(alike, {})[0] is alike
+
+
+def test_a_module_of_which_nothing_is_known_takes_features_of_any_type() -> None:
+    linear = nn.Linear(2, 3)
+    step = FxCall("z", "module", "linear", (Ref("x"),))
+    state = [torch.ones(1, 2, dtype=torch.bfloat16), None, None]
+    opaque(Operation("opaque", (X,), Z, step=step, module=linear), SLOTS)(state)
+    assert state[2] is not None
+    assert (state[2].shape, state[2].dtype) == ((1, 3), torch.bfloat16)

@@ -4,7 +4,8 @@ Dimensions: B images, C channels, H W pixels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from functools import reduce
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import torch
 from torch import Tensor
@@ -12,7 +13,14 @@ from torch.fx.node import map_aggregate
 from torch.nn import functional
 
 from runtime_pruning.executor.commands.instruction import State, Step
-from runtime_pruning.executor.ir.operations import Call, Follower, LateNorm, Layer, Operation
+from runtime_pruning.executor.ir.operations import (
+    Call,
+    Follower,
+    LateNorm,
+    Layer,
+    Operation,
+    TypedModule,
+)
 from runtime_pruning.executor.kernels.pooling import runnable
 from runtime_pruning.network.batch_norm import batch_norm
 from runtime_pruning.network.graph import Ref, Value
@@ -140,20 +148,58 @@ def opaque(op: Operation, slots: Mapping[str, int]) -> Step:
             state[to] = found
 
         return attribute
-    if step.op == "module" and len(step.args) == 1 and not step.kwargs:
-        (only,) = step.args
-        if isinstance(only, Ref):
-            return calling(found, op, slots)
-    target: Any = found if step.op == "module" else step.target
-    method = step.op == "method"
     fetch = _fetching(step.args, step.kwargs, slots)
+    typed = TypedModule(found) if step.op == "module" else None
+    method = step.op == "method"
 
     def run(state: State) -> None:
-        args, kwargs = fetch(state)
-        call = getattr(args[0], target) if method else target
+        args, kwargs = of_one_type(*fetch(state))
+        call = getattr(args[0], step.target) if method else step.target
+        if typed is not None:
+            call = typed.of(_floating_type((args, kwargs)))
         state[to] = call(*args[1:] if method else args, **kwargs)
 
     return run
+
+
+def of_one_type(
+    args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """Return arguments whose floating-point tensors have one type, the widest among them.
+
+    Features may be bfloat16 where the backbone's own parameters and constants are float32.
+    """
+    types = _floating_types((args, kwargs))
+    if len(types) < 2:
+        return args, kwargs
+    widest = reduce(torch.promote_types, types)
+    found: tuple[Sequence[Any], Mapping[str, Any]] = map_aggregate(
+        (tuple(args), dict(kwargs)),
+        lambda item: item.to(widest) if _is_floating(item) else item,
+    )
+    return found
+
+
+def _floating_type(arguments: Any) -> torch.dtype:
+    """Return the one floating-point type among some arguments, float32 where there is none."""
+    return next(iter(_floating_types(arguments)), torch.float32)
+
+
+def _floating_types(arguments: Any) -> set[torch.dtype]:
+    """Return the floating-point types of tensors among some arguments."""
+    types = set[torch.dtype]()
+
+    def note(item: Any) -> Any:
+        if _is_floating(item):
+            types.add(item.dtype)
+        return item
+
+    map_aggregate(arguments, note)
+    return types
+
+
+def _is_floating(item: Any) -> TypeGuard[Tensor]:
+    return isinstance(item, Tensor) and item.is_floating_point()
 
 
 def _fetching(
