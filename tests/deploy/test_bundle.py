@@ -58,6 +58,16 @@ def test_a_bundle_keeps_streams_whole_where_they_were(tmp_path: Path) -> None:
     ]
 
 
+def test_a_bundle_has_the_sites_that_the_network_was_traced_with(tmp_path: Path) -> None:
+    """Of 16 channels no 20 groups are made: two of the three convolutions are no sites."""
+    backbone = backbones.create("digits-cnn", num_classes=10, image_shape=SHAPE)
+    traced = trace(backbone, SHAPE, groups=20, align=1).regroup(2, align=4).eval()
+    assert [site.channels for site in traced.sites] == [32]
+    write_bundle(tmp_path, traced, FixedPolicy([1]), backbone="digits-cnn", align=4)
+    found = read_bundle(tmp_path).network
+    assert [site.bounds for site in found.sites] == [site.bounds for site in traced.sites]
+
+
 def test_a_bundle_that_looks_twice_does_so_again(tmp_path: Path) -> None:
     traced = network().with_second_look()
     images_BCHW = torch.rand(40, *SHAPE)
@@ -88,7 +98,7 @@ def test_another_schema_or_no_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds a manifest\.json"):
         read_bundle(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({"schema": 99}))
-    with pytest.raises(DataError, match="`schema == 2` must hold, but got 99"):
+    with pytest.raises(DataError, match="`schema == 3` must hold, but got 99"):
         read_bundle(tmp_path)
 
 
@@ -107,13 +117,13 @@ def test_no_bit_changes_unseen(tmp_path: Path, name: str) -> None:
     whole, rng = 8 * len(content), random.Random(5)
     for bit in rng.sample(range(whole), 300):
         path.write_bytes(flipped(content, bit))
-        with pytest.raises(DataError, match=r"is damaged|schema == 2"):
+        with pytest.raises(DataError, match=r"is damaged|schema == 3"):
             read_bundle(tmp_path)
     path.write_bytes(content)
     assert read_bundle(tmp_path).manifest["groups"] == 2
 
 
-@pytest.mark.parametrize("field", ['"groups": 2', '"penalty": 0.3', '"schema": 2', "sha256"])
+@pytest.mark.parametrize("field", ['"groups": 2', '"penalty": 0.3', '"schema": 3', "sha256"])
 def test_each_bit_of_what_matters_most(tmp_path: Path, field: str) -> None:
     traced = network()
     write_bundle(tmp_path, traced, decision(traced), backbone="digits-cnn", align=4)
@@ -122,12 +132,12 @@ def test_each_bit_of_what_matters_most(tmp_path: Path, field: str) -> None:
     start = content.index(field.encode())
     for bit in range(8 * start, 8 * (start + len(field))):
         path.write_bytes(flipped(content, bit))
-        with pytest.raises(DataError, match=r"is damaged|schema == 2"):
+        with pytest.raises(DataError, match=r"is damaged|schema == 3"):
             read_bundle(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[" * 100_000, '"text"', "[]", '{"schema": 2}', '{"schema": 2, "sha256": 1}']
+    "text", ["", "[" * 100_000, '"text"', "[]", '{"schema": 3}', '{"schema": 3, "sha256": 1}']
 )
 def test_a_manifest_that_is_none_is_one_clear_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)

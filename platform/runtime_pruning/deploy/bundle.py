@@ -28,7 +28,7 @@ from runtime_pruning.network.policies import FixedPolicy, Policy, SecondLookPoli
 from runtime_pruning.network.structure import structure_key
 from runtime_pruning.registry import Registry
 
-SCHEMA = 2
+SCHEMA = 3
 MANIFEST, NETWORK, POLICY = "manifest.json", "network.safetensors", "policy.safetensors"
 Settings = dict[str, Any]
 Tensors = dict[str, Tensor]
@@ -122,6 +122,7 @@ def write_bundle(
             "image_shape": list(network.image_shape),
             "num_classes": network.num_classes,
             "groups": network.groups,
+            "traced_groups": network.graph.groups,
             "align": align,
             "streams": network.graph.streams,
             "second_look": network.second_look,
@@ -152,10 +153,12 @@ def read_bundle(folder: Path) -> Bundle:
     network = trace(
         backbone,
         shape,
-        groups=manifest["groups"],
+        groups=manifest["traced_groups"],
         align=manifest["align"],
         streams=manifest["streams"],
     )
+    if manifest["groups"] != network.groups:
+        network = network.regroup(manifest["groups"], manifest["align"])
     _load_weights(network, folder / NETWORK, manifest)
     if manifest["second_look"]:
         network = network.with_second_look()

@@ -223,6 +223,7 @@ class Graph:
         logits: name of the value that leaves.
         num_classes: length of the logits.
         streams: whether convolutions that end in a residual add are sites.
+        groups: that each site can be cut into; narrower convolutions are no sites.
         no_sites: the other convolutions, with the reason for each.
     """
 
@@ -231,6 +232,7 @@ class Graph:
     logits: str
     num_classes: int
     streams: bool
+    groups: int = 1
     no_sites: tuple[NoSite, ...] = ()
 
     @property

@@ -60,7 +60,7 @@ def partition(
     (images,) = [node.name for node in nodes.nodes if node.op == "placeholder"]
     named = cut.values[logits].name
     classes = nodes.shapes[logits][-1]
-    return Graph(_free_early(units, keep=named), images, named, classes, streams, told)
+    return Graph(_free_early(units, keep=named), images, named, classes, streams, groups, told)
 
 
 def _find_logits(nodes: TracedNodes) -> fx.Node:
