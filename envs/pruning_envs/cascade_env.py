@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from pruning_envs.cascade_table import CascadeTable, loss_of, num_features
 from pruning_envs.protocols import AnswerLoss
 from pruning_envs.sampling import PenaltyRange
+from pruning_envs.single_env import OneImageEnv
 
 FEATURE_LIMIT = 1e3
 # What an observation shows of penalties at and below.
@@ -197,48 +198,11 @@ class CascadeVectorEnv(VectorEnv):  # type: ignore[misc]
         return observe(self.table.features(self._image_B, self._set_B), self._penalty_B)
 
 
-class CascadeEnv(gym.Env[Observation, np.int64]):  # type: ignore[misc]
-    """One image at a time: the vector environment with one image.
+class CascadeEnv(OneImageEnv):
+    """One image at a time: member ``action - 1`` runs, or the cascade stops.
 
     Args:
         settings: those of `CascadeVectorEnv`, ``num_envs`` left out.
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
-
-    def __init__(self, **settings: Any) -> None:
-        self.batch = CascadeVectorEnv(num_envs=1, **settings)
-        self.observation_space = self.batch.single_observation_space
-        self.action_space = self.batch.single_action_space
-        self._over = False
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
-        """Start an episode on the next image."""
-        super().reset(seed=seed)
-        self._over = False
-        observations, infos = self.batch.reset(seed=seed)
-        return observations[0], _first(infos)
-
-    def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Run member ``action - 1``, or stop.
-
-        Raises:
-            gymnasium.error.ResetNeeded: the episode is over, or none was started.
-            gymnasium.error.InvalidAction: an action outside [0, members].
-        """
-        if self._over:
-            raise gym.error.ResetNeeded("The episode is over: call reset().")
-        observations, reward_B, over_B, _, infos = self.batch.step(np.array([action]))
-        self._over = bool(over_B[0])
-        return observations[0], float(reward_B[0]), self._over, False, _first(infos)
-
-
-def _first(columns: dict[str, Any]) -> dict[str, Any]:
-    """Return the facts of the first image that hold, without the vector form's masks."""
-    return {
-        name: column[0]
-        for name, column in columns.items()
-        if not name.startswith("_") and columns[f"_{name}"][0]
-    }
+    vector_type = CascadeVectorEnv

@@ -1,6 +1,6 @@
-"""Runtime pruning of one image at a time: the vector environment with one image."""
+"""One image at a time: a vector environment with one image, for any of them."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -10,36 +10,41 @@ from pruning_envs.vector_env import RuntimePruningVectorEnv
 Observation = dict[str, Any]
 
 
-class RuntimePruningEnv(gym.Env[Observation, np.int64]):  # type: ignore[misc]
-    """One image that passes through a network, one site per step.
+class OneImageEnv(gym.Env[Any, np.int64]):  # type: ignore[misc]
+    """The episodes of a vector environment, one after the other.
 
     Args:
-        settings: those of `RuntimePruningVectorEnv`, ``num_envs`` left out.
+        settings: those of the vector environment, ``num_envs`` left out.
+
+    Attributes:
+        vector_type: what makes the vector environment.
+        batch: it, of one image.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+    vector_type: ClassVar[type[Any]]
 
     def __init__(self, **settings: Any) -> None:
-        self.batch = RuntimePruningVectorEnv(num_envs=1, **settings)
+        self.batch = self.vector_type(num_envs=1, **settings)
         self.observation_space = self.batch.single_observation_space
         self.action_space = self.batch.single_action_space
         self._over = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Start an episode on the next image."""
         super().reset(seed=seed)
         self._over = False
         observations, infos = self.batch.reset(seed=seed, options=options)
         return _first(observations), _first(infos)
 
-    def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Run one site with ``action + 1`` groups.
+    def step(self, action: np.int64) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Take an action of the vector environment's for the image.
 
         Raises:
             gymnasium.error.ResetNeeded: the episode is over, or none was started.
-            gymnasium.error.InvalidAction: an action outside [0, groups).
+            gymnasium.error.InvalidAction: an action that the vector environment refuses.
         """
         if self._over:
             raise gym.error.ResetNeeded("The episode is over: call reset().")
@@ -48,6 +53,22 @@ class RuntimePruningEnv(gym.Env[Observation, np.int64]):  # type: ignore[misc]
         return _first(observations), float(reward_B[0]), self._over, False, _first(infos)
 
 
-def _first(columns: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of the first image, without the vector form's presence masks."""
-    return {name: column[0] for name, column in columns.items() if not name.startswith("_")}
+class RuntimePruningEnv(OneImageEnv):
+    """One image that passes through a network, one site per step: ``action + 1`` groups run.
+
+    Args:
+        settings: those of `RuntimePruningVectorEnv`, ``num_envs`` left out.
+    """
+
+    vector_type = RuntimePruningVectorEnv
+
+
+def _first(columns: Any) -> Any:
+    """Return what is the first image's: of named columns those that hold, without their masks."""
+    if not isinstance(columns, dict):
+        return columns[0]
+    return {
+        name: column[0]
+        for name, column in columns.items()
+        if not name.startswith("_") and columns.get(f"_{name}", (True,))[0]
+    }

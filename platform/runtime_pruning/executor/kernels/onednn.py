@@ -45,18 +45,11 @@ def pack(layer: Layer, like: Tensor) -> Tensor:
 def by_onednn(layer: Layer, activation: Activation, like: Tensor) -> Call:
     """Return oneDNN's fused call."""
     call: Any = torch.ops.mkldnn._convolution_pointwise.default
-    geometry, groups, bias = layer.geometry, layer.groups, layer.bias
-    assert geometry is not None
-    packed = pack(layer, like)
-    padding, stride, dilation = (
-        list(part) for part in (geometry.padding, geometry.stride, geometry.dilation)
-    )
+    layer_arguments = _layer_arguments(layer, like)
     attr, scalars = activation.attr, list(activation.scalars)
 
     def run(features: Tensor) -> Tensor:
-        result: Tensor = call(
-            features, packed, bias, padding, stride, dilation, groups, attr, scalars, ""
-        )
+        result: Tensor = call(features, *layer_arguments, attr, scalars, "")
         return result
 
     return run
@@ -65,23 +58,23 @@ def by_onednn(layer: Layer, activation: Activation, like: Tensor) -> Call:
 def by_onednn_onto(layer: Layer, activation: Activation, like: Tensor) -> AddCall:
     """Return oneDNN's fused call that adds."""
     call: Any = torch.ops.mkldnn._convolution_pointwise_.binary
-    geometry, groups, bias = layer.geometry, layer.groups, layer.bias
-    assert geometry is not None
-    packed = pack(layer, like)
-    padding, stride, dilation = (
-        list(part) for part in (geometry.padding, geometry.stride, geometry.dilation)
-    )
+    layer_arguments = _layer_arguments(layer, like)
     known = activation.attr == "relu"  # the only one that the call does after an add
     attr, after = ("relu", NOTHING) if known else (None, activation)
 
     def run(features: Tensor, onto: Tensor) -> Tensor:
-        call(
-            *(onto, features, packed, bias, padding, stride, dilation, groups),
-            *("add", 1.0, attr, [], ""),
-        )
+        call(onto, features, *layer_arguments, "add", 1.0, attr, [], "")
         return after.apply_(onto)
 
     return run
+
+
+def _layer_arguments(layer: Layer, like: Tensor) -> tuple[Any, ...]:
+    """Return what oneDNN's calls are told of a layer: weights, bias, geometry, groups."""
+    geometry = layer.geometry
+    assert geometry is not None
+    moves = (geometry.padding, geometry.stride, geometry.dilation)
+    return (pack(layer, like), layer.bias, *map(list, moves), layer.groups)
 
 
 def plain_convolution(layer: Layer, features: Tensor) -> Tensor:
