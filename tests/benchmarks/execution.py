@@ -101,9 +101,9 @@ class Bench:
         images_BCHW = self.images(case.batch)
         plans = random_plans(self.deployed, case.fraction, case.batch, generator)
         groups_BL = torch.tensor(plans)
-        share = statistics.fmean(map(self.deployed.fraction, plans))
-        alike = min(plans, key=lambda plan: abs(self.deployed.fraction(plan) - case.fraction))
-        level = self.deployed.fraction(alike)
+        share = statistics.fmean(map(self.deployed.macs.fraction, plans))
+        alike = min(plans, key=lambda plan: abs(self.deployed.macs.fraction(plan) - case.fraction))
+        level = self.deployed.macs.fraction(alike)
         deployed, network, sites = self.deployed, self.network, len(self.network.sites)
         if "auto" in ways and case.batch > 1:
             measure_modes(deployed, (case.batch,), (1.0, case.fraction), rounds=3)
@@ -133,7 +133,7 @@ class Bench:
                     partial(deployed.static(plan), part)
                     for plan, part in zip(few, parts, strict=True)
                 ]
-                mean = statistics.fmean(map(deployed.fraction, few))
+                mean = statistics.fmean(map(deployed.macs.fraction, few))
                 yield way, Candidate(partial(each, runs), mean)
             elif way in ("eager", "masked"):
                 mode: Any = "masked" if way == "masked" else "sliced"

@@ -68,7 +68,7 @@ class Outcome:
         logits_NK = torch.cat(logits)
         self.right_N = (logits_NK.argmax(1) == labels_N).float()
         self.chance_N = logits_NK.softmax(1).gather(1, labels_N[:, None])[:, 0]
-        self.fraction = deployed.fraction(plan)
+        self.fraction = deployed.macs.fraction(plan)
         self.looks = [torch.cat(part) for part in seen.features] if look else []
         self.looks += [certainty(logits_NK)]
 

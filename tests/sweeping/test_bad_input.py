@@ -46,7 +46,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--set", "method=rnpp"], "No method is called 'rnpp'. Did you mean 'rnp'?"),
         (["--set", "controls=[fixd-width]"], "Did you mean 'fixed-width'?"),
         (["--set", "settings.cost=mac"], "No cost is called 'mac'. Did you mean 'macs'?"),
-        (["--set", "search.groups=[2, 64]"], "`groups <= channels` must hold"),
+        (["--set", "search.groups=[2, 64]"], "it has fewer channels (32) than groups (64)"),
         (["--set", "search.penalty=[-1, 1]"], "`0 <= penalty < inf` must hold, but got -1"),
         (["--set", "search.penalti=[1]"], "`search.penalti` is no setting of 'rnp'. Did you mean"),
         (["--set", "settings.agent.hiden=3"], "no setting 'hiden'. Did you mean 'hidden'?"),

@@ -90,7 +90,7 @@ def probes(folder: Path) -> dict[str, Any]:
         )
         tune.report({"accuracy": 0.5, "macs_fraction": 0.5, "point": 0, "ended": True})
 
-    tasks = {"run_control": "control", "prove_point": "proof", "examine": "exam"}
+    tasks = {"run_control": "control", "prove_point": "proof", "measure_on_test": "exam"}
     return {"run_trial": run_trial, **{name: task(kind) for name, kind in tasks.items()}}
 
 

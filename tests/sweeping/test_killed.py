@@ -108,7 +108,7 @@ def test_a_sweep_that_is_stopped_while_it_prepares_says_so_in_a_sentence(
     ) as driver:
         assert driver.stdout is not None
         printed = b""
-        while b"train:" not in printed:
+        while b"Training, dense:" not in printed:
             part = os.read(driver.stdout.fileno(), 4096)
             assert part, printed
             printed += part

@@ -273,7 +273,7 @@ class _Recorder(fx.Tracer):
             self.recording.writes[node] = changed
             for part in changed:
                 written = self.value(part)
-                self.written[id(written)] = getattr(written, "_version", 0)
+                self.written[id(written)] = _versions(written)
         return value
 
     def _called(self, node: fx.Node) -> Any:
@@ -367,12 +367,12 @@ def _modes(backbone: nn.Module, recorder: _Recorder, *, training: bool) -> Itera
 def _buffers(backbone: nn.Module) -> Iterator[Callable[[dict[int, int]], None]]:
     """Restore buffers; yield a check that nothing but recorded nodes wrote to a tensor."""
     named = [*backbone.named_parameters(), *backbone.named_buffers()]
-    versions = {name: (tensor, tensor._version) for name, tensor in named}
-    before = [(b, b._version, b.detach().clone()) for b in backbone.buffers()]
+    versions = {name: (tensor, _versions(tensor)) for name, tensor in named}
+    before = [(b, _versions(b), b.detach().clone()) for b in backbone.buffers()]
 
     def check(written: dict[int, int]) -> None:
         for name, (tensor, version) in versions.items():
-            if tensor._version != written.get(id(tensor), version):
+            if _versions(tensor) != written.get(id(tensor), version):
                 raise TracingError(
                     f"The backbone's forward writes to {name!r} by other means than tensor "
                     "operations that torch.fx records; keep such state in a module of torch.nn."
@@ -382,5 +382,5 @@ def _buffers(backbone: nn.Module) -> Iterator[Callable[[dict[int, int]], None]]:
         yield check
     finally:
         for buffer, version, kept in before:
-            if buffer._version != version:
+            if _versions(buffer) != version:
                 buffer.copy_(kept)

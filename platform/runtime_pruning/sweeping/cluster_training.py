@@ -23,6 +23,7 @@ from runtime_pruning.errors import UserError
 from runtime_pruning.files import locked
 from runtime_pruning.plugins import use_plugins
 from runtime_pruning.sweeping.checks import Material
+from runtime_pruning.sweeping.cluster import sigint_given_back
 from runtime_pruning.sweeping.prepare import Prepared, is_prepared, prepare
 
 MAX_FAILURES = 3  # of a worker or its node, each of which goes on from the last checkpoint
@@ -69,8 +70,10 @@ def _train(material: Material, cache: Path) -> None:
         ),
     )
     try:
-        with _printing(told):
+        with _printing(told), sigint_given_back():
             metrics = trainer.fit().metrics or {}
+    except SystemExit as error:  # what Ray Train makes of SIGINT
+        raise KeyboardInterrupt from error
     finally:
         told.unlink(missing_ok=True)
         shutil.rmtree(cache / name, ignore_errors=True)
