@@ -236,14 +236,14 @@ def _outcome(loss: Tensor, logits_BK: Tensor, labels_B: Tensor) -> StepOutcome:
 
 def _taught(logits_BK: Tensor, teacher_BK: Tensor, labels_B: Tensor, config: TrainConfig) -> Tensor:
     """Return a narrow pass's loss: soft targets and labels, mixed."""
-    heat = config.temperature
+    temperature = config.temperature
     soft = functional.kl_div(
-        functional.log_softmax(logits_BK / heat, 1),
-        functional.log_softmax(teacher_BK / heat, 1),
+        functional.log_softmax(logits_BK / temperature, 1),
+        functional.log_softmax(teacher_BK / temperature, 1),
         log_target=True,
         reduction="batchmean",
     )
-    loss = config.distillation * heat**2 * soft
+    loss = config.distillation * temperature**2 * soft
     if config.distillation < 1:
         hard = functional.cross_entropy(logits_BK, labels_B, label_smoothing=config.label_smoothing)
         loss = loss + (1 - config.distillation) * hard
