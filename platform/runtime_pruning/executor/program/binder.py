@@ -273,8 +273,14 @@ class Binder:
             )
             return self._recorded([first, call_onto.instruction(source, to)], size, followers)
 
+        # A convolution of one input channel may have left the stream channel by channel, since one
+        # channel lies either way; the call onto it reckons with pixels side by side.
+        last = like.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if last else torch.contiguous_format
+
         def run(state: State) -> None:
-            stream = state[onto].clone() if copies else state[onto]
+            stream = state[onto].clone(memory_format=layout) if copies else state[onto]
+            stream = stream.contiguous(memory_format=layout)
             first = stream if whole else stream.narrow(1, 0, rows)
             call_onto(state[source], first)
             if later:
