@@ -34,6 +34,8 @@ def main() -> int:
     def run(spec: Spec) -> None:
         found = outcome(spec)
         told[found] += 1
+        if told.total() % 250 == 0:
+            print(f"{told.total()} networks, {told['right']} of them right", flush=True)
         if found.startswith(("wrong", "crashed")):
             print(f"{found}\n    {spec}", flush=True)
 
