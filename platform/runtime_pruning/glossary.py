@@ -23,12 +23,6 @@ class Metric:
     better: Literal["higher", "lower", "neither"]
     meaning: str
 
-    @property
-    def on_test(self) -> "Metric":
-        """The same number, measured on the test split."""
-        meaning = f"{self.meaning} On the test split."
-        return Metric(f"test_{self.name}", self.unit, self.better, meaning)
-
 
 ACCURACY = Metric("accuracy", "0 to 1", "higher", "Share of held-out images classified rightly.")
 LOSS = Metric("loss", "nats", "lower", "Mean cross-entropy on held-out images.")

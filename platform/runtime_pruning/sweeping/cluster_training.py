@@ -5,7 +5,6 @@ checkpoints and results to a folder that all nodes see. The driver trains nothin
 says how far they are.
 """
 
-import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -111,7 +110,6 @@ def _work(config: dict[str, Any]) -> None:
     material: Material = ray.get(config["material"])
     use_plugins(material.sweep.plugins)
     material.sweep.resources.prepare.use()
-    os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         prepare(material, Path(config["cache"]), tell=partial(_tell, Path(config["told"])))
     except UserError as error:
