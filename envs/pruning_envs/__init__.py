@@ -2,18 +2,22 @@
 
 ``gymnasium.make("pruning_envs:RuntimePruning-v0", network=..., images=..., labels=...,
 penalty=...)``, ``gymnasium.make("pruning_envs:Cascade-v0", table=..., penalty=...)``, and
-``make_vec`` with ``vectorization_mode="vector_entry_point"``.
+``make_vec`` with ``vectorization_mode="vector_entry_point"``; ``gymnasium.make(
+"pruning_envs:NetworkPruning-v0", network=..., costs=...)``, whose copies share nothing.
 """
 
 import gymnasium
 
 from pruning_envs.cascade_env import CascadeEnv, CascadeVectorEnv
 from pruning_envs.cascade_table import CascadeTable
+from pruning_envs.network_env import NetworkPruningEnv
 from pruning_envs.protocols import (
     AnswerLoss,
     ExecutionMode,
     GroupCost,
     Images,
+    LayerwiseNetwork,
+    NetworkCost,
     StagedNetwork,
     StagedRun,
     StepCost,
@@ -32,6 +36,9 @@ __all__ = [
     "ExecutionMode",
     "GroupCost",
     "Images",
+    "LayerwiseNetwork",
+    "NetworkCost",
+    "NetworkPruningEnv",
     "PenaltyRange",
     "RuntimePruningEnv",
     "RuntimePruningVectorEnv",
@@ -41,7 +48,7 @@ __all__ = [
     "answer_loss",
 ]
 
-IDS = ("RuntimePruning-v0", "Cascade-v0")
+IDS = ("RuntimePruning-v0", "Cascade-v0", "NetworkPruning-v0")
 
 gymnasium.register(
     "RuntimePruning-v0",
@@ -53,3 +60,4 @@ gymnasium.register(
     entry_point="pruning_envs.cascade_env:CascadeEnv",
     vector_entry_point="pruning_envs.cascade_env:CascadeVectorEnv",
 )
+gymnasium.register("NetworkPruning-v0", entry_point="pruning_envs.network_env:NetworkPruningEnv")

@@ -1,11 +1,13 @@
-"""The little that the environments need of images, and of a network that runs stage by stage.
+"""The little that the environments need of images, and of a network.
+
+The network runs stage by stage (`StagedNetwork`), or is pruned layer by layer (`LayerwiseNetwork`).
 
 Dimensions: N images in all, B images of a batch, C channels, H W pixels, L sites, S sites decided
-so far, F features, K classes.
+so far, T layers, F features, K classes.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal, Protocol, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -124,3 +126,31 @@ class GroupCost:
     def __call__(self, site: int, groups_BS: Tensor, /) -> Tensor:
         """Return ``groups - 1`` of the last decision, float32."""
         return (groups_BS[:, site] - 1).float()
+
+
+@runtime_checkable
+class LayerwiseNetwork(Protocol):
+    """A network of which a share is removed layer by layer; what is left is judged as a whole."""
+
+    @property
+    def layers_TF(self) -> NDArray[np.float64]:
+        """What is known of each of the T layers, F numbers, none of them negative."""
+
+    def prune(self, removed_T: NDArray[np.float64], /) -> Any:
+        """Return the network without these shares of its layers, each in [0, 1].
+
+        Equal shares give equal networks; the original is not changed.
+        """
+
+    def accuracy(self, pruned: Any, /, *, finetune_steps: int, seed: int) -> float:
+        """Return the share of right answers, in [0, 1].
+
+        Args:
+            pruned: what `prune` returned; it may be changed.
+            finetune_steps: gradient steps that it learns for first.
+            seed: of all that is random in it: equal seeds give equal answers.
+        """
+
+
+# What a whole pruned network costs, above 0: any function that can be evaluated.
+NetworkCost = Callable[[Any], float]

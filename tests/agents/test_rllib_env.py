@@ -19,6 +19,7 @@ from runtime_pruning.agents.object_store import ObjectStoreValue
 from runtime_pruning.agents.rllib_env import (
     CASCADE_ID,
     ENV_ID,
+    NETWORK_ID,
     make_cascade,
     make_environment,
     register_environments,
@@ -45,7 +46,7 @@ def held(oracle: OracleNetwork) -> dict[str, Any]:
 
 
 def test_rllib_knows_the_names_that_gymnasium_knows() -> None:
-    assert {ENV_ID, CASCADE_ID} == set(pruning_envs.IDS)
+    assert {ENV_ID, CASCADE_ID, NETWORK_ID} == set(pruning_envs.IDS)
 
 
 def test_names_are_plain_values_and_make_the_same_environment_everywhere() -> None:

@@ -33,6 +33,7 @@ from safetensors.torch import load_file
 from pruning_envs import (
     CascadeEnv,
     CascadeVectorEnv,
+    NetworkPruningEnv,
     PenaltyRange,
     RuntimePruningEnv,
     RuntimePruningVectorEnv,
@@ -43,7 +44,7 @@ from runtime_pruning.agents.object_store import ObjectStoreValue
 from runtime_pruning.config import build_config
 from runtime_pruning.network import PrunableNetwork, trace
 
-ENV_ID, CASCADE_ID = "RuntimePruning-v0", "Cascade-v0"
+ENV_ID, CASCADE_ID, NETWORK_ID = "RuntimePruning-v0", "Cascade-v0", "NetworkPruning-v0"
 
 
 def register_environments() -> None:
@@ -53,6 +54,7 @@ def register_environments() -> None:
     """
     tune.register_env(ENV_ID, make_environment)
     tune.register_env(CASCADE_ID, make_cascade)
+    tune.register_env(NETWORK_ID, make_network_pruning)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +169,15 @@ def make_cascade(settings: Mapping[str, Any]) -> gym.Env[Any, Any] | gym.vector.
     """
     plain = {name: _value(value) for name, value in settings.items()}
     return CascadeVectorEnv(**plain) if "num_envs" in plain else CascadeEnv(**plain)
+
+
+def make_network_pruning(settings: Mapping[str, Any]) -> NetworkPruningEnv:
+    """Return the environment of an ``env_config``: settings of `NetworkPruningEnv`.
+
+    Args:
+        settings: network and costs as they are or as `ObjectStoreValue`.
+    """
+    return NetworkPruningEnv(**{name: _value(value) for name, value in settings.items()})
 
 
 def _value(value: Any) -> Any:
