@@ -7,6 +7,7 @@ name theirs under the entry-point group ``runtime_pruning.methods``.
 from runtime_pruning.methods.base import (
     CalibratedConfig,
     Effort,
+    KnownPoint,
     Method,
     Report,
     Task,
@@ -28,6 +29,7 @@ __all__ = [
     "DenseConfig",
     "Effort",
     "FixedWidth",
+    "KnownPoint",
     "Method",
     "RNPConfig",
     "Report",

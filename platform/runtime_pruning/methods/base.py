@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from runtime_pruning.config import CountOrNone, config_class
 from runtime_pruning.datasets import ImageDataset
+from runtime_pruning.frontier.records import Record
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import Policy
 from runtime_pruning.registry import Registry
@@ -51,6 +52,26 @@ class CalibratedConfig:
     calibration_batches: CountOrNone = 8
 
 
+@dataclass(frozen=True, kw_only=True)
+class KnownPoint:
+    """An operating point whose facts are known, whatever ran to find them.
+
+    Attributes:
+        validation, policy: its records of these splits, answers kept.
+        groups: channel groups per site.
+        write_bundle: writes what runs the point into a folder.
+        penalty: reward lost per unit of cost; None where the point has none.
+        analytic_macs_per_image: mean computed cost on validation; None takes the executed one.
+    """
+
+    validation: Record
+    policy: Record
+    groups: int
+    write_bundle: Callable[[Path], None]
+    penalty: float | None = None
+    analytic_macs_per_image: float | None = None
+
+
 class Report(Protocol):
     """Measures a policy on held-out images and records the operating point."""
 
@@ -63,6 +84,22 @@ class Report(Protocol):
         save_state: Callable[[Path], None] | None = None,
     ) -> None:
         """Record one point; ``save_state`` writes what `Task.resume` later reads."""
+
+    def measure(self, policy: Policy, network: PrunableNetwork) -> KnownPoint:
+        """Return a policy's facts and record nothing: a point may be made of several.
+
+        The method's choices rest on the records of the policy split. ``network`` must not change
+        any more.
+        """
+
+    def known(
+        self,
+        point: KnownPoint,
+        effort: Effort,
+        *,
+        save_state: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Record a point whose facts are known."""
 
 
 @dataclass(frozen=True, kw_only=True)

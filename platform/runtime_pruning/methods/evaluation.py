@@ -3,8 +3,9 @@
 Dimensions: B images, K classes, A classes whose log-probabilities are kept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.nn import functional
 
 from runtime_pruning.datasets import HeldOutSplit, Split, to_float
 from runtime_pruning.frontier.records import kept_classes
-from runtime_pruning.network import PrunableNetwork
+from runtime_pruning.network import Answered, PrunableNetwork
 from runtime_pruning.network.policies import Policy
 
 
@@ -61,13 +62,32 @@ def evaluate(
     return judge(network, policy, split, batch_size=batch_size)
 
 
-@torch.inference_mode()
 def judge(
     network: PrunableNetwork, policy: Policy, split: Split, *, batch_size: int = 256
 ) -> Measured:
     """Do what `evaluate` does on images of any split: for choosing, never for reporting."""
     network.eval()
-    parts = list(_batches(network, policy, split, batch_size))
+    run = partial(network.execute, policy=policy, mode="sliced")
+    return measured(run, split, next(network.parameters()).device, batch_size=batch_size)
+
+
+@torch.inference_mode()
+def measured(
+    run: Callable[[torch.Tensor], Answered],
+    split: Split,
+    device: torch.device,
+    *,
+    batch_size: int = 256,
+) -> Measured:
+    """Return the facts of whatever answers: a network under its policy, or a bundle.
+
+    Args:
+        run: answers a batch of images, float32 in [0, 1], on ``device``.
+        split: the images.
+        device: where ``run`` takes them.
+        batch_size: images per batch.
+    """
+    parts = list(_batches(run, split, device, batch_size))
     columns = (np.concatenate(column) for column in zip(*parts, strict=True))
     predictions_B, losses_B, channels_BL, executed_macs_B, log_BA, classes_BA = columns
     return Measured(
@@ -92,19 +112,18 @@ def batches(
 
 
 def _batches(
-    network: PrunableNetwork, policy: Policy, split: Split, batch_size: int
+    run: Callable[[torch.Tensor], Answered], split: Split, device: torch.device, batch_size: int
 ) -> Iterator[tuple[np.ndarray[Any, Any], ...]]:
     """Yield predictions, losses, channels, executed MACs and answers batch by batch."""
-    for images_BCHW, labels_B in batches(split, batch_size, next(network.parameters()).device):
-        execution = network.execute(images_BCHW, policy, mode="sliced")
-        logits_BK = execution.logits_BK.cpu()
+    for images_BCHW, labels_B in batches(split, batch_size, device):
+        found = run(images_BCHW)
+        logits_BK = found.logits_BK.cpu()
         losses_B = functional.cross_entropy(logits_BK, labels_B, reduction="none")
-        total_macs_B = execution.executed_macs_B + execution.policy_macs_B
         yield (
             logits_BK.argmax(1).numpy(),
             losses_B.float().numpy(),
-            execution.channels_BL.cpu().numpy(),
-            total_macs_B.cpu().numpy(),
+            found.channels_BL.cpu().numpy(),
+            found.total_macs_B.cpu().numpy(),
             *answer(logits_BK),
         )
 

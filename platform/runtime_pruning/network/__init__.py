@@ -1,7 +1,7 @@
 """A backbone made prunable in plain PyTorch: traced, grouped, run at any width, trained for it."""
 
 from runtime_pruning.network.channel_order import channel_importance, order_channels
-from runtime_pruning.network.execution import Execution
+from runtime_pruning.network.execution import Answered, Execution
 from runtime_pruning.network.graph import Site, Unit
 from runtime_pruning.network.groups import group_bounds
 from runtime_pruning.network.prunable import PrunableNetwork
@@ -9,6 +9,7 @@ from runtime_pruning.network.staged_run import Mode, StagedRun
 from runtime_pruning.network.tracing import trace
 
 __all__ = [
+    "Answered",
     "Execution",
     "Mode",
     "PrunableNetwork",

@@ -7,7 +7,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,22 @@ def _tensor(told: IntArrayLike) -> Tensor:
     if isinstance(told, Tensor):
         return told
     return torch.from_numpy(np.asarray(told, dtype=np.int64))
+
+
+class Answered(Protocol):
+    """What is recorded of a batch, whatever ran: a network under a policy, or a cascade of them."""
+
+    @property
+    def logits_BK(self) -> Tensor:
+        """Class scores."""
+
+    @property
+    def channels_BL(self) -> Tensor:
+        """Channels that ran at each site, int64; 0 where a network did not run."""
+
+    @property
+    def total_macs_B(self) -> Tensor:
+        """Executed MACs, those of whatever decided included, int64."""
 
 
 @dataclass  # to freeze it takes a microsecond, of the 75 that a small network takes

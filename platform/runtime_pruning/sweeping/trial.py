@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -38,8 +39,8 @@ from runtime_pruning.glossary import (
     RECORD,
     TEST_POINT,
 )
-from runtime_pruning.methods import Effort, Task
-from runtime_pruning.methods.evaluation import evaluate, judge
+from runtime_pruning.methods import Effort, KnownPoint, Task
+from runtime_pruning.methods.evaluation import Measured, evaluate, judge
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import Policy
 from runtime_pruning.sweeping.checks import method_config
@@ -90,7 +91,10 @@ class Reported(NamedTuple):
 
 @dataclass(kw_only=True)
 class PointReport:
-    """Measures policies and hands finished point folders on: the `Report` of one trial."""
+    """Measures policies and hands finished point folders on: the `Report` of one trial.
+
+    Fractions of MACs are counted from ``reference_macs``, those of the sweep's dense backbone.
+    """
 
     sweep: SweepConfig
     sweep_id: str
@@ -99,6 +103,7 @@ class PointReport:
     data: ImageDataset
     emit: Emit
     code_version: str
+    reference_macs: int
     index: int = 0
 
     def __call__(
@@ -110,25 +115,50 @@ class PointReport:
         save_state: Callable[[Path], None] | None = None,
     ) -> None:
         """Measure on validation and policy split, write the point's folder, hand it on."""
+        self.known(self.measure(policy, network), effort, save_state=save_state)
+
+    def measure(self, policy: Policy, network: PrunableNetwork) -> KnownPoint:
+        """Return what a policy does to the images of the validation and the policy split."""
+        validation, analytic_macs = self._measure(network, policy, self.data.validation)
+        learned_from, _ = self._measure(network, policy, self.data.policy)
+        bundled = partial(
+            write_bundle,
+            network=network,
+            policy=policy,
+            backbone=self.sweep.backbone,
+            align=self.sweep.align,
+        )
+        return KnownPoint(
+            validation=validation,
+            policy=learned_from,
+            groups=network.groups,
+            write_bundle=bundled,
+            penalty=getattr(policy, "penalty", None),
+            analytic_macs_per_image=analytic_macs,
+        )
+
+    def known(
+        self,
+        point: KnownPoint,
+        effort: Effort,
+        *,
+        save_state: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Write the folder of a point whose facts are known, and hand it on."""
+        derived = derive(
+            point.validation,
+            self._provenance(point, effort),
+            analytic_macs_per_image=point.analytic_macs_per_image,
+        )
         with tempfile.TemporaryDirectory(prefix="point-") as name:
             folder = Path(name)
-            record, analytic_macs = self._measure(network, policy, self.data.validation)
-            learned_from, _ = self._measure(network, policy, self.data.policy)
-            provenance = self._provenance(policy, network, effort)
-            point = derive(record, provenance, analytic_macs_per_image=analytic_macs)
-            write_record(record, folder / RECORD)
-            write_record(learned_from, folder / POLICY_RECORD)
-            write_text(folder / POINT, point.to_json() + "\n")
-            write_bundle(
-                folder / BUNDLE,
-                network,
-                policy,
-                backbone=self.sweep.backbone,
-                align=self.sweep.align,
-            )
+            write_record(point.validation, folder / RECORD)
+            write_record(point.policy, folder / POLICY_RECORD)
+            write_text(folder / POINT, derived.to_json() + "\n")
+            point.write_bundle(folder / BUNDLE)
             if save_state is not None:
                 save_state(folder / "state")
-            self.emit(point, folder)
+            self.emit(derived, folder)
         self.index += 1
 
     def _measure(
@@ -138,7 +168,7 @@ class PointReport:
         images, batch = limited(split, self.sweep), self.sweep.eval_batch
         return measure(network, policy, images, batch, content=self.data.content_hash())
 
-    def _provenance(self, policy: Policy, network: PrunableNetwork, effort: Effort) -> Provenance:
+    def _provenance(self, point: KnownPoint, effort: Effort) -> Provenance:
         return Provenance(
             sweep_id=self.sweep_id,
             config=self.config,
@@ -147,9 +177,9 @@ class PointReport:
             backbone=self.sweep.backbone,
             dataset=self.sweep.dataset,
             seed=self.sweep.seed,
-            groups=network.groups,
-            dense_macs=dense_macs(network),
-            penalty=getattr(policy, "penalty", None),
+            groups=point.groups,
+            dense_macs=self.reference_macs,
+            penalty=point.penalty,
             code_version=self.code_version,
             env_steps=effort.env_steps,
             train_seconds=effort.train_seconds,
@@ -178,6 +208,15 @@ def measure(
         facts = judge(network, policy, split, batch_size=batch_size)
     else:
         facts = evaluate(network, policy, split, batch_size=batch_size)
+    computed_B = plan_macs(network, torch.from_numpy(facts.channels_BL)) + policy.macs_per_image
+    analytic_macs = float(np.asarray(computed_B, dtype=np.float64).mean())
+    return record_of(facts, split, content=content), analytic_macs
+
+
+def record_of(
+    facts: Measured, split: HeldOutSplit | PolicySplit, *, content: str | None = None
+) -> Record:
+    """Return facts as a record of a split; with a hash of the dataset's content it has answers."""
     kept: dict[str, Any] = {}
     if content is not None:
         kept = {
@@ -185,7 +224,7 @@ def measure(
             "log_probabilities_NA": facts.log_probabilities_BA,
             "answer_classes_NA": facts.answer_classes_BA,
         }
-    record = Record.from_arrays(
+    return Record.from_arrays(
         split=split_name(split),
         image_ids_N=split.ids_N,
         labels_N=split.labels_N,
@@ -195,8 +234,6 @@ def measure(
         executed_macs_N=facts.executed_macs_B,
         **kept,
     )
-    computed_B = plan_macs(network, torch.from_numpy(facts.channels_BL)) + policy.macs_per_image
-    return record, float(np.asarray(computed_B, dtype=np.float64).mean())
 
 
 def split_name(split: HeldOutSplit | PolicySplit) -> Judged:
@@ -301,16 +338,6 @@ def _fit(
     config = method_config(sweep, method, params) if name == sweep.method else method.config_type()
     data: ImageDataset = ray.get(inputs.data)
     done = 0 if last is None else last.point.index + 1
-    report = PointReport(
-        sweep=sweep,
-        sweep_id=sweep_id,
-        method=name,
-        config=trial_config(sweep, name, params, inputs.prepared_key),
-        data=data,
-        emit=emit,
-        code_version=inputs.code_version,
-        index=done,
-    )
 
     def own(reference: Any) -> PrunableNetwork:
         network: PrunableNetwork = copy.deepcopy(ray.get(reference))
@@ -329,6 +356,17 @@ def _fit(
         resume=None if last is None else last.state,
         network_effort=inputs.network_effort,
         dense_effort=inputs.dense_effort,
+    )
+    report = PointReport(
+        sweep=sweep,
+        sweep_id=sweep_id,
+        method=name,
+        config=trial_config(sweep, name, params, inputs.prepared_key),
+        data=data,
+        emit=emit,
+        code_version=inputs.code_version,
+        reference_macs=dense_macs(task.dense),
+        index=done,
     )
     method().fit(task, config, report)
 
