@@ -15,7 +15,14 @@ from runtime_pruning.errors import ConfigError, ContractError, DataError
 
 CIFAR = (3, 32, 32)
 DIGITS = (1, 8, 8)
-BUILT_IN = ["digits-cnn", "mcifarnet", "resnet20-cifar", "resnet32-cifar", "resnet56-cifar"]
+BUILT_IN = [
+    "cluttered-digits-cnn",
+    "digits-cnn",
+    "mcifarnet",
+    "resnet20-cifar",
+    "resnet32-cifar",
+    "resnet56-cifar",
+]
 PLAIN = (
     nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Linear,
     nn.Identity, backbones.Normalise, backbones.SubsampleShortcut,
@@ -123,6 +130,13 @@ def test_digits_cnn_has_the_size_of_its_docstring() -> None:
     # 1 * 8 * 9 * 64 + 8 * 16 * 9 * 64 on 8x8; 16 * 16 * 9 * 16 + 16 * 32 * 9 * 16 on 4x4.
     conv = 4_608 + 73_728 + 36_864 + 73_728
     assert executed_macs(create("digits-cnn", DIGITS), DIGITS) == (conv, 320)
+
+
+def test_cluttered_digits_cnn_has_the_size_of_its_docstring() -> None:
+    # 1 * 16 * 9 on 32x32; 16 * 32 * 9 on 16x16; 32 * 32 * 9 and 32 * 64 * 9 on 8x8.
+    conv = 147_456 + 1_179_648 + 589_824 + 1_179_648
+    shape = (1, 32, 32)
+    assert executed_macs(create("cluttered-digits-cnn", shape), shape) == (conv, 640)
 
 
 @pytest.mark.parametrize(

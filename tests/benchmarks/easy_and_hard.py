@@ -19,24 +19,20 @@ validation split (3,000 images of 300 source digits):
 """
 
 import argparse
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 
 from runtime_pruning import datasets
-from runtime_pruning.backbones.layers import Normalise, conv_stack
+from runtime_pruning.backbones.digits_cnn import CLUTTERED_WIDTHS, cluttered_network
 from runtime_pruning.datasets import Split, to_float
 from runtime_pruning.datasets.cluttered_digits import difficulty
 from runtime_pruning.network import PrunableNetwork, order_channels, trace
 from runtime_pruning.network.policies import FixedPolicy
 from runtime_pruning.network.training import TrainConfig, train
 
-WIDTHS = (16, 32, 32, 64)
-MEAN, STD = 0.267, 0.232  # of the training images
 FIFTHS = 5
 
 
@@ -52,7 +48,7 @@ def main() -> None:
         return
     print(f"{'':28}{'MACs':>10} {'all':>6}  easiest fifth ... hardest fifth")
     for part in (4, 1):
-        network = network_of([width * part // 4 for width in WIDTHS])
+        network = network_of([width * part // 4 for width in CLUTTERED_WIDTHS])
         train(network, data.training, config(options.epochs, any_width=False), progress=False)
         show(f"{part}/4 of the widths", network, data.validation, 4)
         if part == 4 and options.any_width_epochs:
@@ -69,14 +65,9 @@ def main() -> None:
 
 
 def network_of(widths: list[int]) -> PrunableNetwork:
-    """Return four 3x3 convolutions with a pool after the first and the second."""
+    """Return the network of `cluttered-digits-cnn` at some widths."""
     torch.manual_seed(0)
-    layers: OrderedDict[str, nn.Module] = OrderedDict(normalise=Normalise([MEAN], [STD]))
-    layers.update(conv_stack(1, widths, pools=(1, 2)))
-    layers["average"] = nn.AdaptiveAvgPool2d(1)
-    layers["flatten"] = nn.Flatten()
-    layers["linear"] = nn.Linear(widths[-1], 10)
-    return trace(nn.Sequential(layers), (1, 32, 32), groups=4, align=1)
+    return trace(cluttered_network(widths), (1, 32, 32), groups=4, align=1)
 
 
 def config(epochs: int, *, any_width: bool) -> TrainConfig:

@@ -22,6 +22,11 @@ class TestDigitsCnn(PrunableNetworkContract):
     image_shape = (1, 8, 8)
 
 
+class TestClutteredDigitsCnn(PrunableNetworkContract):
+    backbone_name = "cluttered-digits-cnn"
+    image_shape = (1, 16, 16)
+
+
 class TestMCifarNet(PrunableNetworkContract):
     backbone_name = "mcifarnet"
     image_shape = (3, 16, 16)
