@@ -1,6 +1,7 @@
 """Cluttered digits: sources apart by split, difficulty by id, the same pixels on all machines."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -27,6 +28,11 @@ class TestClutteredDigits(DatasetContract):
     def test_the_sources_of_a_split_are_those_of_the_digits(self) -> None:
         for split, source in zip(self.dataset.splits, datasets.load("digits").splits, strict=True):
             assert set(source_rows(split.ids_N).tolist()) == set(source.ids_N.tolist())
+
+    def test_a_split_says_what_its_images_were_made_from(self) -> None:
+        for split in (*self.dataset.splits, pickle.loads(pickle.dumps(self.dataset.test))):
+            assert np.array_equal(split.sources_N, source_rows(split.ids_N))
+        assert datasets.load("digits").test.sources_N is None
 
     def test_a_label_is_its_sources(self) -> None:
         _, labels = source_digits()

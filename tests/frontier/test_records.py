@@ -71,6 +71,16 @@ def test_a_file_gives_the_record_back(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["record.parquet"]
 
 
+def test_sources_are_kept_where_they_are_known(tmp_path: Path) -> None:
+    assert Record.from_arrays(**arrays()).sources_N.tolist() == [3, 5, 7]  # each image its own
+    write_record(Record.from_arrays(**arrays(sources_N=[11, 12, 11])), tmp_path / "record.parquet")
+    back = read_record(tmp_path / "record.parquet")
+    assert back.sources_N.tolist() == [12, 11, 11]  # of the images 3, 5 and 7
+    assert back != Record.from_arrays(**arrays())
+    with pytest.raises(DataError, match="equally long"):
+        Record.from_arrays(**arrays(sources_N=[11, 12]))
+
+
 def test_unequal_records_are_unequal() -> None:
     record = Record.from_arrays(**arrays())
     assert record != Record.from_arrays(**arrays(split="test"))

@@ -15,7 +15,7 @@ from runtime_pruning.frontier.uncertainty import (
 
 def evidence(correct_N: np.ndarray, macs: int) -> Evidence:
     n = len(correct_N)
-    return Evidence(np.arange(n), correct_N.astype(bool), np.full(n, macs))
+    return Evidence(np.arange(n), correct_N.astype(bool), np.full(n, macs), np.arange(n))
 
 
 def test_interval_matches_the_binomial() -> None:
@@ -27,6 +27,26 @@ def test_interval_matches_the_binomial() -> None:
     assert low_P[0] == pytest.approx(0.8 - 1.96 * 0.012649, abs=0.003)
     assert high_P[0] == pytest.approx(0.8 + 1.96 * 0.012649, abs=0.003)
     assert (redrawn.macs_RP == 10).all()
+
+
+def test_images_of_one_source_are_drawn_together() -> None:
+    # 100 sources of ten images that are all right or all wrong: as sure as 100 images, not 1,000.
+    correct_N = np.arange(1000) % 100 < 80
+    alone = evidence(correct_N, 10)
+    together = alone._replace(sources_N=np.arange(1000) % 100)
+    deviations = [
+        resample([each], replicates=2000, rng=np.random.default_rng(0)).accuracy_RP.std()
+        for each in (alone, together)
+    ]
+    # sqrt(0.8 * 0.2 / 1000) and sqrt(0.8 * 0.2 / 100).
+    assert deviations == pytest.approx([0.012649, 0.04], rel=0.05)
+
+
+def test_sources_of_different_sizes_weigh_by_their_images() -> None:
+    facts = evidence(np.array([1, 1, 1, 0]), 10)._replace(sources_N=np.array([7, 7, 7, 2]))
+    redrawn = resample([facts], replicates=200, rng=np.random.default_rng(0))
+    # Two sources are drawn: both large, both small, or one of each.
+    assert set(redrawn.accuracy_RP.ravel().tolist()) == {1.0, 0.0, 0.75}
 
 
 def test_draws_are_paired() -> None:

@@ -42,7 +42,6 @@ from runtime_pruning.datasets.splits import (
 VERSION = 1  # counts changes to how images are drawn from the settings below
 SIDE = 32
 SIZES = (16_000, 3_000, 3_000, 5_000)  # training, policy, validation, test
-INFO = DatasetInfo("cluttered-digits", DIGITS.classes, (1, SIDE, SIDE))
 
 Ends = tuple[float, float]
 
@@ -105,6 +104,9 @@ def difficulty(ids_N: Int64Array) -> FloatArray:
 def source_rows(ids_N: Int64Array) -> Int64Array:
     """Return which of scikit-learn's digits the images of some ids show."""
     return np.concatenate(_sources_by_split())[ids_N]
+
+
+INFO = DatasetInfo("cluttered-digits", DIGITS.classes, (1, SIDE, SIDE), source_rows)
 
 
 def _sources_by_split() -> list[Int64Array]:

@@ -10,7 +10,7 @@ Where the images are too many for memory they are `LazyImages`, and only their a
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self, TypeVar
@@ -35,11 +35,15 @@ class DatasetInfo:
         name: the name that the dataset is loaded by.
         classes: class names; label k is the k-th.
         image_shape: (C, H, W) of each image.
+        sources: from ids of images to numbers of what they were made from, where one source gives
+            several images: they are no independent evidence. A function of a module, since it
+            travels; None where each image is a source of its own.
     """
 
     name: str
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
+    sources: Callable[[Int64Array], Int64Array] | None = None
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
@@ -147,6 +151,11 @@ class Split:
             raise DataError(f"`n >= 1` must hold for the head of a split, but got {n}.")
         table = self.table.slice(0, n)
         return type(self)(self.info, table, self._lazy_images(np.arange(len(table))))
+
+    @property
+    def sources_N(self) -> Int64Array | None:
+        """What each image was made from; None where each is a source of its own."""
+        return None if self.info.sources is None else self.info.sources(self.ids_N)
 
     def content_hash(self) -> str:
         """Return 32 hexadecimal digits that tell these images and labels from all others.

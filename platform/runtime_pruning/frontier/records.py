@@ -4,6 +4,9 @@ Dimensions: N images, L sites, K classes, A classes whose log-probabilities are 
 to 100, the 20 likeliest above. Rows are ordered by image id, so that records of the same images
 pair up row by row. Stored as Parquet; the split and the schema's version are in its metadata, and,
 where the answers are kept, the number of classes and a hash of the dataset's content.
+
+Where several images were made from one source, a column names it: such images are no independent
+evidence, and whoever redraws images redraws sources.
 """
 
 from dataclasses import dataclass
@@ -65,13 +68,16 @@ def kept_classes(num_classes: int) -> int:
     return num_classes if num_classes <= MOST_COMPLETE else LIKELIEST
 
 
-def record_schema(split: Judged, num_sites: int, answers: AnswerKind | None = None) -> pa.Schema:
+def record_schema(
+    split: Judged, num_sites: int, answers: AnswerKind | None = None, *, sources: bool = False
+) -> pa.Schema:
     """Return the Arrow schema of a record of ``split`` over ``num_sites`` sites.
 
     Columns: ``image_id``, ``label``, ``prediction`` (int64), ``loss`` (float32, cross-entropy in
     nats), ``channels`` (int16 per site, channels that ran), ``executed_macs`` (int64, counted
     multiply-accumulates, network and policy together). With answers also ``log_probabilities``
-    (float32 in nats) and ``answer_classes`` (int32): the classes that they are of.
+    (float32 in nats) and ``answer_classes`` (int32): the classes that they are of. With sources
+    also ``source`` (int64).
     """
     columns = [
         ("image_id", pa.int64()),
@@ -90,6 +96,8 @@ def record_schema(split: Judged, num_sites: int, answers: AnswerKind | None = No
         ]
         metadata[_CLASSES_KEY] = str(answers.num_classes).encode()
         metadata[_CONTENT_KEY] = answers.content.encode()
+    if sources:
+        columns.append(("source", pa.int64()))
     metadata[_VERSION_KEY] = str(version).encode()
     fields = [pa.field(name, kind, nullable=False) for name, kind in columns]
     return pa.schema(fields, metadata=metadata)
@@ -132,6 +140,7 @@ class Record:
         answers: AnswerKind | None = None,
         log_probabilities_NA: npt.ArrayLike | None = None,
         answer_classes_NA: npt.ArrayLike | None = None,
+        sources_N: npt.ArrayLike | None = None,
     ) -> Self:
         """Return a record of arrays (or tensors in host memory), rows put in order of image id.
 
@@ -153,9 +162,11 @@ class Record:
         if answers is not None:
             columns["log_probabilities"] = np.asarray(log_probabilities_NA, dtype=np.float32)
             columns["answer_classes"] = _whole("answer_classes_NA", answer_classes_NA, ndim=2)
+        if sources_N is not None:
+            columns["source"] = _whole("sources_N", sources_N)
         _check_ranges(columns)
         order_N = np.argsort(columns["image_id"], kind="stable")
-        schema = record_schema(split, channels.shape[1], answers)
+        schema = record_schema(split, channels.shape[1], answers, sources="source" in columns)
         arrays = [_arrow(columns[field.name][order_N], field.type) for field in schema]
         return cls(pa.Table.from_arrays(arrays, schema=schema))
 
@@ -193,7 +204,7 @@ class Record:
         """Whether both hold the same facts of the same split (a NaN loss equals itself)."""
         if not isinstance(other, Record) or self.split != other.split:
             return False
-        if self.answers != other.answers:
+        if self.table.schema.names != other.table.schema.names or self.answers != other.answers:
             return False
         floats = ("loss", "log_probabilities")
         return len(self) == len(other) and all(
@@ -207,6 +218,11 @@ class Record:
     def image_ids_N(self) -> Ints:
         """Ids within the dataset, ascending."""
         return self._column("image_id")
+
+    @property
+    def sources_N(self) -> Ints:
+        """What each image was made from: itself, where nothing else is said."""
+        return self._column("source" if "source" in self.table.schema.names else "image_id")
 
     @property
     def labels_N(self) -> Ints:
@@ -304,7 +320,8 @@ def _check_schema(schema: pa.Schema) -> None:
     answers = _answer_kind(schema)
     if (version == str(SCHEMA_VERSION)) != (answers is not None):
         raise DataError(f"A record of version {version} says of its answers: {answers}.")
-    expected = record_schema(cast(Judged, split), sites, answers)
+    sources = "source" in schema.names
+    expected = record_schema(cast(Judged, split), sites, answers, sources=sources)
     if [(f.name, f.type) for f in schema] != [(f.name, f.type) for f in expected]:
         raise DataError(f"A record must have the columns {expected.names}, but got:\n{schema}")
 

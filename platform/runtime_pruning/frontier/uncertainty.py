@@ -1,9 +1,12 @@
 """How sure a frontier is: a paired bootstrap over the held-out images.
 
 All points are measured on the same images, so one draw of images serves all of them: differences
-between points are then far surer than the points themselves.
-Dimensions: P points, N images, R replicates.
-Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, ch. 13 (percentile interval).
+between points are then far surer than the points themselves. Images that were made from one source
+are drawn together: what is drawn are the sources.
+
+Dimensions: P points, N images, S sources, R replicates.
+Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, ch. 13 (percentile interval);
+Davison & Hinkley, "Bootstrap Methods and Their Application", 1997, 3.8 (drawing whole clusters).
 """
 
 from collections.abc import Sequence
@@ -17,16 +20,22 @@ from runtime_pruning.frontier.records import Bools, Ints, Record
 
 
 class Evidence(NamedTuple):
-    """What the bootstrap needs of a record: some 17 bytes per image."""
+    """What the bootstrap needs of a record: some 25 bytes per image."""
 
     image_ids_N: Ints
     correct_N: Bools
     executed_macs_N: Ints
+    sources_N: Ints
 
     @classmethod
     def of(cls, record: Record) -> "Evidence":
         """Return a record's evidence."""
-        return cls(record.image_ids_N.copy(), record.correct_N, record.executed_macs_N.copy())
+        return cls(
+            record.image_ids_N.copy(),
+            record.correct_N,
+            record.executed_macs_N.copy(),
+            record.sources_N.copy(),
+        )
 
 
 class Interval(NamedTuple):
@@ -46,7 +55,7 @@ class Replicates(NamedTuple):
 def resample(
     evidence: Sequence[Evidence], *, replicates: int, rng: np.random.Generator
 ) -> Replicates:
-    """Redraw the images with replacement, for all points at once.
+    """Redraw the images' sources with replacement, for all points at once.
 
     Args:
         evidence: one per point, all of the same images.
@@ -66,9 +75,12 @@ def resample(
     macs_NP = np.stack([e.executed_macs_N for e in evidence], axis=1).astype(np.float64)
     values = np.concatenate([correct_NP, macs_NP], axis=1)
     means = np.empty((replicates, values.shape[1]))
+    sources, source_N = np.unique(evidence[0].sources_N, return_inverse=True)
+    count = len(sources)
     for r in range(replicates):
-        times_N = np.bincount(rng.integers(len(ids_N), size=len(ids_N)), minlength=len(ids_N))
-        means[r] = times_N @ values / len(ids_N)
+        times_S = np.bincount(rng.integers(count, size=count), minlength=count)
+        times_N = times_S[source_N]
+        means[r] = times_N @ values / times_N.sum()
     return Replicates(*np.split(means, 2, axis=1))
 
 

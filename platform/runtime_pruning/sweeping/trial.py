@@ -232,6 +232,7 @@ def record_of(
         losses_N=facts.losses_B,
         channels_NL=facts.channels_BL,
         executed_macs_N=facts.executed_macs_B,
+        sources_N=split.sources_N,
         **kept,
     )
 
