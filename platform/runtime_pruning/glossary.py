@@ -3,6 +3,8 @@
 Metrics of a point measured on the test split bear the same name behind ``test_``.
 """
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -117,6 +119,19 @@ def latency(device: str, batch: int, quantile: Literal["p50", "p90", "p95", "p99
     """Return the metric of a measured latency, ``latency_ms.<device>.<batch>.<quantile>``."""
     name = f"latency_ms.{device}.{batch}.{quantile}"
     return Metric(name, "ms", "lower", f"Wall time per batch of {batch} on {device}, {quantile}.")
+
+
+def latencies_of(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the measured latencies among metrics, by ``<device>.<batch>.<quantile>``.
+
+    Intervals and other figures that bear the same prefix are left out.
+    """
+    prefix = "latency_ms."
+    return {
+        name.removeprefix(prefix): value
+        for name, value in metrics.items()
+        if re.fullmatch(r"latency_ms\..+\.[1-9]\d*\.p(50|90|95|99)", name)
+    }
 
 
 # Tags.
