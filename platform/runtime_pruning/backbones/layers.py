@@ -77,6 +77,38 @@ class SubsampleShortcut(nn.Module):
         return f"{self.in_planes}, {self.planes}"
 
 
+class SelectingShortcut(nn.Module):
+    """Option A after surgery: what is left of each channel goes where it went before.
+
+    Args:
+        in_planes: channels of the input.
+        sources_C: for each channel of the output the channel of the input that it continues; -1
+            where it is zero.
+    """
+
+    sources_C: Tensor
+
+    def __init__(self, in_planes: int, sources_C: Sequence[int]) -> None:
+        super().__init__()
+        if not sources_C or min(sources_C) < -1 or max(sources_C) >= in_planes:
+            raise ConfigError(
+                f"`-1 <= source < {in_planes}` must hold for each channel, but got "
+                f"{list(sources_C)}."
+            )
+        self.in_planes, self.planes = in_planes, len(sources_C)
+        found = torch.tensor([in_planes if source < 0 else source for source in sources_C])
+        self.register_buffer("sources_C", found, persistent=False)
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        """Return the subsampled features, shape (B, planes, ceil(H / 2), ceil(W / 2))."""
+        with_zero = functional.pad(features_BCHW[:, :, ::2, ::2], (0, 0, 0, 0, 0, 1))
+        return with_zero.index_select(1, self.sources_C)
+
+    def extra_repr(self) -> str:
+        """Return the channel counts, for ``print``."""
+        return f"{self.in_planes}, {self.planes}"
+
+
 def conv_stack(
     channels: int, widths: Sequence[int], *, pools: Sequence[int]
 ) -> "OrderedDict[str, nn.Module]":
