@@ -29,7 +29,6 @@ from runtime_pruning.datasets import Split, augment, to_float
 from runtime_pruning.errors import ConfigError, DataError, DivergedError
 from runtime_pruning.files import replacing
 from runtime_pruning.network.batch_norm import NORMS
-from runtime_pruning.network.prunable import PrunableNetwork
 from runtime_pruning.network.staged_run import Mode
 from runtime_pruning.network.workers import Workers
 
@@ -177,7 +176,7 @@ def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManage
 
 
 def fit(
-    network: PrunableNetwork,
+    network: nn.Module,
     split: Split,
     config: TrainConfig,
     learn: Learn,
@@ -246,7 +245,7 @@ class Trainer:
     """
 
     def __init__(
-        self, network: PrunableNetwork, split: Split, config: TrainConfig, checkpoint: Path | None
+        self, network: nn.Module, split: Split, config: TrainConfig, checkpoint: Path | None
     ) -> None:
         self.network, self.split, self.config = network, split, config
         self.workers = Workers.of_process_group()

@@ -39,9 +39,12 @@ __all__ = [
     "EpochReport",
     "TrainConfig",
     "TrainReport",
+    "backward",
     "finetune",
     "learns_fast_in_bfloat16",
+    "outcome_of",
     "recalibrate_batch_norm",
+    "taught",
     "train",
 ]
 
@@ -109,13 +112,13 @@ def finetune(
         with autocast(config, images_BCHW.device):
             logits_BK = network.execute(images_BCHW, policy, mode=config.mode).logits_BK
         if teacher is None:
-            return _backward(logits_BK, labels_B, config)
+            return backward(logits_BK, labels_B, config)
         with torch.no_grad(), autocast(config, images_BCHW.device):
             teacher_BK = teacher(images_BCHW)
         logits_BK = logits_BK.float()
-        loss = _taught(logits_BK, teacher_BK.float(), labels_B, config)
+        loss = taught(logits_BK, teacher_BK.float(), labels_B, config)
         torch.autograd.backward(loss)
-        return _outcome(loss, logits_BK, labels_B)
+        return outcome_of(loss, logits_BK, labels_B)
 
     return fit(network, split, config, learn, progress, None, on_epoch)
 
@@ -190,7 +193,7 @@ def _one_width(network: PrunableNetwork, config: TrainConfig) -> Learn:
     def learn(images_BCHW: Tensor, labels_B: Tensor, generator: torch.Generator) -> StepOutcome:
         with autocast(config, images_BCHW.device):
             logits_BK = network(images_BCHW)
-        return _backward(logits_BK, labels_B, config)
+        return backward(logits_BK, labels_B, config)
 
     return learn
 
@@ -203,7 +206,7 @@ def _any_width(network: PrunableNetwork, config: TrainConfig) -> Learn:
     def learn(images_BCHW: Tensor, labels_B: Tensor, generator: torch.Generator) -> StepOutcome:
         with autocast(config, images_BCHW.device):
             teacher_BK = network(images_BCHW)
-        outcome = _backward(teacher_BK, labels_B, config, share * config.full_weight)
+        outcome = backward(teacher_BK, labels_B, config, share * config.full_weight)
         size = (plans, len(network.sites))
         plans_PL = torch.randint(1, network.groups + 1, size, generator=generator)
         if config.smallest:
@@ -212,30 +215,30 @@ def _any_width(network: PrunableNetwork, config: TrainConfig) -> Learn:
             groups_BL = plan_L.expand(len(images_BCHW), -1)
             with autocast(config, images_BCHW.device):
                 logits_BK = network.run(images_BCHW, groups_BL).logits_BK.float()
-            loss = _taught(logits_BK, teacher_BK.detach().float(), labels_B, config)
+            loss = taught(logits_BK, teacher_BK.detach().float(), labels_B, config)
             torch.autograd.backward(loss * share)
         return outcome
 
     return learn
 
 
-def _backward(
+def backward(
     logits_BK: Tensor, labels_B: Tensor, config: TrainConfig, share: float = 1.0
 ) -> StepOutcome:
     """Add the gradient of a share of the cross-entropy; return the loss and the hits."""
     logits_BK = logits_BK.float()
     loss = functional.cross_entropy(logits_BK, labels_B, label_smoothing=config.label_smoothing)
     torch.autograd.backward(loss * share)
-    return _outcome(loss, logits_BK, labels_B)
+    return outcome_of(loss, logits_BK, labels_B)
 
 
-def _outcome(loss: Tensor, logits_BK: Tensor, labels_B: Tensor) -> StepOutcome:
+def outcome_of(loss: Tensor, logits_BK: Tensor, labels_B: Tensor) -> StepOutcome:
     """Return the loss and the hits."""
     return StepOutcome(float(loss.detach()), int((logits_BK.argmax(1) == labels_B).sum()))
 
 
-def _taught(logits_BK: Tensor, teacher_BK: Tensor, labels_B: Tensor, config: TrainConfig) -> Tensor:
-    """Return a narrow pass's loss: soft targets and labels, mixed."""
+def taught(logits_BK: Tensor, teacher_BK: Tensor, labels_B: Tensor, config: TrainConfig) -> Tensor:
+    """Return a taught pass's loss, nats: soft targets and labels, mixed as the settings say."""
     temperature = config.temperature
     soft = functional.kl_div(
         functional.log_softmax(logits_BK / temperature, 1),
