@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runtime_pruning.sweeping.main import _parser
+from runtime_pruning.cli import main
 
 ROOT = Path(__file__).parents[2]
 Read = Callable[[Path], Any]
@@ -85,7 +85,9 @@ def test_every_node_sees_the_results(cluster: Path, read: Read, raycluster: Any)
         assert values["RUNTIME_PRUNING_RESULTS"].startswith(f"{mount['mountPath']}/")
 
 
-def test_the_jobs_command_is_one_of_ours(cluster: Path, rayjob: Any) -> None:
+def test_the_jobs_command_is_one_of_ours(
+    cluster: Path, rayjob: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     python, script, *arguments = shlex.split(rayjob["spec"]["entrypoint"])
     assert python == "python"
     inside = Path(script).relative_to("/opt/runtime-pruning")
@@ -93,5 +95,7 @@ def test_the_jobs_command_is_one_of_ours(cluster: Path, rayjob: Any) -> None:
     copied = (cluster / "Dockerfile").read_text()
     assert f"{inside.parts[0]} /opt/runtime-pruning/{inside.parts[0]}" in copied
     # A retry, on a fresh cluster, goes on with the same sweep.
-    assert _parser().parse_args(arguments).sweep_id
+    assert "--sweep-id" in arguments
+    assert main(["sweep", *arguments, "--help"]) == 0  # with options that do not exist it is 2
+    assert "Usage: " in capsys.readouterr().out
     assert rayjob["spec"]["backoffLimit"] > 0

@@ -83,9 +83,8 @@ def test_its_subcommands_exist(capsys: pytest.CaptureFixture[str]) -> None:
     named = set(re.findall(r"runtime-pruning ([a-z][\w-]*)", TEXT))
     assert len(named) >= 6
     for name in named:
-        with pytest.raises(SystemExit, match="0"):
-            main([name, "--help"])
-    assert "usage: runtime-pruning" in capsys.readouterr().out
+        assert main([name, "--help"]) == 0
+        assert f"Usage: runtime-pruning {name} " in capsys.readouterr().out
 
 
 def test_its_presets_and_make_targets_exist() -> None:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from runtime_pruning.cli import main
 from runtime_pruning.errors import ContractError
 from runtime_pruning.network import trace
 from runtime_pruning.sweeping.checks import Material, check_contract, check_sweep
-from runtime_pruning.sweeping.main import main
 from runtime_pruning.sweeping.presets import load_preset
 from runtime_pruning.testing import contract
 
@@ -70,7 +70,7 @@ def test_it_ends_in_one_sentence_before_anything_is_trained(
 
     monkeypatch.setitem(contract.PROMISES, "batch modes agree", broken)
     monkeypatch.setenv("RUNTIME_PRUNING_RESULTS", str(tmp_path))
-    assert main(["--preset", "digits"], py_modules=(), presets=PRESETS) == 2
+    assert main(["sweep", "--preset", "digits"]) == 2
     printed = capsys.readouterr().err
     assert "'batch modes agree': Mode 'ragged' is off by 0.5" in printed
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Where results go, and what is refused before a trial could wait for ever."""
+"""What is refused before a trial could wait for ever, and what workers get."""
 
 import os
 import socket
@@ -18,33 +18,8 @@ from runtime_pruning.sweeping.cluster import (
     refuse_dead_address,
     refuse_unshared_folder,
     refuse_what_never_fits,
-    results_root,
     runtime_environment,
 )
-
-
-def test_results_root_prefers_the_choice_then_the_variable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RUNTIME_PRUNING_RESULTS", str(tmp_path / "named"))
-    assert results_root(tmp_path / "chosen") == tmp_path / "chosen"
-    assert results_root() == tmp_path / "named"
-
-
-@pytest.mark.parametrize("scheme", ["s3", "gs", "abfs", "http"])
-def test_results_at_an_address_are_refused_not_written_to_a_folder_of_that_name(
-    scheme: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RUNTIME_PRUNING_RESULTS", f"{scheme}://bucket/results")
-    with pytest.raises(ConfigError, match=f"a folder that all nodes see, .*{scheme}://bucket"):
-        results_root()
-    with pytest.raises(ConfigError, match="a folder that all nodes see"):
-        results_root(Path(f"{scheme}://bucket/results"))
-
-
-def test_results_at_a_file_address_are_a_folder() -> None:
-    assert results_root(Path("file:///shared/my%20results")) == Path("/shared/my results")
-    assert results_root(Path("/a:b/c")) == Path("/a:b/c")
 
 
 @pytest.mark.ray
@@ -65,16 +40,6 @@ def test_a_folder_that_one_node_does_not_see_is_refused(tmp_path: Path) -> None:
     finally:
         ray.shutdown()
         nodes.shutdown()
-
-
-def test_results_of_a_submitted_job_outlive_its_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("RUNTIME_PRUNING_RESULTS", raising=False)
-    monkeypatch.chdir(tmp_path)
-    assert results_root() == tmp_path / "results"
-    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
-    assert results_root() == Path.home() / "runtime-pruning"
 
 
 def test_workers_get_ours_and_what_the_user_gave_to_the_job(tmp_path: Path) -> None:

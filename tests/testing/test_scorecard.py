@@ -183,9 +183,3 @@ def test_bad_input_is_one_line(
     told = capsys.readouterr().err
     assert message in told
     assert told.count("\n") == 1
-
-
-def test_a_shape_that_is_none_is_refused() -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["check-backbone", "digits-cnn", "--image-shape", "8,8"])
-    assert caught.value.code == 2

@@ -1,8 +1,7 @@
-"""Where a sweep runs and where its results go: one machine, a cluster, or a submitted job."""
+"""Where a sweep runs: one machine, a cluster, or a submitted job."""
 
 import json
 import os
-import re
 import signal
 import socket
 import threading
@@ -10,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import ray
@@ -19,12 +18,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from runtime_pruning.errors import ConfigError, UserError
 from runtime_pruning.plugins import PLUGINS_ENV
 from runtime_pruning.resources import Request
+from runtime_pruning.sweeping.places import JOB_CONFIG, RESULTS_VARIABLE
 
-RESULTS_VARIABLE = "RUNTIME_PRUNING_RESULTS"
 # Set where an autoscaler starts nodes on demand; Ray itself does not tell what may still come.
 GROWS_VARIABLE = "RUNTIME_PRUNING_CLUSTER_GROWS"
-# Ray's own, in the driver of a submitted job.
-_JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 # Handed on to the workers where the driver has them.
 _PASSED_ON = (
     "RUNTIME_PRUNING_DATA",
@@ -32,43 +29,6 @@ _PASSED_ON = (
     "RUNTIME_PRUNING_CACHE",
     PLUGINS_ENV,
 )
-
-
-def results_root(chosen: Path | None = None) -> Path:
-    """Return the absolute folder for results.
-
-    In this order: the chosen one; ``$RUNTIME_PRUNING_RESULTS``; inside a submitted job, whose
-    working directory is a throw-away copy, ``~/runtime-pruning``; else ``results`` here.
-
-    Raises:
-        ConfigError: an address of something else than a folder, such as ``s3://bucket``.
-    """
-    named = chosen or os.environ.get(RESULTS_VARIABLE)
-    if named:
-        return _local_folder(str(named)).expanduser().resolve()
-    if in_submitted_job():
-        return Path.home() / "runtime-pruning"
-    return Path("results").resolve()
-
-
-def _local_folder(named: str) -> Path:
-    """Return the folder that a path or a ``file://`` address names."""
-    # A path has lost one of an address's slashes.
-    address = re.fullmatch(r"(\w[\w+.-]*):/(/?.*)", named)
-    if address is None:
-        return Path(named)
-    scheme, rest = address.groups()
-    if scheme != "file":
-        raise ConfigError(
-            f"Results must go to a folder that all nodes see, but got the address {named!r}: mount "
-            "it, and name the folder that it is mounted as."
-        )
-    return Path("/" + unquote(rest).lstrip("/"))
-
-
-def in_submitted_job() -> bool:
-    """Whether `ray job submit` started this process."""
-    return _JOB_CONFIG in os.environ
 
 
 def start_ray(py_modules: Sequence[Path]) -> None:
@@ -86,7 +46,7 @@ def start_ray(py_modules: Sequence[Path]) -> None:
         # Else Ray writes a token to the home folder, and later clusters ask everyone for it.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         _keep_workers()
-    job = json.loads(os.environ.get(_JOB_CONFIG, "{}")).get("runtime_env") or {}
+    job = json.loads(os.environ.get(JOB_CONFIG, "{}")).get("runtime_env") or {}
     if "py_modules" in job:
         # Else Ray refuses a driver that names modules too; both are in what follows.
         os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"

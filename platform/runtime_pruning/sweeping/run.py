@@ -1,6 +1,5 @@
 """From command-line arguments to a finished sweep."""
 
-import argparse
 import json
 import os
 import re
@@ -19,21 +18,21 @@ from runtime_pruning.files import write_text
 from runtime_pruning.plugins import plugin_folders, use_plugins
 from runtime_pruning.resources import Request
 from runtime_pruning.sweeping.advice import where_to_look, without_password
+from runtime_pruning.sweeping.arguments import Arguments
 from runtime_pruning.sweeping.checks import Material, check_contract, check_sweep
 from runtime_pruning.sweeping.cluster import (
     alive_nodes,
-    in_submitted_job,
     may_grow,
     refuse_dead_address,
     refuse_unshared_folder,
     refuse_what_never_fits,
-    results_root,
     start_ray,
 )
 from runtime_pruning.sweeping.cluster_training import prepare_on_cluster
 from runtime_pruning.sweeping.config import SweepConfig
 from runtime_pruning.sweeping.driver import Sweep, use_tune_settings
 from runtime_pruning.sweeping.ledger import Ledger
+from runtime_pruning.sweeping.places import in_submitted_job, results_root
 from runtime_pruning.sweeping.prepare import Prepared
 from runtime_pruning.sweeping.presets import load_preset
 from runtime_pruning.sweeping.provenance import code_version
@@ -43,7 +42,7 @@ from runtime_pruning.tracking.storage import open_store, resolve_uri
 EXPERIMENT = "frontier"
 
 
-def run_sweep(arguments: argparse.Namespace, *, py_modules: Sequence[Path], presets: Path) -> int:
+def run_sweep(arguments: Arguments, *, py_modules: Sequence[Path], presets: Path) -> int:
     """Check, prepare, sweep and draw; return 0, or 1 if a trial failed for good.
 
     Raises:
@@ -157,7 +156,7 @@ def new_sweep_id(preset: str) -> str:
     return f"{Path(preset).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def _overrides(arguments: argparse.Namespace) -> list[str]:
+def _overrides(arguments: Arguments) -> list[str]:
     """Return the command line's changes to the preset, as assignments."""
     named = {name: getattr(arguments, name) for name in ("backbone", "dataset", "trials", "seed")}
     given = [

@@ -6,53 +6,9 @@ import pytest
 
 from runtime_pruning import backbones
 from runtime_pruning.cli import main
-from runtime_pruning.cost.latency import LatencyTable
 from runtime_pruning.deploy import write_bundle
 from runtime_pruning.network import trace
 from runtime_pruning.network.policies import SecondLookPolicy
-
-
-def test_check_backbone_prints_a_scorecard(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check-backbone", "digits-cnn", "--groups", "2", "--image-shape", "1,8,8"]) == 0
-    told = capsys.readouterr().out
-    assert "12 of 12 clauses passed" in told
-    assert "dense MACs per image: 189,248" in told  # 188,928 convolved, 320 in the linear layer
-    assert "0 8 16" in told
-
-
-def test_calibrate_writes_a_table_and_holds_it_against_the_clock(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["calibrate", "digits-cnn", "--dataset-shape", "1,8,8", "--groups", "2"]
-    more = ["--batch", "1", "4", "--threads", "1", "--passes", "1", "--out", str(tmp_path)]
-    assert main([*command, *more]) == 0
-    told = capsys.readouterr().out
-    (path,) = tmp_path.glob("*/*.parquet")
-    assert "-t1-float32-" in path.parent.name
-    assert str(path) in told
-    assert "batch 4: 20 unseen plans" in told
-    assert "Kendall's tau" in told
-    table = LatencyTable.read(path)
-    assert table.batches == (1, 4)
-    assert (table.backbone, table.num_sites) == ("digits-cnn", 3)
-    assert table.device_key == path.parent.name
-    assert {row.threads for row in table.rows} == {1}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["resnet20"], "Did you mean 'resnet"),
-        (["digits-cnn", "--threads", "0"], "`threads >= 1` must hold, but got 0."),
-        (["digits-cnn", "--batch", "0"], "must each be >= 1, but got (batches=[0]"),
-    ],
-)
-def test_calibrate_refuses_bad_input(
-    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["calibrate", *arguments, "--out", str(tmp_path)]) == 2
-    assert message in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture

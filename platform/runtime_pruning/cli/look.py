@@ -1,0 +1,112 @@
+"""Commands that look at what came of a sweep, or at what there is."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from runtime_pruning.cli.options import DataDir, Panel, Results, Split, SweepId
+
+app = typer.Typer()
+command = app.command(rich_help_panel=Panel.LOOK)
+
+
+@command
+def ui(
+    results: Results = None, port: Annotated[int, typer.Option(help="To listen at.")] = 5000
+) -> None:
+    """Open MLflow on 127.0.0.1, and print each frontier's link."""
+    from runtime_pruning.sweeping.places import results_root
+    from runtime_pruning.tracking.rebuild import frontier_pages
+    from runtime_pruning.tracking.storage import open_store, resolve_uri
+
+    uri = resolve_uri(None, results_root(results))
+    open_store(uri)
+    if uri.startswith("http"):
+        print(f"The tracking server is at {uri}")
+        return
+    address = f"http://127.0.0.1:{port}"
+    print(f"MLflow on {uri}: {address}\nThe frontier of each sweep, newest first:")
+    for sweep_id, path in list(frontier_pages(uri).items())[:10]:
+        print(f"  {sweep_id}: {address}{path}")
+    print(flush=True)
+    server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    server += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    # Without its job runner the server is two processes instead of ten.
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    try:
+        subprocess.run(server, env=environment, check=True)
+    except KeyboardInterrupt:
+        print("Stopped.")
+
+
+@command
+def report(
+    sweep_id: SweepId,
+    split: Annotated[
+        Split,
+        typer.Option(
+            help="test: the points that were chosen on validation, as the test split sees them."
+        ),
+    ] = Split.VALIDATION,
+    out: Annotated[Path, typer.Option(help="Folder for page and picture.")] = Path(),
+    results: Results = None,
+) -> None:
+    """Draw a sweep's frontier from MLflow alone."""
+    from runtime_pruning.frontier.dominance import Reference
+    from runtime_pruning.frontier.report import draw_report
+    from runtime_pruning.frontier.uncertainty import Evidence
+    from runtime_pruning.sweeping.places import results_root
+    from runtime_pruning.tracking.rebuild import rebuild, rebuild_proofs, rebuild_test
+    from runtime_pruning.tracking.storage import resolve_uri
+
+    uri = resolve_uri(None, results_root(results))
+    read = rebuild_test if split is Split.TEST else rebuild
+    stored = read(uri, sweep_id)
+    draw_report(
+        [(each.point, Evidence.of(each.record)) for each in stored],
+        out,
+        reference=Reference(),
+        proofs=rebuild_proofs(uri, sweep_id, split.value),
+    )
+    print(f"Drew {len(stored)} points into {out.resolve()}")
+
+
+@command
+def explain(
+    sweep_id: SweepId,
+    out: Annotated[Path, typer.Option(help="Gets a folder per point.")],
+    point: Annotated[
+        str | None, typer.Option(metavar="ID", help="This one only; all that were tried if absent.")
+    ] = None,
+    split: Split = Split.VALIDATION,
+    data_dir: DataDir = None,
+    results: Results = None,
+) -> None:
+    """Show what decisions depend on, and gain over each control."""
+    from runtime_pruning.frontier.proof import CONTROLS
+    from runtime_pruning.frontier.style import gain_text
+    from runtime_pruning.sweeping.explaining import explain_sweep
+    from runtime_pruning.sweeping.places import results_root
+    from runtime_pruning.tracking.storage import resolve_uri
+
+    explained = explain_sweep(
+        resolve_uri(None, results_root(results)),
+        sweep_id,
+        out.resolve(),
+        point_id=point,
+        split=split.value,
+        data_dir=data_dir,
+    )
+    for folder, dynamics in explained:
+        proof, plans = dynamics.proof, dynamics.decisions.distinct_plans
+        print(f"{dynamics.point_id}: {proof.verdict}, {plans} distinct plans, in {folder}")
+        for control in CONTROLS:
+            gain = getattr(proof, control)
+            print(
+                f"  points over {control:9} {gain_text(gain)}  "
+                f"({gain.accuracy:.2%} at {gain.macs_per_image / dynamics.dense_macs:.1%})"
+            )
