@@ -115,7 +115,11 @@ SWEEP_METRICS = (HYPERVOLUME, POINTS_DONE, FRONT_SIZE)
 ALL_METRICS = (*FIGURES, *DYNAMICS_METRICS, DENSE_MACS, *EFFORT, *SWEEP_METRICS)
 
 
-def latency(device: str, batch: int, quantile: Literal["p50", "p90", "p95", "p99"]) -> Metric:
+Quantile = Literal["p50", "p90", "p95", "p99"]
+QUANTILES: dict[Quantile, float] = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+
+
+def latency(device: str, batch: int, quantile: Quantile) -> Metric:
     """Return the metric of a measured latency, ``latency_ms.<device>.<batch>.<quantile>``."""
     name = f"latency_ms.{device}.{batch}.{quantile}"
     return Metric(name, "ms", "lower", f"Wall time per batch of {batch} on {device}, {quantile}.")
@@ -134,6 +138,14 @@ def latencies_of(metrics: Mapping[str, float]) -> dict[str, float]:
     }
 
 
+def speedup(device: str, batch: int, end: Literal["", "_low", "_high"] = "") -> Metric:
+    """Return the metric of a measured speed-up, ``speedup.<device>.<batch>``, or an end of it."""
+    name = f"speedup.{device}.{batch}{end}"
+    return Metric(
+        name, "times", "higher", f"Dense time over the point's, batch {batch} on {device}."
+    )
+
+
 # Tags.
 KIND = "frontier.kind"  # sweep, trial or point
 KEY = "frontier.key"  # what a run is; found before one is created
@@ -145,6 +157,7 @@ METHOD = "frontier.method"
 TESTED = "frontier.tested"  # "true" once the test split was read
 VERDICT = "frontier.verdict"  # "dynamic" or "static", on validation
 TEST_VERDICT = "frontier.test_verdict"
+TIMED = "frontier.timed"  # keys of the devices, with a space between
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 
@@ -170,6 +183,8 @@ POLICY_RECORD = "record-policy.parquet"
 TEST_RECORD = "record-test.parquet"
 POINT = "point.json"
 TEST_POINT = "point-test.json"
+TIMINGS = "timings.json"  # in a folder of the device's name, of those in the next
+TIMINGS_FOLDER = "timings"
 ERROR = "error.txt"  # of a trial: why it failed
 BUNDLE = "bundle"
 DYNAMICS = "dynamics"  # a folder: what shows whether decisions depend on the image

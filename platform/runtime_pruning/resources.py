@@ -84,6 +84,23 @@ class PrepareRequest(Request):
 
 
 @config_class
+class TimingRequest:
+    """What the timing of a point asks for: a node's cores to itself, whatever it uses of them.
+
+    Attributes:
+        threads: that torch computes on; part of every latency's name.
+        gpus: 1 times on a GPU.
+    """
+
+    threads: Count = 1
+    gpus: Annotated[int, Field(ge=0, le=1)] = 0
+
+    def whole_node(self, cpus: float) -> Request:
+        """Return the request of all cores of a node that has so many."""
+        return Request(cpus=cpus, gpus=self.gpus)
+
+
+@config_class
 class EnvRunnerRequest(Request):
     """What each env runner asks for; without any, the trial's own process samples."""
 
@@ -136,6 +153,7 @@ class Resources:
             sampling and learning has no workers of its own.
         env_runner, learner: of a trial whose method trains an agent.
         control: each control, proof and reading of the test split.
+        timing: each timing of a point, which has its node's cores to itself.
         concurrent: trials at once; None lets the cluster's size decide.
         max_failures: how often a trial that died is started again from its last point.
     """
@@ -151,6 +169,7 @@ class Resources:
     env_runner: EnvRunnerRequest = field(default_factory=EnvRunnerRequest)
     learner: LearnerRequest = field(default_factory=LearnerRequest)
     control: Request = field(default_factory=Request)
+    timing: TimingRequest = field(default_factory=TimingRequest)
     concurrent: Count | None = None
     max_failures: Annotated[int, Field(ge=-1)] = 2
 

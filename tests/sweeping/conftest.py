@@ -24,6 +24,10 @@ SMALL = (
     "proof.seeds=2",
     "proof.search_evaluations=4",
     "proof.oracle_images=30",
+    "timing.points=2",
+    "timing.images=16",
+    "timing.batches=[1, 8]",
+    "timing.attempts=1",
 )
 
 # What Ray is to count on this machine. Every process that it starts imports for seconds, so a sweep

@@ -16,8 +16,14 @@ from runtime_pruning.datasets import load
 from runtime_pruning.deploy import read_bundle
 from runtime_pruning.frontier.points import OperatingPoint
 from runtime_pruning.frontier.records import read_record
+from runtime_pruning.frontier.timings import read_timings
 from runtime_pruning.sweeping.trial import measure
-from runtime_pruning.tracking.rebuild import rebuild, rebuild_proofs, rebuild_test
+from runtime_pruning.tracking.rebuild import (
+    rebuild,
+    rebuild_proofs,
+    rebuild_test,
+    rebuild_timings,
+)
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 Sweep = tuple[Path, str]
@@ -45,6 +51,21 @@ def test_it_prints_a_line_per_point_and_the_frontier(small_sweep: Sweep) -> None
         ".md",
         ".png",
     }
+
+
+def test_reported_points_are_timed_and_the_timings_come_back_from_mlflow(
+    small_sweep: Sweep,
+) -> None:
+    results, printed = small_sweep
+    written = {
+        point_of(folder).point_id: read_timings(folder / "timings.json")
+        for folder in point_folders(results)
+        if (folder / "timings.json").exists()
+    }
+    assert [len(timings) for timings in written.values()] == [2, 2]
+    assert {timing.batch for timings in written.values() for timing in timings} == {1, 8}
+    assert rebuild_timings(f"sqlite:///{results}/mlflow.db", "small") == written
+    assert re.search(r"batch 1 +batch 8 +method", printed)
 
 
 def test_every_group_count_is_tried(small_sweep: Sweep) -> None:

@@ -3,11 +3,13 @@
 Dimensions: N images, B images of a batch.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,9 +18,14 @@ from runtime_pruning.executor.agreement import check_policy
 from runtime_pruning.executor.autotuning import check_batch, measure_policy, run_parts
 from runtime_pruning.executor.deployed import DeployedNetwork, deploy
 from runtime_pruning.executor.native import library
+from runtime_pruning.frontier.timings import PointTiming
+from runtime_pruning.glossary import QUANTILES, Quantile
+from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.timing.comparison import Measurement, measure
+from runtime_pruning.timing.device import Device
 
 FEW = 16  # images on which the modes are compared
+PASSES = 3  # over all images, each batch under a clock of its own
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,8 @@ class BundleTiming:
         kernels: that ran, see `library.description`.
         macs_speedup: dense MACs over executed ones, the policy's own included.
         measurement: of all images, batch by batch, against the best dense execution.
+        images: how many these were.
+        latency_ms: of one batch, by quantile: what decisions spend differs between images.
     """
 
     batch: int
@@ -39,6 +48,26 @@ class BundleTiming:
     kernels: str
     macs_speedup: float
     measurement: Measurement
+    images: int
+    latency_ms: dict[Quantile, float]
+
+    def on(self, device: Device) -> PointTiming:
+        """Return the facts that a sweep keeps, as measured on a device."""
+        figures = self.measurement.figures
+        return PointTiming(
+            device=device.key,
+            fingerprint=device.fingerprint,
+            batch=self.batch,
+            images=self.images,
+            mode=self.mode,
+            kernels=self.kernels,
+            verdict=self.measurement.verdict,
+            reasons=self.measurement.reasons,
+            macs_speedup=self.macs_speedup,
+            speedup=None if figures is None else figures.speedup,
+            latency_ms=None if figures is None else self.latency_ms,
+            dense_ms=(None if figures is None else figures.dense.p50_ms * self.batch / self.images),
+        )
 
     @property
     def realisation(self) -> float | None:
@@ -54,8 +83,9 @@ def time_bundle(
     *,
     dtype: torch.dtype = torch.float32,
     rounds: int = 10,
+    reference: PrunableNetwork | None = None,
 ) -> list[BundleTiming]:
-    """Time a bundle's policy on images against its backbone at full width, in the mode that pays.
+    """Time a bundle's policy on images against a dense network, in the mode that pays.
 
     One timing runs all images: what a policy that looks spends differs from image to image.
 
@@ -65,6 +95,7 @@ def time_bundle(
         batches: sizes of batch, each at most N.
         dtype: of weights and features.
         rounds: of the measurement, see `measure`.
+        reference: the dense network; the bundle's own backbone at full width by default.
 
     Raises:
         ConfigError: a batch below one image or above N.
@@ -75,11 +106,17 @@ def time_bundle(
         check_batch(batch, count)
     deployed = deploy(bundle.network, dtype=dtype)
     check_policy(deployed, bundle.network, images_NCHW[:FEW], bundle.policy)
-    return [_timed(deployed, bundle, images_NCHW, batch, rounds) for batch in batches]
+    dense = deployed if reference is None else deploy(reference, dtype=dtype)
+    return [_timed(deployed, dense, bundle, images_NCHW, batch, rounds) for batch in batches]
 
 
 def _timed(
-    deployed: DeployedNetwork, bundle: Bundle, images_NCHW: Tensor, batch: int, rounds: int
+    deployed: DeployedNetwork,
+    dense: DeployedNetwork,
+    bundle: Bundle,
+    images_NCHW: Tensor,
+    batch: int,
+    rounds: int,
 ) -> BundleTiming:
     """Time one size of batch."""
     parts = torch.split(images_NCHW, batch)
@@ -92,8 +129,26 @@ def _timed(
         batch=batch,
         mode=executions[0].mode,
         kernels=library.description(),
-        macs_speedup=deployed.dense_macs * len(images_NCHW) / spent,
+        macs_speedup=dense.dense_macs * len(images_NCHW) / spent,
         measurement=measure(
-            partial(run_parts, deployed.dense, parts), partial(run_parts, run, parts), rounds=rounds
+            partial(run_parts, dense.dense, parts), partial(run_parts, run, parts), rounds=rounds
         ),
+        images=len(images_NCHW),
+        latency_ms=latency_quantiles(run, parts),
     )
+
+
+def latency_quantiles(
+    run: Callable[[Tensor], Any], parts: Sequence[Tensor]
+) -> dict[Quantile, float]:
+    """Return quantiles of the milliseconds that one batch takes, over all batches of `PASSES`.
+
+    A last batch that is not full is left out, unless it is the only one.
+    """
+    full = [part for part in parts if len(part) == len(parts[0])]
+    spent_ms = []
+    for part in full * PASSES:
+        start = time.perf_counter()
+        run(part)
+        spent_ms.append((time.perf_counter() - start) * 1e3)
+    return {name: float(np.quantile(spent_ms, share)) for name, share in QUANTILES.items()}

@@ -3,13 +3,14 @@
 Of a record it keeps what the bootstrap needs, so that no record is read for a drawing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from runtime_pruning.frontier.dominance import Reference, hypervolume, losses_of, pareto_mask
 from runtime_pruning.frontier.points import OperatingPoint
 from runtime_pruning.frontier.proof import Proof
 from runtime_pruning.frontier.report import Report, draw_report
+from runtime_pruning.frontier.timings import PointTiming
 from runtime_pruning.frontier.uncertainty import Evidence
 
 
@@ -24,6 +25,7 @@ class Board:
         self.reference = reference
         self._points: dict[str, tuple[OperatingPoint, Evidence]] = {}
         self._proofs: dict[str, Proof] = {}
+        self._timings: dict[str, list[PointTiming]] = {}
         self._drawn = 0
         self.version = 0  # counts what has come
 
@@ -43,6 +45,14 @@ class Board:
     def add_proof(self, point_id: str, proof: Proof) -> None:
         """Take in what a point's controls show, on validation."""
         self._proofs[point_id] = proof
+        self.version += 1
+
+    def add_timings(self, point_id: str, timings: Sequence[PointTiming]) -> None:
+        """Take in how fast a point is; timings of other devices and batches stay."""
+        new = {(timing.device, timing.batch) for timing in timings}
+        known = self._timings.get(point_id, [])
+        kept = [timing for timing in known if (timing.device, timing.batch) not in new]
+        self._timings[point_id] = [*kept, *timings]
         self.version += 1
 
     @property
@@ -73,5 +83,9 @@ class Board:
         """
         self._drawn = self.version  # what cannot be drawn is not tried again
         return draw_report(
-            self._points.values(), folder, reference=self.reference, proofs=self._proofs
+            self._points.values(),
+            folder,
+            reference=self.reference,
+            proofs=self._proofs,
+            timings=self._timings,
         )

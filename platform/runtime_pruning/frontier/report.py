@@ -16,6 +16,7 @@ from runtime_pruning.frontier.points import OperatingPoint
 from runtime_pruning.frontier.proof import Proof, Proofs
 from runtime_pruning.frontier.style import gain_text
 from runtime_pruning.frontier.summary import FrontierSummary, summarise
+from runtime_pruning.frontier.timings import PointTiming, Timings
 from runtime_pruning.frontier.uncertainty import Evidence
 from runtime_pruning.glossary import PAGE, PICTURE, TABLE
 
@@ -35,6 +36,7 @@ def draw_report(
     *,
     reference: Reference,
     proofs: Proofs | None = None,
+    timings: Timings | None = None,
     dense_accuracy: float | None = None,
 ) -> Report:
     """Summarise points; write ``frontier.html`` (works offline), ``.png`` and ``.md``.
@@ -44,13 +46,14 @@ def draw_report(
         folder: where to; created if absent.
         reference: corner of the hypervolume.
         proofs: by point id.
+        timings: by point id.
         dense_accuracy: of the unpruned network, where it is known and not among the points yet.
 
     Raises:
         DataError: no points, or points that may not share a frontier.
     """
     points, evidence = [*zip(*measured, strict=True)] or ((), ())
-    summary = summarise(points, evidence, reference=reference, proofs=proofs)
+    summary = summarise(points, evidence, reference=reference, proofs=proofs, timings=timings)
     if summary.dense is not None:
         dense_accuracy = summary.dense.accuracy
     drawn = Report(summary, folder / PAGE, folder / PICTURE, folder / TABLE)
@@ -66,7 +69,8 @@ def markdown_table(
 ) -> str:
     """Return the points as a Markdown table, cheapest first, those on the front in bold.
 
-    Three columns say what points that were tried gain over their controls, if any was.
+    Three columns say what points that were tried gain over their controls, if any was; one for
+    each device and size of batch how fast points were, if any was timed.
 
     Args:
         summary: what to show.
@@ -76,8 +80,10 @@ def markdown_table(
     level = f"{summary.level:.0%}"
     header = ["method", "groups", "penalty", f"accuracy ({level})", "MACs", "of dense", "P(front)"]
     header += ["over fixed widths", "over shuffled", "verdict"] if summary.proofs else []
+    timed = sorted({(each.device, each.batch) for own in summary.timings.values() for each in own})
+    header += [f"speed-up, batch {batch}, {device}" for device, batch in timed]
     rows = [
-        _row(summary, p)
+        _row(summary, p, timed)
         for p in range(len(summary.points))
         if summary.on_front_P[p] or not front_only
     ]
@@ -89,7 +95,7 @@ def markdown_table(
     return "\n".join(lines)
 
 
-def _row(summary: FrontierSummary, p: int) -> list[str]:
+def _row(summary: FrontierSummary, p: int, timed: Sequence[tuple[str, int]]) -> list[str]:
     """Return the cells of one point."""
     point = summary.points[p]
     spread = 100 * (summary.accuracy.high_P[p] - summary.accuracy.low_P[p]) / 2
@@ -104,6 +110,8 @@ def _row(summary: FrontierSummary, p: int) -> list[str]:
     ]
     if summary.proofs:
         cells += _proof_cells(summary.proof_of(point))
+    known = {(each.device, each.batch): each for each in summary.timings.get(point.point_id, ())}
+    cells += [speedup_text(known.get(on)) for on in timed]
     return [cell and f"**{cell}**" for cell in cells] if summary.on_front_P[p] else cells
 
 
@@ -112,6 +120,16 @@ def _proof_cells(proof: Proof | None) -> list[str]:
     if proof is None:
         return [""] * 3
     return [gain_text(proof.fixed), gain_text(proof.shuffled), proof.verdict]
+
+
+def speedup_text(timing: PointTiming | None) -> str:
+    """Return a measured speed-up with its interval, or why there is none."""
+    if timing is None:
+        return ""
+    if timing.speedup is None:
+        return timing.verdict
+    low, value, high = timing.speedup
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def penalty_text(point: OperatingPoint) -> str:

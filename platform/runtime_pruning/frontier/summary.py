@@ -16,6 +16,7 @@ from runtime_pruning.frontier.dominance import (
 from runtime_pruning.frontier.points import OperatingPoint
 from runtime_pruning.frontier.proof import Proof, Proofs
 from runtime_pruning.frontier.records import Bools
+from runtime_pruning.frontier.timings import Timings
 from runtime_pruning.frontier.uncertainty import (
     Evidence,
     Interval,
@@ -43,6 +44,7 @@ class FrontierSummary:
         reference: that corner.
         level: coverage of the intervals.
         proofs: whether decisions depend on the image, of the points that were tried for it.
+        timings: how fast points are, of those that were timed.
     """
 
     points: tuple[OperatingPoint, ...]
@@ -54,6 +56,7 @@ class FrontierSummary:
     reference: Reference
     level: float
     proofs: Proofs = field(default_factory=dict)
+    timings: Timings = field(default_factory=dict)
 
     @property
     def dense(self) -> OperatingPoint | None:
@@ -77,6 +80,7 @@ def summarise(
     *,
     reference: Reference,
     proofs: Proofs | None = None,
+    timings: Timings | None = None,
     replicates: int = 1000,
     level: float = 0.95,
     seed: int = 0,
@@ -88,6 +92,7 @@ def summarise(
         evidence: of the same points, in the same order.
         reference: corner of the hypervolume.
         proofs: by point id, of the same split; those of other points are left out.
+        timings: by point id; likewise.
         replicates: redraws of the images.
         level: coverage of the intervals.
         seed: of the redraws.
@@ -104,7 +109,7 @@ def summarise(
     redrawn = resample(
         [facts for _, facts in pairs], replicates=replicates, rng=np.random.default_rng(seed)
     )
-    known = proofs or {}
+    known, timed = proofs or {}, timings or {}
     losses_P2 = losses_of(ordered)
     on_front_P = pareto_mask(losses_P2)
     return FrontierSummary(
@@ -117,6 +122,7 @@ def summarise(
         reference=reference,
         level=level,
         proofs={p.point_id: known[p.point_id] for p in ordered if p.point_id in known},
+        timings={p.point_id: timed[p.point_id] for p in ordered if p.point_id in timed},
     )
 
 

@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from runtime_pruning.config import Count, CountOrNone, Positive, config_class
 from runtime_pruning.errors import ConfigError
@@ -127,6 +129,33 @@ class ProofConfig:
 
 
 @config_class
+class TimingConfig:
+    """How points are timed, after the trials: the front, the method's own front, and dense.
+
+    Attributes:
+        points: at most, spread over the cost; None times all that are reported, 0 none.
+        batches: images per call, each size for itself.
+        images: of the validation split, that each timing runs.
+        rounds: of each comparison with dense.
+        attempts: how often a timing whose clock could not be believed is taken.
+        dtype: of weights and features.
+    """
+
+    points: CountOrNone | None = None
+    batches: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 64)
+    images: Count = 128
+    rounds: Annotated[int, Field(ge=10)] = 10
+    attempts: Count = 3
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        if max(self.batches) > self.images:
+            raise ValueError(
+                f"`batches <= images` must hold, but got {max(self.batches)} and {self.images}."
+            )
+
+
+@config_class
 class SweepConfig:
     """One sweep: a method on a backbone and a dataset, searched over a space.
 
@@ -159,6 +188,7 @@ class SweepConfig:
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     resources: Resources = field(default_factory=Resources)
     proof: ProofConfig = field(default_factory=ProofConfig)
+    timing: TimingConfig = field(default_factory=TimingConfig)
     plugins: tuple[str, ...] = ()
     eval_batch: Count = 256
     held_out_limit: Count | None = None

@@ -25,6 +25,7 @@ from runtime_pruning.sweeping.checks import Material
 from runtime_pruning.sweeping.cluster import sigint_given_back
 from runtime_pruning.sweeping.config import SweepConfig
 from runtime_pruning.sweeping.ledger import Ledger
+from runtime_pruning.sweeping.point_timing import time_point, timing_options
 from runtime_pruning.sweeping.prepare import Prepared
 from runtime_pruning.sweeping.provenance import code_version
 from runtime_pruning.sweeping.proving import measure_on_test, prove_point
@@ -67,7 +68,7 @@ class Sweep:
     failures: list[str] = field(default_factory=list)
 
     def run(self) -> None:
-        """Run the controls and the trials, then prove the front's points, then test them.
+        """Run the controls and the trials, then prove the front's points, test and time them.
 
         That is the only reading of the test split: of the front, and of its points' controls.
         """
@@ -87,6 +88,7 @@ class Sweep:
         )
         tested = set(self._measure_on_test(inputs))
         self._prove([folder for folder in proved if folder in tested], "test", inputs)
+        self._time(inputs)
 
     @property
     def sweep(self) -> SweepConfig:
@@ -224,6 +226,21 @@ class Sweep:
         for folder in done:
             self.ledger.add_test(folder)
         return done
+
+    def _time(self, inputs: SweepInputs) -> None:
+        """Time the points that are reported, once nothing else of the sweep runs."""
+        folders = self.ledger.timing_candidates(self.sweep.timing.points)
+        if not folders:
+            return
+        dense = self.ledger.dense_folder()
+        task = ray.remote(**timing_options(self.sweep))(time_point)
+        running = {
+            folder: task.remote(folder, dense, sweep=self.sweep, data=inputs.data)
+            for folder in folders
+        }
+        for folder, ended in self._ended(running, "Timing, of {}"):
+            if ended.error is None:
+                self.ledger.add_timings(folder, ended.result)
 
     def _ended(
         self, running: Mapping[Subject, "ray.ObjectRef[Any]"], what: str

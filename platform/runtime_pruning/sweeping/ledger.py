@@ -19,7 +19,8 @@ from runtime_pruning.frontier.proof import Proof
 from runtime_pruning.frontier.records import HeldOut
 from runtime_pruning.frontier.style import gain_text
 from runtime_pruning.frontier.summary import DENSE
-from runtime_pruning.glossary import BUNDLE, POLICY_RECORD, RECORD, TEST_RECORD
+from runtime_pruning.frontier.timings import PointTiming
+from runtime_pruning.glossary import BUNDLE, POLICY_RECORD, RECORD, TEST_RECORD, TIMINGS
 from runtime_pruning.sweeping.proving import FOLDERS
 from runtime_pruning.sweeping.trial import read_point, read_test_point
 from runtime_pruning.tracking.mlflow_store import FrontierTracker, Status
@@ -41,6 +42,7 @@ class Ledger:
         self._folders: dict[str, Path] = {}
         self._started_trials: set[str] = set()
         self._test_accuracy: dict[str, float] = {}
+        self._timings: dict[str, list[PointTiming]] = {}
         self._proofs: dict[HeldOut, dict[str, Proof]] = {"validation": {}, "test": {}}
 
     def start_trial(self, config: dict[str, Any]) -> None:
@@ -88,6 +90,14 @@ class Ledger:
             f"{gain_text(proof.fixed)}, over shuffled {gain_text(proof.shuffled)}"
         )
 
+    def add_timings(self, folder: Path, timings: list[PointTiming]) -> None:
+        """Take in how fast a point is."""
+        point = self.add(folder)
+        self._tracker.log_timings(point, folder / TIMINGS)
+        self._timings[point.point_id] = timings
+        told = ", ".join(f"{speed_text(timing)} at batch {timing.batch}" for timing in timings)
+        tqdm.write(f"{describe(point)}, {timings[0].device}: {told}")
+
     def proof_candidates(self, limit: int) -> list[Path]:
         """Return the folders of the points that are held against controls, cheapest first.
 
@@ -111,6 +121,12 @@ class Ledger:
         """Return the folders of the points whose test figures are reported, cheapest first."""
         return [self._folders[point.point_id] for point in self._reported()]
 
+    def timing_candidates(self, limit: int | None) -> list[Path]:
+        """Return the folders of the points that are timed, cheapest first, at most so many."""
+        reported = self._reported()
+        chosen = reported if limit is None else _spread(reported, limit)
+        return [self._folders[point.point_id] for point in chosen]
+
     def front(self) -> list[OperatingPoint]:
         """Return the points that no other beats on validation, cheapest first."""
         return front_of(list(self._points.values()))
@@ -119,7 +135,7 @@ class Ledger:
         """Return the frontier and the dense network as a table for the terminal."""
         header = (
             f"{'MACs':>8}  {'validation':>10}  {'test':>7}  {'decisions':<9}  "
-            f"method, groups, penalty\n{'of dense':>8}  {'accuracy':>10}"
+            f"{self._speed_titles()}method, groups, penalty\n{'of dense':>8}  {'accuracy':>10}"
         )
         return "\n".join([header, *(self._row(point) for point in self._reported())])
 
@@ -143,7 +159,25 @@ class Ledger:
         fraction, accuracy = f"{point.macs_fraction:8.1%}", f"{point.accuracy:10.2%}"
         proof = {**self._proofs["validation"], **self._proofs["test"]}.get(point.point_id)
         verdict = "" if proof is None else proof.verdict
-        return f"{fraction}  {accuracy}  {shown}  {verdict:<9}  {describe(point)}"
+        return (
+            f"{fraction}  {accuracy}  {shown}  {verdict:<9}  {self._speeds(point)}{describe(point)}"
+        )
+
+    def _batches(self) -> list[int]:
+        """Return the sizes of batch that points were timed at."""
+        return sorted({timing.batch for own in self._timings.values() for timing in own})
+
+    def _speed_titles(self) -> str:
+        """Return the titles of the columns of speeds; nothing if no point was timed."""
+        return "".join(f"{f'batch {batch}':>12}  " for batch in self._batches())
+
+    def _speeds(self, point: OperatingPoint) -> str:
+        """Return the columns of speeds of a point."""
+        known = {timing.batch: timing for timing in self._timings.get(point.point_id, ())}
+        texts = [
+            "" if batch not in known else speed_text(known[batch]) for batch in self._batches()
+        ]
+        return "".join(f"{text:>12}  " for text in texts)
 
     def _line(self, point: OperatingPoint) -> str:
         front = "  on the front" if point in self.front() else ""
@@ -168,6 +202,11 @@ def _spread(points: list[OperatingPoint], limit: int) -> list[OperatingPoint]:
         return points
     places = np.linspace(0, len(points) - 1, limit).round().astype(int)
     return [points[place] for place in places]
+
+
+def speed_text(timing: PointTiming) -> str:
+    """Return a measured speed-up over dense, or that there is none to be believed."""
+    return timing.verdict if timing.speedup is None else f"{timing.speedup[1]:.2f}x"
 
 
 def describe(point: OperatingPoint) -> str:

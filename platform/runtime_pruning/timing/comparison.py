@@ -25,7 +25,6 @@ from runtime_pruning.timing.contamination import (
     Watch,
     load_average,
 )
-from runtime_pruning.timing.device import Device
 
 Verdict = Literal["faster", "slower", "tie", "contaminated"]
 Work: TypeAlias = Callable[[], Any]
@@ -94,19 +93,6 @@ class Measurement:
     reasons: tuple[str, ...]
     rounds: int
 
-    def metrics(self, device: Device, batch: int) -> dict[str, float]:
-        """Return the candidate's latencies by metric name; none when contaminated.
-
-        Args:
-            device: that was measured on.
-            batch: images per call.
-        """
-        if self.figures is None:
-            return {}
-        times = self.figures.candidate
-        quantiles = {"p50": times.p50_ms, "p95": times.p95_ms, "p99": times.p99_ms}
-        return {f"latency_ms.{device.key}.{batch}.{q}": ms for q, ms in quantiles.items()}
-
     def __str__(self) -> str:
         if self.figures is None:
             return f"contaminated: {' '.join(self.reasons)}"
@@ -149,8 +135,9 @@ def measure(
         ConfigError: fewer than 10 rounds, or a number outside its range.
     """
     _check(rounds=rounds, warmup=warmup, calls=calls, tie=tie, confidence=confidence)
-    watch, load = Watch(), load_average()
-    rig = _Rig((dense, candidate), calls, synchronise, clock or SystemClock())
+    clock = clock or SystemClock()
+    watch, load = clock.watch(), load_average()
+    rig = _Rig((dense, candidate), calls, synchronise, clock)
     for index in range(warmup):
         rig.round(index)
     with _no_collection():

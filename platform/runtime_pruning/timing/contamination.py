@@ -26,6 +26,10 @@ class Clock(Protocol):
         """Return what all clocks show now."""
         ...
 
+    def watch(self) -> "Watch":
+        """Return a watch over the processors that the clocks are of."""
+        ...
+
 
 class SystemClock:
     """The clocks of this machine."""
@@ -36,6 +40,10 @@ class SystemClock:
         return Reading(
             time.perf_counter_ns(), time.thread_time_ns(), time.process_time_ns(), switches
         )
+
+    def watch(self) -> "Watch":
+        """Return a watch over the processors of this process."""
+        return Watch()
 
 
 @config_class

@@ -26,6 +26,7 @@ from runtime_pruning.frontier.dominance import Reference
 from runtime_pruning.frontier.points import OperatingPoint
 from runtime_pruning.frontier.records import HeldOut
 from runtime_pruning.frontier.report import Report
+from runtime_pruning.frontier.timings import read_timings
 from runtime_pruning.tracking import view
 from runtime_pruning.tracking.rebuild import dynamics_folder
 from runtime_pruning.tracking.spool import Event, Kind, Spool
@@ -152,6 +153,24 @@ class FrontierTracker:
         payload = {"key": point_key(point), "point_id": point.point_id, "split": split}
         files = {dynamics_folder(split): folder}
         self._log("dynamics", f"{point.point_id}-{split}", payload, files)
+
+    def log_timings(self, point: OperatingPoint, path: Path) -> None:
+        """Add how fast a point is on one device, once for each device.
+
+        Args:
+            point: whose timings.
+            path: the file that `write_timings` wrote, of one device.
+
+        Raises:
+            DataError: the file is absent, unreadable or of several devices, or the point is another
+                sweep's.
+        """
+        self._check(point, path, point.split)
+        devices = sorted({timing.device for timing in read_timings(path)})
+        if len(devices) != 1:
+            raise DataError(f"A file of timings is of one device, but got {devices}.")
+        payload = {"key": point_key(point), "point_id": point.point_id, "device": devices[0]}
+        self._log("timing", f"{point.point_id}-{devices[0]}", payload, {glossary.TIMINGS: path})
 
     def finish_trial(
         self, trial_key: str, status: Status = "FINISHED", error: str | None = None

@@ -12,7 +12,13 @@ from runtime_pruning.frontier.report import Report, markdown_table
 from runtime_pruning.frontier.summary import FrontierSummary
 from runtime_pruning.frontier.uncertainty import Evidence
 from runtime_pruning.tracking import view
-from runtime_pruning.tracking.rebuild import finished_points, load_record, read_point, read_proof
+from runtime_pruning.tracking.rebuild import (
+    finished_points,
+    load_record,
+    load_timings,
+    read_point,
+    read_proof,
+)
 from runtime_pruning.tracking.runs import Runs
 
 _NOTE_ROWS = 30  # a tag holds 8000 characters
@@ -51,6 +57,8 @@ class FrontPublisher:
             self._board.add(point, Evidence.of(load_record(client, run, "validation")))
             if glossary.VERDICT in run.data.tags:
                 self._board.add_proof(point.point_id, read_proof(client, run, "validation"))
+            if timings := load_timings(client, run):
+                self._board.add_timings(point.point_id, timings)
         self._stored[point.point_id] = point
         self._shown[point.point_id] = _Shown(run.info.run_id, run.data.tags.get(glossary.ON_FRONT))
 

@@ -15,6 +15,7 @@ from runtime_pruning.frontier.explanation import read_explanation
 from runtime_pruning.frontier.points import OperatingPoint, derive
 from runtime_pruning.frontier.proof import Controls, Proof, prove
 from runtime_pruning.frontier.records import HeldOut, Judged, Record, read_record
+from runtime_pruning.frontier.timings import PointTiming, read_timings
 from runtime_pruning.tracking.runs import Runs
 from runtime_pruning.tracking.storage import open_store
 from runtime_pruning.tracking.view import view_path
@@ -143,6 +144,36 @@ def read_proof(client: MlflowClient, run: Run, split: HeldOut) -> Proof:
     artifact = f"{dynamics_folder(split)}/{glossary.DYNAMICS_FILE}"
     with tempfile.TemporaryDirectory() as folder:
         return read_explanation(download(client, run, artifact, folder).parent).proof
+
+
+def rebuild_timings(uri: str, sweep_id: str) -> dict[str, list[PointTiming]]:
+    """Return, by point id, how fast a sweep's points were, on every device that timed them."""
+    client = open_store(uri)
+    return {
+        run.data.tags[glossary.POINT_ID]: load_timings(client, run)
+        for run in point_runs(client, sweep_id)
+        if timed_devices(run)
+    }
+
+
+def load_timings(client: MlflowClient, run: Run) -> list[PointTiming]:
+    """Return all timings of a run's point."""
+    found: list[PointTiming] = []
+    for device in timed_devices(run):
+        with tempfile.TemporaryDirectory() as folder:
+            artifact = f"{timings_folder(device)}/{glossary.TIMINGS}"
+            found += read_timings(download(client, run, artifact, folder))
+    return found
+
+
+def timed_devices(run: Run) -> list[str]:
+    """Return the keys of the devices that a run's point was timed on."""
+    return str(run.data.tags.get(glossary.TIMED, "")).split()
+
+
+def timings_folder(device: str) -> str:
+    """Return the artifact that holds a point's timings on a device."""
+    return f"{glossary.TIMINGS_FOLDER}/{device}"
 
 
 def dynamics_folder(split: HeldOut) -> str:

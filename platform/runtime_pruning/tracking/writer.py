@@ -14,10 +14,16 @@ from runtime_pruning.frontier.explanation import read_explanation
 from runtime_pruning.frontier.points import Figures, OperatingPoint
 from runtime_pruning.frontier.records import HeldOut, read_record
 from runtime_pruning.frontier.report import Report
+from runtime_pruning.frontier.timings import read_timings
 from runtime_pruning.frontier.uncertainty import Evidence
 from runtime_pruning.tracking import view
 from runtime_pruning.tracking.publishing import FrontPublisher
-from runtime_pruning.tracking.rebuild import dynamics_folder, verdict_tag
+from runtime_pruning.tracking.rebuild import (
+    dynamics_folder,
+    timed_devices,
+    timings_folder,
+    verdict_tag,
+)
 from runtime_pruning.tracking.runs import Runs, flat
 from runtime_pruning.tracking.spool import Event, Spool
 from runtime_pruning.tracking.storage import find_or_create_experiment, open_store
@@ -59,6 +65,7 @@ class EventWriter:
             "point": self._write_point,
             "test": self._write_test,
             "dynamics": self._write_dynamics,
+            "timing": self._write_timing,
             "trial_end": self._write_trial_end,
             "sweep_end": self._write_sweep_end,
         }[event.kind](event)
@@ -152,6 +159,20 @@ class EventWriter:
         self._runs.write(run, metrics=metrics, tags={tag: proof.verdict}, at_ms=event.at_ms)
         if split == "validation":
             self._board.add_proof(event.payload["point_id"], proof)
+
+    def _write_timing(self, event: Event) -> None:
+        run, device = self._known_point(event), event.payload["device"]
+        known = timed_devices(run)
+        if device in known:
+            log.warning("Timings of %s were logged before; the first stay.", event.key)
+            return
+        path = self._spool.files(event) / glossary.TIMINGS
+        self._runs.client.log_artifact(run.info.run_id, str(path), timings_folder(device))
+        timings = read_timings(path)
+        metrics = {name: value for timing in timings for name, value in timing.metrics.items()}
+        tags = {glossary.TIMED: " ".join([*known, device])}
+        self._runs.write(run, metrics=metrics, tags=tags, at_ms=event.at_ms)
+        self._board.add_timings(event.payload["point_id"], timings)
 
     def _known_point(self, event: Event) -> Run:
         """Return the run of the point that an event adds to."""
