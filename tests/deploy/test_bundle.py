@@ -13,8 +13,10 @@ from runtime_pruning.agents.policy import DecisionPolicy
 from runtime_pruning.backbones.layers import Normalise
 from runtime_pruning.deploy import read_bundle, write_bundle
 from runtime_pruning.errors import ContractError, DataError
+from runtime_pruning.executor import deploy
 from runtime_pruning.network import PrunableNetwork, trace
 from runtime_pruning.network.policies import FixedPolicy, Policy, RandomPolicy, SecondLookPolicy
+from runtime_pruning.network.surgery import prunable_groups, pruned
 
 SHAPE = (1, 8, 8)
 
@@ -171,3 +173,34 @@ def test_a_policy_of_no_registered_kind_is_refused(tmp_path: Path) -> None:
         write_bundle(
             tmp_path, network(), RandomPolicy(2, 3, seed=0), backbone="digits-cnn", align=4
         )
+
+
+def test_a_network_after_surgery_is_built_anew_and_runs_compiled(tmp_path: Path) -> None:
+    shape = (3, 8, 8)
+    dense = backbones.create("resnet20-cifar", num_classes=10, image_shape=shape, seed=3)
+    keep = {group.name: range(1, group.channels, 2) for group in prunable_groups(dense, shape)}
+    once = pruned(dense, shape, keep).backbone
+    twice = pruned(once, shape, {"layer3.1.conv1": [0, 5]})
+    assert twice.kept["layer3.1.conv1"] == [1, 11]
+    traced = trace(twice.backbone.eval(), shape, groups=1)
+    policy = FixedPolicy(traced.uniform(1))
+    write_bundle(tmp_path, traced, policy, backbone="resnet20-cifar", align=4)
+    bundle = read_bundle(tmp_path)
+    assert bundle.manifest["kept"] == twice.kept
+    images_BCHW = torch.rand(6, *shape)
+    with torch.no_grad():
+        expected = traced.execute(images_BCHW, policy)
+        found = bundle.network.execute(images_BCHW, bundle.policy)
+    assert torch.equal(found.logits_BK, expected.logits_BK)
+    assert torch.equal(found.total_macs_B, expected.total_macs_B)
+    ran = deploy(bundle.network).execute(images_BCHW, bundle.policy)
+    torch.testing.assert_close(ran.logits_BK, expected.logits_BK, rtol=1e-4, atol=1e-4)
+    assert ran.executed_macs_B.tolist() == expected.executed_macs_B.tolist()
+
+
+def test_a_description_of_other_channels_is_refused(tmp_path: Path) -> None:
+    backbone = backbones.create("digits-cnn", num_classes=10, image_shape=SHAPE)
+    traced = trace(pruned(backbone, SHAPE, {"conv2": [0]}).backbone.eval(), SHAPE, groups=1)
+    write_bundle(tmp_path, traced, FixedPolicy([1] * 3), backbone="faces-cnn", align=4)
+    with pytest.raises(DataError, match="is not the one that was bundled"):
+        read_bundle(tmp_path)

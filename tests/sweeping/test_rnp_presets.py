@@ -102,6 +102,7 @@ def run_small(name: str, data_dir: Path, results: Path, *changes: str) -> Path:
         network_effort=prepared.network_effort,
         dense_effort=prepared.dense_effort,
         code_version="test",
+        folder=results,
     )
     folders = run_control(
         "rnp", 4, results / "points", sweep=sweep, sweep_id="small", inputs=inputs

@@ -1,9 +1,9 @@
 """A bundle: a folder that holds one operating point, ready to run, in typed files.
 
-``manifest.json`` says what it is (backbone and what it computes, image shape, groups, policy kind,
-schema version, a checksum per file and one of its own), ``network.safetensors`` and
-``policy.safetensors`` hold the tensors. Nothing is pickled, so reading a bundle runs no code of its
-author; and no bit of it can change unseen.
+``manifest.json`` says what it is (backbone and what it computes, the channels that surgery has kept
+of it, image shape, groups, policy kind, schema version, a checksum per file and one of its own),
+``network.safetensors`` and ``policy.safetensors`` hold the tensors. Nothing is pickled, so reading
+a bundle runs no code of its author; and no bit of it can change unseen.
 """
 
 import hashlib
@@ -15,17 +15,18 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from runtime_pruning import backbones
 from runtime_pruning.agents.decision_network import DecisionConfig, DecisionNetwork
 from runtime_pruning.agents.policy import DecisionPolicy
 from runtime_pruning.config import build_config
-from runtime_pruning.errors import ContractError, DataError
+from runtime_pruning.errors import ConfigError, ContractError, DataError
 from runtime_pruning.files import save_tensors, write_text
 from runtime_pruning.network import PrunableNetwork, trace
 from runtime_pruning.network.policies import FixedPolicy, Policy, SecondLookPolicy
 from runtime_pruning.network.structure import structure_key
+from runtime_pruning.network.surgery import kept_channels, rebuild_pruned
 from runtime_pruning.registry import Registry
 
 SCHEMA = 3
@@ -126,6 +127,7 @@ def write_bundle(
             "align": align,
             "streams": network.graph.streams,
             "second_look": network.second_look,
+            **({"kept": kept} if (kept := kept_channels(network.backbone)) else {}),
             "policy": {"kind": kind, **settings},
             "structure": structure_key(network.plain),
             "torch": torch.__version__,
@@ -150,6 +152,8 @@ def read_bundle(folder: Path) -> Bundle:
     backbone = backbones.create(
         manifest["backbone"], num_classes=manifest["num_classes"], image_shape=shape
     )
+    if kept := manifest.get("kept"):
+        backbone = _after_surgery(backbone, shape, kept)
     network = trace(
         backbone,
         shape,
@@ -166,6 +170,19 @@ def read_bundle(folder: Path) -> Bundle:
     kind = policy_kinds.get(settings.pop("kind"))
     policy = kind.load(settings, load_file(folder / POLICY))
     return Bundle(network=network.eval(), policy=policy, manifest=manifest)
+
+
+def _after_surgery(backbone: nn.Module, shape: tuple[int, ...], kept: Settings) -> nn.Module:
+    """Return the backbone without the channels that were removed before it was bundled.
+
+    Raises:
+        DataError: it has no such channels: its code has changed since.
+    """
+    channels, height, width = shape
+    try:
+        return rebuild_pruned(backbone, (channels, height, width), kept)
+    except ConfigError as error:
+        raise DataError(f"The backbone is not the one that was bundled: {error}") from error
 
 
 def _load_weights(network: PrunableNetwork, path: Path, manifest: Settings) -> None:

@@ -110,6 +110,9 @@ class Task:
         network: the prepared network, already in the trial's group count; the method's to change.
         dense: the same backbone as it was before any-width training.
         network_effort, dense_effort: what their preparation has cost; a method adds its own.
+        backbone: registered name of what both networks are.
+        work: a folder of the trial's own that outlives an interruption, created by whoever writes
+            to it: for checkpoints between points. None: nothing is kept between them.
         data: the four splits. A method learns from ``training`` and ``policy`` and never reads the
             held-out ones: measuring is the report's.
         data_ref: the same data as a reference into Ray's object store, for worker processes.
@@ -132,6 +135,8 @@ class Task:
     resume: Path | None = None
     network_effort: Effort = field(default_factory=Effort)
     dense_effort: Effort = field(default_factory=Effort)
+    backbone: str = ""
+    work: Path | None = None
 
 
 class Method(abc.ABC, Generic[ConfigT]):

@@ -28,6 +28,7 @@ from runtime_pruning.network.batch_norm import is_conditioned
 Kept: TypeAlias = dict[str, list[int]]
 
 _WEIGHTED = (nn.Conv2d, nn.Linear)
+_KEPT = "kept_channels"  # an attribute of a backbone after surgery, which copies keep
 _ALIKE = 1e-4  # of the largest logit: how far rounding may carry two orders of summation apart
 
 
@@ -41,19 +42,26 @@ class PrunableGroup:
         coupled: layers whose output channel c goes wherever channel c of the first one goes, the
             first included, in the backbone's order.
         readers: layers whose inputs go with them.
+        inputs: of each reader, that one channel takes along: several where maps are flattened.
     """
 
     name: str
     channels: int
     coupled: tuple[str, ...]
     readers: tuple[str, ...]
+    inputs: tuple[int, ...]
 
 
 class Pruned(NamedTuple):
-    """A backbone after surgery, and what it takes to build one like it."""
+    """A backbone after surgery, and what it takes to build one like it from the dense one."""
 
     backbone: nn.Module
     kept: Kept
+
+
+def kept_channels(backbone: nn.Module) -> Kept:
+    """Return what surgery has kept of a backbone so far; empty where there was none."""
+    return dict(getattr(backbone, _KEPT, {}))
 
 
 def prunable_groups(
@@ -81,7 +89,8 @@ def pruned(
     seen to before it is returned.
 
     Args:
-        backbone: is not changed; the copy has its device and mode.
+        backbone: is not changed; the copy has its device and mode. May have had surgery before:
+            the description that is returned counts from the dense one all the same.
         image_shape: (C, H, W).
         keep: channels that stay, by the name of a `PrunableGroup`; a group that is not named stays
             whole.
@@ -110,7 +119,13 @@ def pruned(
         )
     for module, original in zip(result.modules(), backbone.modules(), strict=True):
         module.training = original.training
-    return Pruned(result, kept)
+    before = kept_channels(backbone)
+    kept = {
+        name: [before[name][channel] for channel in kept[name]] if name in before else kept[name]
+        for name in kept
+    }
+    setattr(result, _KEPT, before | kept)
+    return Pruned(result, before | kept)
 
 
 def rebuild_pruned(
@@ -183,17 +198,17 @@ class _Surgeon:
             whole = all(channels == every for _, channels in written)
             if whole and self._is_free(found):
                 coupled = {other for other, _ in written}
-                readers = {other for other, _, _ in self._read(found)}
-                order = [own for own in self._names.values() if own in coupled | readers]
-                yield (
+                inputs = {other: len(read) // len(every) for other, _, read in self._read(found)}
+                order = list(self._names.values())
+                readers = tuple(own for own in order if own in inputs)
+                group = PrunableGroup(
                     name,
-                    PrunableGroup(
-                        name,
-                        len(every),
-                        tuple(own for own in order if own in coupled),
-                        tuple(own for own in order if own in readers),
-                    ),
+                    len(every),
+                    coupled=tuple(own for own in order if own in coupled),
+                    readers=readers,
+                    inputs=tuple(inputs[own] for own in readers),
                 )
+                yield name, group
 
     def _written(self, group: Any) -> Iterator[tuple[str, list[int]]]:
         """Yield the weighted layers that lose output channels, and which."""

@@ -80,6 +80,7 @@ class Sweep:
             network_effort=self.prepared.network_effort,
             dense_effort=self.prepared.dense_effort,
             code_version=code_version(),
+            folder=self.folder,
         )
         self._run_controls(inputs)
         self._run_trials(inputs)

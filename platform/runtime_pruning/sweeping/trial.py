@@ -28,7 +28,7 @@ from runtime_pruning.cost.macs import dense_macs, plan_macs
 from runtime_pruning.datasets import HeldOutSplit, ImageDataset, PolicySplit, Split, TestSplit
 from runtime_pruning.deploy import write_bundle
 from runtime_pruning.files import write_text
-from runtime_pruning.frontier.points import OperatingPoint, Provenance, derive
+from runtime_pruning.frontier.points import OperatingPoint, Provenance, derive, trial_key
 from runtime_pruning.frontier.records import AnswerKind, Judged, Record, write_record
 from runtime_pruning.glossary import (
     ACCURACY,
@@ -65,6 +65,7 @@ class SweepInputs:
         prepared_key: hash of what made them; part of every trial's identity.
         network_effort, dense_effort: what making them has cost.
         code_version: of the driver; workers got the code from it, without its repository.
+        folder: of the sweep, on storage that all nodes see.
     """
 
     data: Any
@@ -74,6 +75,7 @@ class SweepInputs:
     network_effort: Effort
     dense_effort: Effort
     code_version: str
+    folder: Path
 
 
 class Reported(NamedTuple):
@@ -344,6 +346,7 @@ def _fit(
         network: PrunableNetwork = copy.deepcopy(ray.get(reference))
         return network.to(device).regroup(int(params["groups"]), sweep.align)
 
+    identity = trial_config(sweep, name, params, inputs.prepared_key)
     task = Task(
         network=own(inputs.network),
         dense=own(inputs.dense),
@@ -357,12 +360,14 @@ def _fit(
         resume=None if last is None else last.state,
         network_effort=inputs.network_effort,
         dense_effort=inputs.dense_effort,
+        backbone=sweep.backbone,
+        work=inputs.folder / "work" / trial_key(identity),
     )
     report = PointReport(
         sweep=sweep,
         sweep_id=sweep_id,
         method=name,
-        config=trial_config(sweep, name, params, inputs.prepared_key),
+        config=identity,
         data=data,
         emit=emit,
         code_version=inputs.code_version,
@@ -370,6 +375,7 @@ def _fit(
         index=done,
     )
     method().fit(task, config, report)
+    shutil.rmtree(inputs.folder / "work" / trial_key(identity), ignore_errors=True)
 
 
 @contextmanager
