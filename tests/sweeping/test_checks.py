@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from runtime_pruning.cli import main
-from runtime_pruning.errors import ContractError
+from runtime_pruning.errors import ConfigError, ContractError
+from runtime_pruning.methods import Manidp
 from runtime_pruning.network import trace
-from runtime_pruning.sweeping.checks import Material, check_contract, check_sweep
+from runtime_pruning.sweeping.checks import Material, check_contract, check_settings, check_sweep
 from runtime_pruning.sweeping.presets import load_preset
 from runtime_pruning.testing import contract
 
@@ -42,6 +43,14 @@ def test_a_sound_network_passes_and_is_not_changed(material: Material) -> None:
     after = material.network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert next(material.network.parameters()).dtype == torch.float32
+
+
+def test_a_proof_of_points_without_plans_is_refused() -> None:
+    sweep = load_preset("digits-manidp", PRESETS)
+    check_settings(sweep, Manidp)
+    proved = load_preset("digits-manidp", PRESETS, ["proof.points=2"])
+    with pytest.raises(ConfigError, match=r"`proof.points` must be 0 .*'manidp', but got 2"):
+        check_settings(proved, Manidp)
 
 
 def test_what_time_is_short_for_is_said(material: Material) -> None:

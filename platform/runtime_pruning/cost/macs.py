@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 from runtime_pruning.errors import ConfigError
+from runtime_pruning.network.policies import Policy
 from runtime_pruning.network.prunable import PrunableNetwork
+from runtime_pruning.network.saliency import SubsetPolicy
+from runtime_pruning.network.subset_run import subset_macs
 
 
 def dense_macs(network: PrunableNetwork) -> int:
@@ -40,6 +43,18 @@ def plan_macs(network: PrunableNetwork, channels_BL: Tensor) -> Tensor:
     for unit in network.priced_units:
         macs_B += unit.macs(channels_BL)
     return macs_B
+
+
+def policy_macs(network: PrunableNetwork, policy: Policy, channels_BL: Tensor) -> Tensor:
+    """Return ``macs_B``, int64: MACs of what a policy ran, its own included.
+
+    Args:
+        network: the backbone made prunable.
+        policy: of plans, or of subsets of channels.
+        channels_BL: channels that ran at each site, int64.
+    """
+    priced = subset_macs if isinstance(policy, SubsetPolicy) else plan_macs
+    return priced(network, channels_BL) + policy.macs_per_image
 
 
 def channels_so_far(bounds_GL: Tensor, site: int, groups_BL: Tensor) -> Tensor:

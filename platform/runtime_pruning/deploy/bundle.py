@@ -25,6 +25,7 @@ from runtime_pruning.errors import ConfigError, ContractError, DataError
 from runtime_pruning.files import save_tensors, write_text
 from runtime_pruning.network import PrunableNetwork, trace
 from runtime_pruning.network.policies import FixedPolicy, Policy, SecondLookPolicy
+from runtime_pruning.network.saliency import SaliencyBranch, SubsetPolicy
 from runtime_pruning.network.structure import structure_key
 from runtime_pruning.network.surgery import kept_channels, rebuild_pruned
 from runtime_pruning.registry import Registry
@@ -92,6 +93,25 @@ def _load_second_look(settings: Settings, tensors: Tensors) -> Policy:
 policy_kinds.register("second-look")(
     PolicyKind(SecondLookPolicy, _dump_second_look, _load_second_look)
 )
+
+
+def _dump_subset(policy: SubsetPolicy) -> tuple[Settings, Tensors]:
+    branches = [policy.branch(site) for site in range(len(policy.branches))]
+    shapes = [[*branch.squeeze.weight.shape, branch.expand.out_features] for branch in branches]
+    return {"name": policy.name, "shapes": shapes, "most": branches[0].most}, policy.state_dict()
+
+
+def _load_subset(settings: Settings, tensors: Tensors) -> Policy:
+    branches = [
+        SaliencyBranch(inputs, outputs, hidden=hidden, most=settings["most"])
+        for hidden, inputs, outputs in settings["shapes"]
+    ]
+    policy = SubsetPolicy(branches, settings["name"])
+    policy.load_state_dict(tensors)
+    return policy.eval()
+
+
+policy_kinds.register("salient-channels")(PolicyKind(SubsetPolicy, _dump_subset, _load_subset))
 policy_kinds.register("fixed-width")(PolicyKind(FixedPolicy, _dump_fixed, _load_fixed))
 
 

@@ -17,6 +17,7 @@ from runtime_pruning.methods.base import (
 )
 from runtime_pruning.methods.dense import Dense, DenseConfig
 from runtime_pruning.methods.fixed_width import FixedWidth
+from runtime_pruning.methods.manidp import Manidp, ManidpConfig
 from runtime_pruning.methods.rnp import RNP, RNPConfig
 
 # Built-in methods register on import.
@@ -30,6 +31,8 @@ __all__ = [
     "Effort",
     "FixedWidth",
     "KnownPoint",
+    "Manidp",
+    "ManidpConfig",
     "Method",
     "RNPConfig",
     "Report",

@@ -145,10 +145,13 @@ class Method(abc.ABC, Generic[ConfigT]):
     Attributes:
         config_type: the frozen dataclass of the method's settings; it refuses bad values.
         trains_agent: whether it starts the env runners and learners of ``task.resources``.
+        plans_groups: whether its points are plans of group counts, which a proof deals to other
+            images and searches.
     """
 
     config_type: ClassVar[type[Any]]
     trains_agent: ClassVar[bool] = False
+    plans_groups: ClassVar[bool] = True
 
     @abc.abstractmethod
     def fit(self, task: Task, config: ConfigT, report: Report) -> None:

@@ -10,7 +10,9 @@ from torch import Tensor
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network.execution import Execution
 from runtime_pruning.network.policies import PlannedChooser, Policy
+from runtime_pruning.network.saliency import SubsetPolicy
 from runtime_pruning.network.staged_run import Mode, StagedRun
+from runtime_pruning.network.subset_run import SubsetRun
 from runtime_pruning.network.traced import TracedNetwork
 
 
@@ -44,6 +46,8 @@ class PrunableNetwork(TracedNetwork):
 
     def execute(self, images_BCHW: Tensor, policy: Policy, *, mode: Mode = "sliced") -> Execution:
         """Run what a policy chooses, site by site; its own MACs are counted with it."""
+        if isinstance(policy, SubsetPolicy):
+            return SubsetRun(self, images_BCHW, policy, mode).finish().result()
         run = self.start(images_BCHW, mode=mode)
         run.complete(policy.start(len(images_BCHW)))
         return replace(run.result(), policy_macs=policy.macs_per_image)

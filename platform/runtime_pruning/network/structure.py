@@ -30,6 +30,15 @@ def structure_key(network: TracedNetwork) -> str:
     return hashlib.sha256(structure(network).encode()).hexdigest()[:16]
 
 
+def weights_hash(network: TracedNetwork) -> str:
+    """Return a hash of names, shapes and values of the backbone's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.backbone.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _unit(network: TracedNetwork, unit: Unit) -> str:
     """Return the line of a unit."""
     calls = [call for call in (unit.head, *unit.followers) if call is not None]

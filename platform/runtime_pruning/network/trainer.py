@@ -232,7 +232,7 @@ class Trainer:
     """Everything that a training carries from step to step.
 
     Args:
-        network: trained in place.
+        network: trained in place, with all that its buffers hold.
         split: what it learns from.
         config: see `TrainConfig`.
         checkpoint: written after each epoch, and within one every `CHECKPOINT_SECONDS`.
@@ -385,11 +385,20 @@ class Trainer:
 
 
 def _decayed(network: nn.Module, weight_decay: float) -> Iterable[dict[str, Any]]:
-    """Return parameter groups: weights decay, vectors (biases, batch norm) do not."""
+    """Return parameter groups: weights decay; vectors (biases, batch norm) do not.
+
+    Nor do those of a module that calls itself ``undecayed``.
+    """
+    exempt = {
+        id(parameter)
+        for module in network.modules()
+        if getattr(module, "undecayed", False)
+        for parameter in module.parameters()
+    }
     parameters = [p for p in network.parameters() if p.requires_grad]
-    weights = [p for p in parameters if p.ndim > 1]
-    vectors = [p for p in parameters if p.ndim <= 1]
+    weights = [p for p in parameters if p.ndim > 1 and id(p) not in exempt]
+    others = [p for p in parameters if p.ndim <= 1 or id(p) in exempt]
     return [
         {"params": weights, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": others, "weight_decay": 0.0},
     ]

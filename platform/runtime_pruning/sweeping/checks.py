@@ -117,6 +117,11 @@ def check_settings(sweep: SweepConfig, method: type[Method[Any]]) -> None:
             f"method trains no agent, as {sweep.method!r}, but got {agent.env_runner.workers} and "
             f"{agent.learner.workers}."
         )
+    if sweep.proof.points and not method.plans_groups:
+        raise ConfigError(
+            f"`proof.points` must be 0 where points are no plans of groups, as of "
+            f"{sweep.method!r}, but got {sweep.proof.points}: no plan can be dealt to other images."
+        )
     for params in _corners(sweep):
         method_config(sweep, method, params)
 

@@ -23,7 +23,7 @@ from runtime_pruning.files import locked, save_tensors, write_text
 from runtime_pruning.methods import Effort
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.channel_order import order_channels
-from runtime_pruning.network.structure import structure_key
+from runtime_pruning.network.structure import structure_key, weights_hash
 from runtime_pruning.network.trainer import EpochReport, OnEpoch, TrainConfig
 from runtime_pruning.network.training import train
 from runtime_pruning.network.workers import Workers
@@ -98,7 +98,7 @@ def _dense_settings(material: Material) -> Settings:
     return {
         "backbone": sweep.backbone,
         "structure": structure_key(material.network),
-        "initial_weights": _weights_hash(material.network),
+        "initial_weights": weights_hash(material.network),
         "dataset": sweep.dataset if trained else None,
         "images": _images(material).content_hash() if trained else None,
         "training": asdict(sweep.prepare.pretraining(seed=sweep.prepare_seed)) if trained else None,
@@ -127,15 +127,6 @@ def _anywidth_settings(material: Material, dense_key: str) -> Settings:
 def _key(settings: Settings) -> str:
     """Return a hash of settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _weights_hash(network: PrunableNetwork) -> str:
-    """Return a hash of names, shapes and values of the backbone's weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.backbone.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _images(material: Material) -> TrainingSplit:

@@ -24,7 +24,7 @@ import ray
 import torch
 
 from runtime_pruning import methods
-from runtime_pruning.cost.macs import dense_macs, plan_macs
+from runtime_pruning.cost.macs import dense_macs, policy_macs
 from runtime_pruning.datasets import HeldOutSplit, ImageDataset, PolicySplit, Split, TestSplit
 from runtime_pruning.deploy import write_bundle
 from runtime_pruning.files import write_text
@@ -210,7 +210,7 @@ def measure(
         facts = judge(network, policy, split, batch_size=batch_size)
     else:
         facts = evaluate(network, policy, split, batch_size=batch_size)
-    computed_B = plan_macs(network, torch.from_numpy(facts.channels_BL)) + policy.macs_per_image
+    computed_B = policy_macs(network, policy, torch.from_numpy(facts.channels_BL))
     analytic_macs = float(np.asarray(computed_B, dtype=np.float64).mean())
     return record_of(facts, split, content=content), analytic_macs
 
