@@ -385,20 +385,11 @@ class Trainer:
 
 
 def _decayed(network: nn.Module, weight_decay: float) -> Iterable[dict[str, Any]]:
-    """Return parameter groups: weights decay; vectors (biases, batch norm) do not.
-
-    Nor do those of a module that calls itself ``undecayed``.
-    """
-    exempt = {
-        id(parameter)
-        for module in network.modules()
-        if getattr(module, "undecayed", False)
-        for parameter in module.parameters()
-    }
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    weights = [p for p in parameters if p.ndim > 1 and id(p) not in exempt]
-    others = [p for p in parameters if p.ndim <= 1 or id(p) in exempt]
-    return [
-        {"params": weights, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    """Return parameter groups: weights decay, but for those of modules that are ``undecayed``."""
+    still = [module for module in network.modules() if getattr(module, "undecayed", False)]
+    exempt = {id(parameter) for module in still for parameter in module.parameters()}
+    groups: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            groups[parameter.ndim <= 1 or id(parameter) in exempt].append(parameter)
+    return [{"params": groups[i], "weight_decay": (weight_decay, 0.0)[i]} for i in range(2)]
