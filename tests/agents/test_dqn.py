@@ -1,7 +1,6 @@
 """The agent learns what is known to be right, leaves RLlib unchanged, and comes back from disk."""
 
 import dataclasses
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,6 +52,44 @@ def exported_plans(algorithm: PruningDQN, network: Any, images_NCHW: np.ndarray)
     return torch.stack(plans, 1)
 
 
+def bellman_targets(
+    drawn: Episodes, acting_BLG: torch.Tensor, target_BLG: torch.Tensor, gamma: float, n: int
+) -> torch.Tensor:
+    """Return ``target_BL``, decision by decision, as the equations are written."""
+    episodes, sites = drawn.rewards_EL.shape
+    result_BL = torch.zeros(episodes, sites)
+    for e in range(episodes):
+        for site in range(sites):
+            for later in range(site, min(site + n, sites)):
+                result_BL[e, site] += gamma ** (later - site) * float(drawn.rewards_EL[e, later])
+            if site + n < sites:  # double Q: the network that acts chooses, the target values
+                best = int(acting_BLG[e, site + n].argmax())
+                result_BL[e, site] += gamma**n * target_BLG[e, site + n, best]
+    return result_BL
+
+
+def cut_returns(
+    drawn: Episodes, acting_BLG: torch.Tensor, target_BLG: torch.Tensor, gamma: float
+) -> torch.Tensor:
+    """Return ``target_BL``: rewards for as long as the network that acts would have done the same.
+
+    Walks forwards from each decision, where the code under test recurs backwards.
+    """
+    episodes, sites = drawn.rewards_EL.shape
+    result_BL = torch.zeros(episodes, sites)
+    for e in range(episodes):
+        for site in range(sites):
+            result_BL[e, site] = float(drawn.rewards_EL[e, site])
+            for later in range(site + 1, sites):
+                best = int(acting_BLG[e, later].argmax())
+                if drawn.actions_EL[e, later] != best:
+                    value = target_BLG[e, later, best]
+                    result_BL[e, site] += gamma ** (later - site) * value
+                    break
+                result_BL[e, site] += gamma ** (later - site) * float(drawn.rewards_EL[e, later])
+    return result_BL
+
+
 def test_learns_the_known_best_plans_from_memory_and_again_on_a_new_backbone(
     oracle: OracleNetwork, images: SimpleNamespace, settings: DQNSettings, best_return: float
 ) -> None:
@@ -91,44 +128,6 @@ def test_learns_the_known_best_plans_from_memory_and_again_on_a_new_backbone(
     with pytest.raises(ValueError, match=r"version > 1.*got 1"):
         algorithm.push_backbone(oracle.state_dict(), version=1)
     algorithm.stop()
-
-
-def bellman_targets(
-    drawn: Episodes, acting_BLG: torch.Tensor, target_BLG: torch.Tensor, gamma: float, n: int
-) -> torch.Tensor:
-    """Return ``target_BL``, decision by decision, as the equations are written."""
-    episodes, sites = drawn.rewards_EL.shape
-    result_BL = torch.zeros(episodes, sites)
-    for e in range(episodes):
-        for site in range(sites):
-            for later in range(site, min(site + n, sites)):
-                result_BL[e, site] += gamma ** (later - site) * float(drawn.rewards_EL[e, later])
-            if site + n < sites:  # double Q: the network that acts chooses, the target values
-                best = int(acting_BLG[e, site + n].argmax())
-                result_BL[e, site] += gamma**n * target_BLG[e, site + n, best]
-    return result_BL
-
-
-def cut_returns(
-    drawn: Episodes, acting_BLG: torch.Tensor, target_BLG: torch.Tensor, gamma: float
-) -> torch.Tensor:
-    """Return ``target_BL``: rewards for as long as the network that acts would have done the same.
-
-    Walks forwards from each decision, where the code under test recurs backwards.
-    """
-    episodes, sites = drawn.rewards_EL.shape
-    result_BL = torch.zeros(episodes, sites)
-    for e in range(episodes):
-        for site in range(sites):
-            result_BL[e, site] = float(drawn.rewards_EL[e, site])
-            for later in range(site + 1, sites):
-                best = int(acting_BLG[e, later].argmax())
-                if drawn.actions_EL[e, later] != best:
-                    value = target_BLG[e, later, best]
-                    result_BL[e, site] += gamma ** (later - site) * value
-                    break
-                result_BL[e, site] += gamma ** (later - site) * float(drawn.rewards_EL[e, later])
-    return result_BL
 
 
 @pytest.mark.parametrize("n_step", [1, 2, 3, None])
@@ -221,46 +220,6 @@ def test_gradient_steps_follow_the_replay_ratio(
     assert learner["num_module_steps_trained_lifetime"] == 6 * 64
     assert result["env_runners"]["num_env_steps_sampled_lifetime"] == 4 * 64 * 3
     algorithm.stop()
-
-
-def test_comes_back_from_a_checkpoint_with_backbone_and_replay(
-    oracle: OracleNetwork, images: SimpleNamespace, settings: DQNSettings, tmp_path: Path
-) -> None:
-    settings = dataclasses.replace(settings, store_replay=True)
-    config = dqn_config(PruningProblem(network=oracle, data=images, penalty=0.1), settings)
-    algorithm = build(config)
-    algorithm.push_backbone({"needed_KL": torch.full((4, 3), 2)}, version=5)
-    for _ in range(5):
-        algorithm.train()
-    algorithm.save_to_path(str(tmp_path / "checkpoint"))
-    kept = algorithm.decision_network().state_dict()
-    episodes = len(algorithm.local_replay_buffer)
-    for _ in range(3):
-        algorithm.train()  # goes on: restoring has to turn this back
-    fresh = build(dqn_config(PruningProblem(network=oracle, data=images, penalty=0.1), settings))
-    for each in (algorithm, fresh):
-        each.restore_from_path(str(tmp_path / "checkpoint"))
-        restored = each.decision_network().state_dict()
-        assert all(torch.equal(value, restored[name]) for name, value in kept.items())
-        acting = each.env_runner.module.q_network.state_dict()
-        assert all(torch.equal(value, acting[name]) for name, value in kept.items())
-        assert each.env_runner.lockstep_env.backbone_version == 5
-        assert each.env_runner.lockstep_env.network.needed_KL.tolist() == [[2] * 3] * 4
-        assert len(each.local_replay_buffer) == episodes == 5 * 64
-        assert each.env_runner.num_env_steps_sampled_lifetime == 5 * 64 * 3
-        assert each.train()["env_runners"]["num_env_steps_sampled_lifetime"] == 6 * 64 * 3
-        each.stop()
-
-
-def test_a_checkpoint_holds_no_data(
-    oracle: OracleNetwork, images: SimpleNamespace, settings: DQNSettings, tmp_path: Path
-) -> None:
-    config = dqn_config(PruningProblem(network=oracle, data=images, penalty=0.1), settings)
-    algorithm = build(config)
-    algorithm.save_to_path(str(tmp_path / "checkpoint"))
-    algorithm.stop()
-    with pytest.raises(ValueError, match="build the algorithm anew"):
-        PruningDQN.from_checkpoint(str(tmp_path / "checkpoint"))
 
 
 def test_exploration_is_random_at_first_and_greedy_when_asked(
