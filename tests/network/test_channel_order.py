@@ -1,49 +1,11 @@
 """Bounds worked out by hand; permutations that change nothing but the order."""
 
-import itertools
-
 import pytest
 import torch
 from torch import nn
 
 from runtime_pruning import backbones
-from runtime_pruning.errors import ConfigError
-from runtime_pruning.network import channel_importance, group_bounds, order_channels, trace
-from runtime_pruning.network.groups import largest_fitting_alignment
-
-
-@pytest.mark.parametrize(
-    ("channels", "groups", "align", "bounds"),
-    [
-        (64, 4, 8, (0, 16, 32, 48, 64)),
-        (16, 4, 8, (0, 4, 8, 12, 16)),  # two blocks of 8 are too few: blocks of 4
-        (24, 4, 8, (0, 8, 12, 20, 24)),  # six blocks of 4: 1.5, 3, 4.5, 6, rounded up
-        (20, 2, 8, (0, 8, 20)),  # two blocks of 8, the last takes what is left
-        (5, 5, 8, (0, 1, 2, 3, 4, 5)),
-        (12, 1, 8, (0, 12)),
-        (7, 2, 1, (0, 4, 7)),
-    ],
-)
-def test_bounds(channels: int, groups: int, align: int, bounds: tuple[int, ...]) -> None:
-    assert group_bounds(channels, groups, align) == bounds
-
-
-@pytest.mark.parametrize("align", [1, 4, 6, 8])
-def test_bounds_rise_and_are_aligned_whatever_the_width(align: int) -> None:
-    for channels in range(1, 70):
-        for groups in range(1, min(channels, 9) + 1):
-            bounds = group_bounds(channels, groups, align)
-            used = largest_fitting_alignment(channels, groups, align)
-            assert (bounds[0], bounds[-1], len(bounds)) == (0, channels, groups + 1)
-            assert all(a < b for a, b in itertools.pairwise(bounds))
-            assert all(bound % used == 0 for bound in bounds[:-1])
-
-
-def test_more_groups_than_channels_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"`groups <= channels` must hold.*groups=4, channels=3"):
-        group_bounds(3, 4, 8)
-    with pytest.raises(ConfigError, match=r"must each be >= 1.*groups=0"):
-        group_bounds(3, 0, 8)
+from runtime_pruning.network import channel_importance, order_channels, trace
 
 
 def small_net() -> nn.Sequential:
@@ -51,6 +13,25 @@ def small_net() -> nn.Sequential:
     return nn.Sequential(
         *(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 4))
     )
+
+
+class Streams(nn.Module):
+    """Two streams of 4 and 8 channels, one branch onto each, zeros padded in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 1)
+        self.inside = nn.Conv2d(4, 4, 1)
+        self.onto = nn.Conv2d(4, 4, 1)
+        self.norm = nn.BatchNorm2d(4)
+        self.widen = nn.Conv2d(4, 8, 1, stride=2)
+        self.linear = nn.Linear(8, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.first(images)
+        x = (x + self.norm(self.onto(self.inside(x).relu()))).relu()
+        shortcut = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2))
+        return self.linear((shortcut + self.widen(x)).mean((2, 3)))
 
 
 @torch.no_grad()
@@ -80,25 +61,6 @@ def test_another_importance_may_be_given() -> None:
     assert norm.weight.tolist() == [2.0, 3.0, 1.0]
 
 
-class Streams(nn.Module):
-    """Two streams of 4 and 8 channels, one branch onto each, zeros padded in between."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(1, 4, 1)
-        self.inside = nn.Conv2d(4, 4, 1)
-        self.onto = nn.Conv2d(4, 4, 1)
-        self.norm = nn.BatchNorm2d(4)
-        self.widen = nn.Conv2d(4, 8, 1, stride=2)
-        self.linear = nn.Linear(8, 2)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = self.first(images)
-        x = (x + self.norm(self.onto(self.inside(x).relu()))).relu()
-        shortcut = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2))
-        return self.linear((shortcut + self.widen(x)).mean((2, 3)))
-
-
 @torch.no_grad()
 def test_a_streams_channels_change_places_together_and_the_function_stays() -> None:
     net = Streams().eval()
@@ -120,26 +82,6 @@ def test_a_streams_channels_change_places_together_and_the_function_stays() -> N
     assert torch.equal(net.first.weight[:, :, 0, 0], first[narrow])
     assert torch.equal(net.onto.weight[:, :, 0, 0], onto[narrow])
     assert torch.equal(net.widen.weight[:, :, 0, 0], widen[wide][:, narrow])
-
-
-@torch.no_grad()
-def test_what_is_not_known_to_keep_channels_apart_keeps_its_order() -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first = nn.Conv2d(1, 4, 1)
-            self.onto = nn.Conv2d(4, 4, 1)
-            self.linear = nn.Linear(4, 2)
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            x = self.first(images)
-            x = x + self.onto(x)
-            return self.linear(x.softmax(1).mean((2, 3)))
-
-    network = trace(Net(), (1, 2, 2), groups=2)
-    onto = network.backbone.onto.weight.clone()
-    assert order_channels(network) == ()
-    assert torch.equal(network.backbone.onto.weight, onto)
 
 
 @pytest.mark.parametrize("name", ["resnet20-cifar", "resnet18"])

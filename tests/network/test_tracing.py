@@ -35,6 +35,10 @@ def pooled(features: Tensor) -> Tensor:
     return features.mean((2, 3))
 
 
+def branches_on_data(features: Tensor) -> Tensor:
+    return pooled(features if features.sum() > 0 else -features)
+
+
 def test_the_first_convolution_is_no_site() -> None:
     network = trace(Lambda(pooled), SHAPE, groups=4, align=8)
     (site,) = network.sites
@@ -99,18 +103,6 @@ def test_modes_and_statistics_are_left_alone() -> None:
     assert backbone.training
     assert not backbone.layer1.training
     assert all(torch.equal(before[name], t) for name, t in backbone.state_dict().items())
-
-
-def test_regroup_shares_the_weights() -> None:
-    network = trace(Lambda(pooled), SHAPE, groups=4)
-    other = network.regroup(2)
-    assert (other.groups, other.sites[0].bounds) == (2, (0, 4, 8))
-    assert network.groups == 4
-    assert other.backbone is network.backbone
-
-
-def branches_on_data(features: Tensor) -> Tensor:
-    return pooled(features if features.sum() > 0 else -features)
 
 
 @pytest.mark.parametrize(

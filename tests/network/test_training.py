@@ -1,7 +1,6 @@
 """It learns digits at all widths; it resumes bit for bit; statistics worked out by hand."""
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,10 @@ from torch import nn
 
 from runtime_pruning import backbones, datasets
 from runtime_pruning.datasets import Split, TrainingSplit, to_float
-from runtime_pruning.errors import ConfigError, DivergedError
 from runtime_pruning.network import PrunableNetwork, order_channels, trace
 from runtime_pruning.network.batch_norm import is_conditioned
 from runtime_pruning.network.policies import FixedPolicy, PlanPolicy, Policy, RandomPolicy
-from runtime_pruning.network.trainer import EpochReport, TrainConfig, learning_rate
+from runtime_pruning.network.trainer import TrainConfig
 from runtime_pruning.network.training import finetune, recalibrate_batch_norm, train
 
 DATA = datasets.load("digits")
@@ -36,8 +34,48 @@ def state(network: PrunableNetwork) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(one[name], other[name]) for name in one)
+class FakeSplit:
+    """One-pixel images of the given brightness."""
+
+    def __init__(self, pixels: np.ndarray[Any, Any]) -> None:
+        self.images_NCHW = pixels.reshape(-1, 1, 1, 1)
+
+    def __len__(self) -> int:
+        return len(self.images_NCHW)
+
+
+def identity_net() -> PrunableNetwork:
+    """Return a net whose site has two channels: the pixel (0 to 255) and twice that."""
+    backbone = nn.Sequential(
+        nn.Conv2d(1, 1, 1, bias=False),
+        nn.Conv2d(1, 2, 1, bias=False),
+        nn.BatchNorm2d(2),
+        nn.Flatten(),
+        nn.Linear(2, 2),
+    )
+    with torch.no_grad():
+        backbone[0].weight.fill_(255.0)
+        backbone[1].weight.copy_(torch.tensor([1.0, 2.0]).view(2, 1, 1, 1))
+    return trace(backbone, (1, 1, 1), groups=2).eval()
+
+
+class Kinds:
+    """Some images run narrow, for what they show; the others wide."""
+
+    name = "kinds"
+    macs_per_image = 0
+
+    def __init__(self, groups: int, least: float) -> None:
+        self.groups, self.least = groups, least
+        self.chosen_B = torch.zeros(0)
+
+    def start(self, batch: int) -> "Kinds":
+        return self
+
+    def choose(self, site: int, features_BF: torch.Tensor) -> torch.Tensor:
+        if site == 0:
+            self.chosen_B = torch.where(features_BF.mean(1) > self.least, self.groups, 1)
+        return self.chosen_B
 
 
 def test_it_learns_digits_at_every_width() -> None:
@@ -51,46 +89,6 @@ def test_it_learns_digits_at_every_width() -> None:
         policy = FixedPolicy([groups] * 3)
         recalibrate_batch_norm(network, DATA.training, policy)
         assert accuracy(network, policy) > 0.9
-
-
-def test_training_stopped_and_resumed_is_training_never_stopped(tmp_path: Path) -> None:
-    straight, stopped = digits_net(), digits_net()
-    config = TrainConfig(**{**vars(SHORT), "epochs": 2})
-    file = tmp_path / "deep" / "training.pt"
-
-    def pull_the_plug(report: EpochReport) -> None:
-        if report.epoch == 1:
-            raise KeyboardInterrupt
-
-    images = DATA.training.head(256)
-    full = train(straight, images, config, progress=False)
-    with pytest.raises(KeyboardInterrupt):
-        train(
-            *(stopped, images, config),
-            progress=False,
-            checkpoint=file,
-            on_epoch=pull_the_plug,
-        )
-    fresh = digits_net()
-    resumed = train(fresh, images, config, progress=False, checkpoint=file)
-    assert same(state(straight), state(fresh))
-    assert not same(state(stopped), state(fresh))
-    assert [e[:3] for e in resumed.epochs] == [e[:3] for e in full.epochs]
-    assert [path.name for path in file.parent.iterdir()] == ["training.pt"]
-    with pytest.raises(ConfigError, match=r"'training.pt' is of another training: its config"):
-        train(fresh, images, SHORT, progress=False, checkpoint=file)
-
-
-def test_training_replays_from_its_seed_and_leaves_the_global_generator() -> None:
-    config = TrainConfig(**{**vars(SHORT), "epochs": 1})
-    before = torch.get_rng_state()
-    states = []
-    for _ in range(2):
-        network = digits_net()
-        train(network, DATA.training.head(128), config, progress=False)
-        states.append(state(network))
-    assert same(*states)
-    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_finetuning_helps_the_plans_that_it_is_given() -> None:
@@ -122,12 +120,6 @@ def test_a_teacher_is_learned_from_whatever_the_labels_say() -> None:
     assert accuracy(network, everything) < 0.2
 
 
-def test_a_loss_that_is_no_number_ends_the_training_by_name() -> None:
-    config = TrainConfig(epochs=2, batch_size=64, lr=1e9, any_width=False)
-    with pytest.raises(DivergedError, match=r"at step \d+ of epoch 1: lower the learning rate"):
-        train(digits_net(), DATA.training, config, progress=False)
-
-
 def test_frozen_batch_norm_keeps_its_statistics() -> None:
     network = digits_net()
     before = state(network)
@@ -157,22 +149,6 @@ def test_only_what_is_asked_for_learns() -> None:
     assert moved == {"narrow": (True, False), "full": (True, True), "all": (True, True)}
 
 
-def test_channels_last_and_bfloat16_learn() -> None:
-    network = digits_net()
-    weight = network.backbone.conv2.weight
-    config = TrainConfig(epochs=2, batch_size=64, lr=0.1, precision="bfloat16", channels_last=True)
-    layouts = []
-    report = train(
-        *(network, DATA.training.head(256), config),
-        progress=False,
-        on_epoch=lambda _: layouts.append(weight.is_contiguous(memory_format=torch.channels_last)),
-    )
-    assert report.epochs[1].loss < report.epochs[0].loss < 3
-    assert weight.dtype == torch.float32
-    assert layouts == [True, True]
-    assert weight.is_contiguous()  # what follows finds the layout that it knows
-
-
 @torch.no_grad()
 def test_recalibrated_statistics_by_hand() -> None:
     network = identity_net()
@@ -195,72 +171,6 @@ def test_batches_of_unequal_counts_average_over_images() -> None:
     split: Any = FakeSplit(np.array([3, 5, 10], dtype=np.uint8))
     recalibrate_batch_norm(network, split, FixedPolicy([2]), batches=2, batch_size=2)
     assert network.backbone[2].running_mean.tolist() == pytest.approx([6.0, 12.0])
-
-
-class FakeSplit:
-    """One-pixel images of the given brightness."""
-
-    def __init__(self, pixels: np.ndarray[Any, Any]) -> None:
-        self.images_NCHW = pixels.reshape(-1, 1, 1, 1)
-
-    def __len__(self) -> int:
-        return len(self.images_NCHW)
-
-
-def identity_net() -> PrunableNetwork:
-    """Return a net whose site has two channels: the pixel (0 to 255) and twice that."""
-    backbone = nn.Sequential(
-        nn.Conv2d(1, 1, 1, bias=False),
-        nn.Conv2d(1, 2, 1, bias=False),
-        nn.BatchNorm2d(2),
-        nn.Flatten(),
-        nn.Linear(2, 2),
-    )
-    with torch.no_grad():
-        backbone[0].weight.fill_(255.0)
-        backbone[1].weight.copy_(torch.tensor([1.0, 2.0]).view(2, 1, 1, 1))
-    return trace(backbone, (1, 1, 1), groups=2).eval()
-
-
-def test_learning_rates_by_hand() -> None:
-    cosine = TrainConfig(lr=2.0, schedule="cosine")
-    assert [learning_rate(cosine, done) for done in (0, 0.5, 1)] == pytest.approx([2, 1, 0])
-    cycle = TrainConfig(lr=2.0, schedule="one-cycle")
-    done = (0, 0.125, 0.25, 0.625, 1)
-    assert [learning_rate(cycle, d) for d in done] == pytest.approx([0.08, 1.04, 2, 1, 0])
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"lr": 0.0}, r"`lr > 0` must hold, but got 0.0"),
-        ({"momentum": 1.0}, r"`0 <= momentum < 1` must hold, but got 1.0"),
-        ({"batch_size": 1}, r"`batch_size >= 2` must hold, but got 1"),
-        ({"full_weight": 0.0, "smallest": False, "random_plans": 0}, r"`full_weight \+ smallest"),
-    ],
-)
-def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        TrainConfig(**settings)
-
-
-class Kinds:
-    """Some images run narrow, for what they show; the others wide."""
-
-    name = "kinds"
-    macs_per_image = 0
-
-    def __init__(self, groups: int, least: float) -> None:
-        self.groups, self.least = groups, least
-        self.chosen_B = torch.zeros(0)
-
-    def start(self, batch: int) -> "Kinds":
-        return self
-
-    def choose(self, site: int, features_BF: torch.Tensor) -> torch.Tensor:
-        if site == 0:
-            self.chosen_B = torch.where(features_BF.mean(1) > self.least, self.groups, 1)
-        return self.chosen_B
 
 
 @torch.no_grad()
