@@ -10,8 +10,6 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from pruning_envs import CascadeEnv, CascadeTable, CascadeVectorEnv
-from pruning_envs.cascade_oracle import best_return, hindsight
-from pruning_envs.cascade_table import features
 
 # Member 0 is cheap and unsure of images 2 and 3; member 1 is dear and right. Together: member 1.
 PROBABILITIES = np.array(
@@ -22,7 +20,10 @@ PROBABILITIES = np.array(
         [[0.5, 0.5], [0.1, 0.9]],
     ]
 )
+
+
 LABELS = np.array([0, 1, 0, 1])
+
 STOP, CHEAP, DEAR = 0, 1, 2
 
 
@@ -37,23 +38,14 @@ def table(**changes: Any) -> CascadeTable:
     return CascadeTable(**given)
 
 
-def test_losses_and_costs_by_hand() -> None:
-    expected = [[0.5, 0.1, 0.1, 0.1]] * 2 + [[0.5, 0.5, 0.1, 0.1]] * 2
-    np.testing.assert_allclose(table().losses("error"), expected, rtol=1e-5)
-    assert table().total_costs().tolist() == [[0, 0.25, 1, 1.25]] * 4
-    assert table().correct()[:, 3].tolist() == [True] * 4
-
-
-def test_features_by_hand() -> None:
-    three = np.log(np.array([[[0.2, 0.7, 0.1], [0.6, 0.3, 0.1]]], np.float32))
-    weights_SM = np.array([[0, 0], [1, 0], [0, 1], [1, 1]], np.float32)
-    none, one, both = (features(three, np.array([s]), weights_SM)[0] for s in (0, 1, 3))
-    assert none.tolist() == [0] * 8
-    entropy = -(0.2 * np.log(0.2) + 0.7 * np.log(0.7) + 0.1 * np.log(0.1))
-    np.testing.assert_allclose(one, [*np.log([0.7, 0.2, 0.1]), 0.5, entropy, 1, 1, 0], rtol=1e-5)
-    # Products .12, .21, .01 of .34: of the two that ran, member 0 alone says class 1.
-    np.testing.assert_allclose(both[:3], np.log([0.21 / 0.34, 0.12 / 0.34, 0.01 / 0.34]), rtol=1e-5)
-    assert both[5:].tolist() == [0.5, 1, 1]
+def rollout(seed: int) -> list[NDArray[Any]]:
+    env = CascadeVectorEnv(table=table(), penalty=(0.01, 1.0), num_envs=5)
+    draws = np.random.default_rng(3)
+    seen = [env.reset(seed=seed)[0]]
+    for _ in range(12):
+        observation, reward_B, over_B, _, info = env.step(draws.integers(0, 3, 5))
+        seen += [observation, reward_B, over_B, info["image"]]
+    return seen
 
 
 @pytest.mark.parametrize("env_id", ["pruning_envs:Cascade-v0"])
@@ -71,16 +63,6 @@ def test_gymnasiums_checkers_pass(env_id: str) -> None:
     for _ in range(10):
         assert env.observation_space.contains(observation)
         observation, *_ = env.step(env.action_space.sample())
-
-
-def rollout(seed: int) -> list[NDArray[Any]]:
-    env = CascadeVectorEnv(table=table(), penalty=(0.01, 1.0), num_envs=5)
-    draws = np.random.default_rng(3)
-    seen = [env.reset(seed=seed)[0]]
-    for _ in range(12):
-        observation, reward_B, over_B, _, info = env.step(draws.integers(0, 3, 5))
-        seen += [observation, reward_B, over_B, info["image"]]
-    return seen
 
 
 def test_a_seed_replays_bit_for_bit() -> None:
@@ -111,45 +93,6 @@ def test_a_member_that_has_run_is_not_run_again_but_stops() -> None:
     assert reward == pytest.approx(-info["loss"])
     with pytest.raises(gym.error.ResetNeeded, match="over"):
         env.step(np.int64(STOP))
-
-
-def test_the_optimum_by_hand() -> None:
-    # Run the cheap one: 0.05. Then stop where it was sure (0.1), run the dear one elsewhere.
-    assert best_return(table(), 0.2) == pytest.approx(-0.05 - (0.1 + 0.3) / 2)
-    # Who knows beforehand which images are hard gives them to the dear one alone.
-    np.testing.assert_allclose(hindsight(table(), 0.2), [-0.15, -0.15, -0.3, -0.3], rtol=1e-5)
-    assert best_return(table(), 2.0) == pytest.approx(-0.5)  # a guess is free
-
-
-def test_what_decides_by_the_optimum_earns_it() -> None:
-    env = CascadeVectorEnv(table=table(), penalty=0.2, num_envs=4)
-    observation, _ = env.reset(seed=0)  # each image once
-    total_B = np.zeros(4)
-    open_B = np.ones(4, np.bool_)
-    while open_B.any():
-        nothing_B = (observation[:, 5:7] == 0).all(axis=1)
-        sure_B = observation[:, 2] > 0.5  # margin
-        observation, reward_B, over_B, *_ = env.step(
-            np.where(nothing_B, CHEAP, np.where(sure_B, STOP, DEAR))
-        )
-        total_B += reward_B * open_B
-        open_B &= ~over_B
-    assert total_B.mean() == pytest.approx(best_return(table(), 0.2))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"labels_N": np.array([0, 1, 0, 2])}, r"Labels must be in \[0, 2\)"),
-        ({"labels_N": LABELS[:3]}, "must be of"),
-        ({"costs_NM": np.full((4, 2), -1.0)}, "Costs must be >= 0"),
-        ({"weights_SM": np.ones((4, 2))}, "no weight"),
-        ({"log_probabilities_NMK": np.zeros((4, 0, 2))}, "none of them 0"),
-    ],
-)
-def test_a_table_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        table(**changes)
 
 
 def test_settings_and_actions_out_of_range_are_refused() -> None:

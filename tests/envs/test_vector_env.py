@@ -7,7 +7,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 from pruning_envs import RuntimePruningVectorEnv
@@ -35,35 +34,6 @@ def rollout(env: RuntimePruningVectorEnv, seed: int, steps: int) -> bytes:
     said: list[Any] = [env.reset(seed=seed)]
     said += [env.step(rng.integers(0, env.groups, env.num_envs)) for _ in range(steps)]
     return pickle.dumps(said)
-
-
-@pytest.mark.parametrize("env_id", ["RuntimePruning-v0"])
-def test_single_environment_passes_the_checker(env_id: str, settings: dict[str, Any]) -> None:
-    check_env(gym.make(env_id, **settings).unwrapped, skip_render_check=True)
-
-
-def test_single_environment_runs_behind_gymnasiums_passive_checker(
-    settings: dict[str, Any],
-) -> None:
-    env = gym.make(MAKE, **settings)
-    env.reset(seed=1)
-    env.step(np.int64(0))
-    *_, terminated, truncated, info = env.step(np.int64(1))
-    assert (terminated, truncated) == (True, False)
-    assert set(info) == {"cost", "image", "loss", "correct", "executed_macs"}
-    with pytest.raises(gym.error.ResetNeeded):
-        env.step(np.int64(1))
-
-
-def test_single_environment_is_the_vector_one_with_one_image(settings: dict[str, Any]) -> None:
-    single, batch = gym.make(MAKE, **settings), make_vec(1, settings)
-    single.reset(seed=5)
-    batch.reset(seed=5)
-    for action in (1, 0):
-        seen, reward, *_ = single.step(np.int64(action))
-        seen_B, reward_B, *_ = batch.step(np.array([action]))
-        assert reward == reward_B[0]
-        assert all(np.array_equal(seen[name], seen_B[name][0]) for name in seen)
 
 
 def test_replays_bit_for_bit_from_a_seed(settings: dict[str, Any]) -> None:
@@ -254,12 +224,3 @@ def test_images_move_in_lockstep(settings: dict[str, Any]) -> None:
     env = make_vec(2, settings)
     with pytest.raises(ValueError, match="lockstep"):
         env.reset(options={"reset_mask": np.array([True, False])})
-
-
-def test_an_oracles_best_return_is_that_of_its_best_plan() -> None:
-    network = oracle_settings()["network"]
-    # Class 0 needs (1, 2, 3): three groups beyond the first at 0.1 each, or 0.5 per missing one.
-    assert network.best_return(0, penalty=0.1, alpha=1.0) == pytest.approx(-0.3)
-    # Dearer than the loss: leave all out. Three groups missing.
-    assert network.best_return(0, penalty=0.6, alpha=1.0) == pytest.approx(-1.5)
-    assert network.best_return(1, penalty=0.1, alpha=1.0) == 0.0
