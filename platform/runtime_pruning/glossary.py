@@ -3,8 +3,6 @@
 Metrics of a point measured on the test split bear the same name behind ``test_``.
 """
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -123,19 +121,6 @@ def latency(device: str, batch: int, quantile: Quantile) -> Metric:
     """Return the metric of a measured latency, ``latency_ms.<device>.<batch>.<quantile>``."""
     name = f"latency_ms.{device}.{batch}.{quantile}"
     return Metric(name, "ms", "lower", f"Wall time per batch of {batch} on {device}, {quantile}.")
-
-
-def latencies_of(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return the measured latencies among metrics, by ``<device>.<batch>.<quantile>``.
-
-    Intervals and other figures that bear the same prefix are left out.
-    """
-    prefix = "latency_ms."
-    return {
-        name.removeprefix(prefix): value
-        for name, value in metrics.items()
-        if re.fullmatch(r"latency_ms\..+\.[1-9]\d*\.p(50|90|95|99)", name)
-    }
 
 
 def speedup(device: str, batch: int, end: Literal["", "_low", "_high"] = "") -> Metric:

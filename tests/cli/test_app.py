@@ -63,7 +63,7 @@ def test_it_completes_commands_and_names(
     ("arguments", "message"),
     [
         (["swep"], "No such command 'swep'. Did you mean 'sweep'?"),
-        (["report"], "Missing argument 'sweep_id'."),
+        (["report"], "Missing argument 'sweep_ids"),
         (
             ["measure", "x", "--dataset", "d", "--images", "many"],
             "as an integer, but got 'many'. See `runtime-pruning measure",

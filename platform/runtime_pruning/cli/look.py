@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from runtime_pruning.cli.options import DataDir, Panel, Results, Split, SweepId
+from runtime_pruning.cli.options import DataDir, Panel, Results, Split, SweepId, SweepIds
+from runtime_pruning.errors import ConfigError
 
 app = typer.Typer()
 command = app.command(rich_help_panel=Panel.LOOK)
@@ -45,7 +46,7 @@ def ui(
 
 @command
 def report(
-    sweep_id: SweepId,
+    sweep_ids: SweepIds,
     split: Annotated[
         Split,
         typer.Option(
@@ -53,24 +54,39 @@ def report(
         ),
     ] = Split.VALIDATION,
     out: Annotated[Path, typer.Option(help="Folder for page and picture.")] = Path(),
+    data_dir: DataDir = None,
     results: Results = None,
 ) -> None:
-    """Draw a sweep's frontier from MLflow alone."""
-    from runtime_pruning.frontier.dominance import Reference
-    from runtime_pruning.frontier.report import draw_report
-    from runtime_pruning.frontier.uncertainty import Evidence
+    """Draw the frontier of one sweep or several from MLflow alone."""
+    from runtime_pruning.sweeping.picturing import pictures_of
     from runtime_pruning.sweeping.places import results_root
-    from runtime_pruning.tracking.rebuild import rebuild, rebuild_proofs, rebuild_test
+    from runtime_pruning.tracking.boards import read_board
     from runtime_pruning.tracking.storage import resolve_uri
 
     uri = resolve_uri(None, results_root(results))
-    read = rebuild_test if split is Split.TEST else rebuild
-    stored = read(uri, sweep_id)
+    if split is Split.TEST:
+        _report_test(uri, sweep_ids, out)
+        return
+    board = read_board(uri, sweep_ids, pictures=pictures_of(uri, sweep_ids[0], data_dir))
+    drawn = board.draw(out)
+    print(f"Drew {len(board)} points: {drawn.page.resolve()}")
+
+
+def _report_test(uri: str, sweep_ids: list[str], out: Path) -> None:
+    """Draw what the test split sees of the points that a sweep chose."""
+    from runtime_pruning.frontier.dominance import Reference
+    from runtime_pruning.frontier.report import draw_report
+    from runtime_pruning.frontier.uncertainty import Evidence
+    from runtime_pruning.tracking.rebuild import rebuild_proofs, rebuild_test
+
+    if len(sweep_ids) > 1:
+        raise ConfigError(f"The test split is reported of one sweep, but got {sweep_ids}.")
+    stored = rebuild_test(uri, sweep_ids[0])
     draw_report(
         [(each.point, Evidence.of(each.record)) for each in stored],
         out,
         reference=Reference(),
-        proofs=rebuild_proofs(uri, sweep_id, split.value),
+        proofs=rebuild_proofs(uri, sweep_ids[0], "test"),
     )
     print(f"Drew {len(stored)} points into {out.resolve()}")
 

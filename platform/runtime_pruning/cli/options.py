@@ -113,6 +113,7 @@ def presets_folder() -> Path:
 
 
 SweepId = Annotated[str, typer.Argument(autocompletion=sweep_ids, show_default=False)]
+SweepIds = Annotated[list[str], typer.Argument(autocompletion=sweep_ids, show_default=False)]
 Results = Annotated[
     Path | None, typer.Option(help="Where sweeps write; results by default.", show_default=False)
 ]

@@ -4,25 +4,32 @@ Of a record it keeps what the bootstrap needs, so that no record is read for a d
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from runtime_pruning.frontier.details import Details
 from runtime_pruning.frontier.dominance import Reference, hypervolume, losses_of, pareto_mask
 from runtime_pruning.frontier.points import OperatingPoint
 from runtime_pruning.frontier.proof import Proof
 from runtime_pruning.frontier.report import Report, draw_report
+from runtime_pruning.frontier.showing import Extra, Extras, Setting, Tested, Thumbnails
 from runtime_pruning.frontier.timings import PointTiming
 from runtime_pruning.frontier.uncertainty import Evidence
 
 
 class Board:
-    """Points of one sweep with their evidence and proofs.
+    """Points with their evidence, proofs, timings, and what else a page shows of them.
 
     Args:
         reference: corner of the hypervolume.
+        pictures: of the images that the points were measured on; None where they are not at hand.
     """
 
-    def __init__(self, reference: Reference) -> None:
+    def __init__(self, reference: Reference, pictures: Thumbnails | None = None) -> None:
         self.reference = reference
+        self.setting = Setting()
+        self._pictures = pictures
+        self._extras: dict[str, Extra] = {}
         self._points: dict[str, tuple[OperatingPoint, Evidence]] = {}
         self._proofs: dict[str, Proof] = {}
         self._timings: dict[str, list[PointTiming]] = {}
@@ -37,9 +44,34 @@ class Board:
         """Whether a point of that id is there."""
         return point_id in self._points
 
-    def add(self, point: OperatingPoint, evidence: Evidence) -> None:
+    def add(
+        self, point: OperatingPoint, evidence: Evidence, details: Details | None = None
+    ) -> None:
         """Take in a point; a later one of the same id takes its place."""
         self._points[point.point_id] = point, evidence
+        self._note(point.point_id, details=details)
+
+    def replace(self, point: OperatingPoint) -> None:
+        """Put a point in the place of itself, told otherwise; its evidence stays."""
+        _, evidence = self._points[point.point_id]
+        self._points[point.point_id] = point, evidence
+        self.version += 1
+
+    def point(self, point_id: str) -> OperatingPoint:
+        """Return the point of that id, which must be there."""
+        return self._points[point_id][0]
+
+    def add_run(self, point_id: str, run_path: str) -> None:
+        """Take in where a point's run is, behind the server's address."""
+        self._note(point_id, run_path=run_path)
+
+    def add_test(self, point_id: str, tested: Tested) -> None:
+        """Take in what a chosen point does to the test split."""
+        self._note(point_id, tested=tested)
+
+    def _note(self, point_id: str, **known: Details | Tested | str | None) -> None:
+        """Keep what a page shows of a point."""
+        self._extras[point_id] = replace(self._extras.get(point_id, Extra()), **known)  # type: ignore[arg-type]
         self.version += 1
 
     def add_proof(self, point_id: str, proof: Proof) -> None:
@@ -54,6 +86,16 @@ class Board:
         kept = [timing for timing in known if (timing.device, timing.batch) not in new]
         self._timings[point_id] = [*kept, *timings]
         self.version += 1
+
+    @property
+    def extras(self) -> Extras:
+        """What a page shows of points beside their figures, by point id."""
+        return self._extras
+
+    @property
+    def timings(self) -> Mapping[str, Sequence[PointTiming]]:
+        """How fast points are, by point id."""
+        return self._timings
 
     @property
     def points(self) -> list[OperatingPoint]:
@@ -88,4 +130,7 @@ class Board:
             reference=self.reference,
             proofs=self._proofs,
             timings=self._timings,
+            extras=self._extras,
+            setting=self.setting,
+            pictures=self._pictures,
         )

@@ -16,7 +16,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from runtime_pruning.errors import ConfigError
 
@@ -84,6 +84,10 @@ class Constraints:
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ConfigError(f"`{name} > 0` must hold, but got {value}.")
+        if self.prefer not in (None, *get_args(Preference)):
+            raise ConfigError(
+                f"`prefer` must be one of {get_args(Preference)}, but got {self.prefer!r}."
+            )
         if self.batch < 1:
             raise ConfigError(f"`batch >= 1` must hold, but got {self.batch}.")
         if self.device is None and (self.max_p50_ms or self.max_p95_ms):

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from runtime_pruning.frontier import style
-from runtime_pruning.frontier.summary import FrontierSummary
+from runtime_pruning.frontier.summary import DENSE, FrontierSummary
 
 _INCHES = (8.6, 5.0)
 _DPI = 160
@@ -50,6 +50,8 @@ def _draw_points(axes: Any, summary: FrontierSummary) -> None:
     macs = np.array([point.executed_macs_per_image for point in summary.points])
     accuracy = np.array([point.accuracy for point in summary.points])
     for method, look in style.looks(summary).items():
+        if method == DENSE:
+            continue
         on, off = (methods == method) & summary.on_front_P, (methods == method)
         off = off & ~summary.on_front_P
         shape = {"marker": look.marker, "s": 46, "edgecolors": look.colour, "linewidths": 1.4}
@@ -62,7 +64,7 @@ def _draw_points(axes: Any, summary: FrontierSummary) -> None:
 def _draw_verdicts(axes: Any, summary: FrontierSummary) -> None:
     """Ring the points whose decisions depend on the image; cross those whose decisions do not."""
     for verdict, points in style.proved(summary).items():
-        words, marker, _ = style.VERDICTS[verdict]
+        words, marker = style.VERDICTS[verdict]
         ring = {"facecolors": "none", "edgecolors": style.INK, "s": 150}
         look = ring if verdict == "dynamic" else {"color": style.INK, "s": 60}
         axes.scatter(

@@ -7,7 +7,7 @@ trial that is started again under another name yields the same ids.
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -206,6 +206,13 @@ def derive(
     )
     facts = {name: getattr(provenance, name) for name in Provenance.__annotations__}
     return OperatingPoint(**facts, split=record.held_out, figures=figures)
+
+
+def referred_to(point: OperatingPoint, dense_macs: int) -> OperatingPoint:
+    """Return a point whose fraction of MACs is counted from another dense network."""
+    fraction = point.figures.executed_macs_per_image / dense_macs
+    figures = replace(point.figures, macs_fraction=fraction)
+    return replace(point, dense_macs=dense_macs, figures=figures)
 
 
 def figures_of(

@@ -5,6 +5,7 @@ points and their evidence gets it and them from :func:`draw_report`.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +15,14 @@ from runtime_pruning.frontier.page import draw_page
 from runtime_pruning.frontier.picture import draw_picture
 from runtime_pruning.frontier.points import OperatingPoint
 from runtime_pruning.frontier.proof import Proof, Proofs
+from runtime_pruning.frontier.showing import Extras, Setting, Thumbnails, extreme_ids
 from runtime_pruning.frontier.style import gain_text
 from runtime_pruning.frontier.summary import FrontierSummary, summarise
 from runtime_pruning.frontier.timings import PointTiming, Timings
 from runtime_pruning.frontier.uncertainty import Evidence
 from runtime_pruning.glossary import PAGE, PICTURE, TABLE
+
+PICTURED = 40  # points whose extreme images are shown
 
 
 class Report(NamedTuple):
@@ -37,6 +41,9 @@ def draw_report(
     reference: Reference,
     proofs: Proofs | None = None,
     timings: Timings | None = None,
+    extras: Extras | None = None,
+    setting: Setting | None = None,
+    pictures: Thumbnails | None = None,
     dense_accuracy: float | None = None,
 ) -> Report:
     """Summarise points; write ``frontier.html`` (works offline), ``.png`` and ``.md``.
@@ -47,6 +54,9 @@ def draw_report(
         reference: corner of the hypervolume.
         proofs: by point id.
         timings: by point id.
+        extras: what the page shows of a point beside these, by point id.
+        setting: what the page knows of the world around the points.
+        pictures: of the images that the points were measured on.
         dense_accuracy: of the unpruned network, where it is known and not among the points yet.
 
     Raises:
@@ -57,11 +67,36 @@ def draw_report(
     if summary.dense is not None:
         dense_accuracy = summary.dense.accuracy
     drawn = Report(summary, folder / PAGE, folder / PICTURE, folder / TABLE)
-    with replacing(drawn.page) as page, replacing(drawn.picture) as picture:
-        draw_page(summary, page, dense_accuracy=dense_accuracy)
+    draw_page(
+        summary,
+        drawn.page,
+        extras=extras,
+        setting=_with_pictures(summary, extras, setting, pictures),
+    )
+    with replacing(drawn.picture) as picture:
         draw_picture(summary, picture, dense_accuracy=dense_accuracy)
     write_text(drawn.table, markdown_table(summary) + "\n")
     return drawn
+
+
+def _with_pictures(
+    summary: FrontierSummary,
+    extras: Extras | None,
+    setting: Setting | None,
+    pictures: Thumbnails | None,
+) -> Setting:
+    """Return the setting with pictures of what the front's and the proved points spend most on."""
+    setting = setting or Setting()
+    if pictures is None or extras is None:
+        return setting
+    chosen = [
+        point.point_id
+        for p, point in enumerate(summary.points)
+        if summary.on_front_P[p] or summary.proof_of(point)
+    ][:PICTURED]
+    known = (extras[id_].details for id_ in chosen if id_ in extras)
+    wanted = extreme_ids(details for details in known if details is not None)
+    return replace(setting, classes=pictures.classes, images=pictures(wanted))
 
 
 def markdown_table(

@@ -1,62 +1,94 @@
-"""What page and picture share: colours, symbols, words, and the shape of the front's line.
+"""What page and picture share: each method's colour and mark, words, the shape of the front's line.
 
-Colours are those of Okabe & Ito, "Color Universal Design", 2008: apart for every kind of colour
-vision; each method has a symbol of its own besides.
+A method has one colour and one mark everywhere, whatever other methods stand beside it. All colours
+have a contrast of at least 3 to 1 against the light and the dark page (WCAG 2.2, 1.4.11); the first
+follow Okabe & Ito, "Color Universal Design", 2008: apart for every kind of colour vision.
 """
 
+import zlib
 from typing import NamedTuple
 
 import numpy as np
 
 from runtime_pruning.frontier.dominance import Doubles
 from runtime_pruning.frontier.points import OperatingPoint
-from runtime_pruning.frontier.proof import Advantage, Proof, Verdict
+from runtime_pruning.frontier.proof import Advantage, Verdict
 from runtime_pruning.frontier.summary import DENSE, FrontierSummary
 
 INK = "#222222"
 FAINT = "#6b6b6b"
 FRONT = "#222222"
-BAND = "rgba(34,34,34,0.14)"
 BAR = "#56B4E9"
 YES = "#009E73"
 NO = "#D55E00"
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+LIGHT_PANEL, DARK_PANEL = "#f5f6f8", "#1d2127"  # what the page's chart is drawn on
 
 
 class Look(NamedTuple):
-    """How a method's points are drawn."""
+    """How a method's points are drawn.
+
+    Attributes:
+        colour: hexadecimal; the page draws `INK` in the ink of its theme.
+        shape: the page's name.
+        marker: matplotlib's name.
+    """
 
     colour: str
-    marker: str  # matplotlib's name
-    symbol: str  # plotly's name
+    shape: str
+    marker: str
 
 
-_SHAPES = (
-    ("o", "circle"),
-    ("s", "square"),
-    ("^", "triangle-up"),
-    ("D", "diamond"),
-    ("v", "triangle-down"),
-    ("P", "cross"),
-)
+_MARKERS = {
+    "circle": "o",
+    "triangle-up": "^",
+    "diamond": "D",
+    "triangle-down": "v",
+    "pentagon": "p",
+    "hexagon": "h",
+    "plus": "P",
+    "triangle-left": "<",
+    "triangle-right": ">",
+    "square": "s",
+    "x": "X",
+    "star": "*",
+}
+_KNOWN = {
+    "cascade": ("#0072B2", "circle"),
+    "rnp": ("#D55E00", "triangle-up"),
+    "constrained-rl": ("#009A70", "diamond"),
+    "w-gates": ("#B9619A", "triangle-down"),
+    "manidp": ("#B07800", "pentagon"),
+    "lpnet": ("#2E93CB", "hexagon"),
+    "magnitude": ("#A0603C", "plus"),
+    "vanilla": ("#7C6FD0", "triangle-left"),
+    "fixed-width": ("#808080", "square"),
+    "upper-bound": ("#808080", "x"),
+    DENSE: (INK, "star"),
+}
+_COLOURS = ("#0072B2", "#D55E00", "#009A70", "#B9619A", "#B07800", "#2E93CB", "#A0603C", "#7C6FD0")
+_SHAPES = ("triangle-right", "hexagon", "plus", "pentagon", "diamond", "triangle-left", "circle")
+
+
+def look(method: str) -> Look:
+    """Return how a method's points are drawn; of one that is not ours the name decides."""
+    if method in _KNOWN:
+        colour, shape = _KNOWN[method]
+    else:
+        code = zlib.crc32(method.encode())
+        colour, shape = _COLOURS[code % 8], _SHAPES[code // 8 % 7]
+    return Look(colour, shape, _MARKERS[shape])
 
 
 def looks(summary: FrontierSummary) -> dict[str, Look]:
-    """Return a look per method, in order of name, so that it does not change with new points.
-
-    The dense network has none: it is a star.
-    """
-    methods = sorted({point.method for point in summary.points} - {DENSE})
-    return {
-        method: Look(_COLOURS[m % len(_COLOURS)], *_SHAPES[m % len(_SHAPES)])
-        for m, method in enumerate(methods)
-    }
+    """Return the look of each method that has points, in order of name, the dense network last."""
+    methods = {point.method for point in summary.points}
+    return {method: look(method) for method in sorted(methods, key=lambda m: (m == DENSE, m))}
 
 
-# What is laid over the points of each verdict: words, matplotlib's marker, plotly's symbol.
-VERDICTS: dict[Verdict, tuple[str, str, str]] = {
-    "dynamic": ("decisions depend on the image", "o", "circle-open"),
-    "static": ("not shown to beat its controls: static", "x", "x-thin-open"),
+# What is laid over the points of each verdict: words, matplotlib's marker.
+VERDICTS: dict[Verdict, tuple[str, str]] = {
+    "dynamic": ("decisions depend on the image", "o"),
+    "static": ("not shown to beat its controls: static", "x"),
 }
 
 
@@ -136,27 +168,3 @@ def frame(summary: FrontierSummary, dense_accuracy: float | None) -> Frame:
 def gain_text(gain: Advantage) -> str:
     """Return an advantage in points of accuracy, with its interval."""
     return f"{100 * gain.value:+.2f} [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
-
-
-def label(point: OperatingPoint, proof: Proof | None = None) -> str:
-    """Return a point's hover text in plotly's markup: what it is, what it costs, how to get it."""
-    settings = "<br>".join(f"{k} = {v}" for k, v in sorted(point.config.items())) or "none"
-    figures = point.figures
-    gains = ""
-    if proof is not None:
-        gains = (
-            f"<i>decisions</i> {proof.verdict}; points over<br>"
-            f"fixed widths {gain_text(proof.fixed)}<br>"
-            f"its plans shuffled {gain_text(proof.shuffled)}<br>"
-            f"random plans {gain_text(proof.random)}<br>"
-        )
-    return (
-        f"<b>{point.method}</b>, {point.groups} groups, seed {point.seed}<br>"
-        f"accuracy {100 * point.accuracy:.2f} %<br>"
-        f"{point.executed_macs_per_image / 1e6:.3f} M MACs, "
-        f"{100 * point.macs_fraction:.1f} % of dense<br>"
-        f"p50 {figures.executed_macs_p50 / 1e6:.3f} M, "
-        f"p90 {figures.executed_macs_p90 / 1e6:.3f} M<br>"
-        f"{gains}<i>configuration</i><br>{settings}<br>"
-        f"<i>point</i> {point.point_id}"
-    )

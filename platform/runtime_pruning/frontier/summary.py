@@ -32,7 +32,7 @@ DENSE = "dense"
 
 @dataclass(frozen=True)
 class FrontierSummary:
-    """The frontier of one backbone on one dataset's held-out images.
+    """The frontier of points on one dataset's held-out images.
 
     Attributes:
         points: P points in ascending order of executed MACs.
@@ -60,8 +60,8 @@ class FrontierSummary:
 
     @property
     def dense(self) -> OperatingPoint | None:
-        """The unpruned network's point, if it is among them."""
-        return next((point for point in self.points if point.method == DENSE), None)
+        """The unpruned network's point, if it is among them; of several the dearest."""
+        return next((point for point in reversed(self.points) if point.method == DENSE), None)
 
     def proof_of(self, point: OperatingPoint) -> Proof | None:
         """Return a point's proof, if it was tried for one."""
@@ -88,7 +88,7 @@ def summarise(
     """Return the frontier that points and their evidence draw.
 
     Args:
-        points: at least one, all of one backbone, dataset and split.
+        points: at least one, all of one dataset, split and dense cost.
         evidence: of the same points, in the same order.
         reference: corner of the hypervolume.
         proofs: by point id, of the same split; those of other points are left out.
@@ -127,10 +127,10 @@ def summarise(
 
 
 def _check_comparable(points: Sequence[OperatingPoint]) -> None:
-    """Raise unless there are points and all are of one backbone, dataset, split and dense cost."""
-    kinds = {(p.backbone, p.dataset, p.split, p.dense_macs) for p in points}
+    """Raise unless there are points and all are of one dataset, split and dense cost."""
+    kinds = {(p.dataset, p.split, p.dense_macs) for p in points}
     if len(kinds) != 1:
         raise DataError(
-            "Points of one frontier must share backbone, dataset, split and dense MACs, "
+            "Points of one frontier must share dataset, split and dense MACs, "
             f"but got {sorted(kinds)}."
         )

@@ -15,6 +15,7 @@ import yaml
 from runtime_pruning.errors import ConfigError, InterruptedSweepError
 from runtime_pruning.executor.native import library
 from runtime_pruning.files import write_text
+from runtime_pruning.frontier.showing import Thumbnails
 from runtime_pruning.plugins import plugin_folders, use_plugins
 from runtime_pruning.resources import Request
 from runtime_pruning.sweeping.advice import where_to_look, without_password
@@ -98,7 +99,10 @@ def _sweep(
     material: Material, prepared: Prepared, sweep_id: str, folder: Path, uri: str, started: float
 ) -> int:
     """Sweep and draw on the cluster that Ray is connected to; return the exit code."""
-    tracker = FrontierTracker(uri, EXPERIMENT, sweep_id, folder / "spool", report_dir=folder)
+    pictures = Thumbnails(material.data.validation)
+    tracker = FrontierTracker(
+        uri, EXPERIMENT, sweep_id, folder / "spool", report_dir=folder, pictures=pictures
+    )
     tracker.start_sweep(_params(material, prepared))
     ledger = Ledger(tracker, material.sweep.method)
     running = Sweep(

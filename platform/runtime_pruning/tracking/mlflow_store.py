@@ -26,8 +26,10 @@ from runtime_pruning.frontier.dominance import Reference
 from runtime_pruning.frontier.points import OperatingPoint
 from runtime_pruning.frontier.records import HeldOut
 from runtime_pruning.frontier.report import Report
+from runtime_pruning.frontier.showing import Thumbnails
 from runtime_pruning.frontier.timings import read_timings
 from runtime_pruning.tracking import view
+from runtime_pruning.tracking.boards import setting_of
 from runtime_pruning.tracking.rebuild import dynamics_folder
 from runtime_pruning.tracking.spool import Event, Kind, Spool
 from runtime_pruning.tracking.storage import check_alive
@@ -50,6 +52,7 @@ class FrontierTracker:
         spool_dir: the sweep's own folder on a local disk. Keep it across restarts.
         report_dir: where page, picture and table are drawn; None takes a folder of the spool's.
         reference: corner of the hypervolume, stored with the sweep.
+        pictures: of the images that points are measured on, for the page.
         retry_after_s: how long a store that failed is left alone, in seconds.
         report_every_s: least time between two drawings of page and picture, in seconds.
     """
@@ -63,6 +66,7 @@ class FrontierTracker:
         *,
         report_dir: Path | None = None,
         reference: Reference | None = None,
+        pictures: Thumbnails | None = None,
         retry_after_s: float = 30.0,
         report_every_s: float = 30.0,
     ) -> None:
@@ -70,7 +74,8 @@ class FrontierTracker:
         self.experiment = experiment
         self.sweep_id = sweep_id
         self.report: Report | None = None
-        self._board = Board(reference or Reference())
+        self._board = Board(reference or Reference(), pictures)
+        self._board.setting = setting_of(uri)
         self._spool_dir = Path(spool_dir)
         self._report_dir = report_dir or self._spool_dir / "report"
         self._spool = Spool(self._spool_dir)

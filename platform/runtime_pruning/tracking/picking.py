@@ -1,20 +1,20 @@
 """The chooser over finished sweeps: candidates read from MLflow, and the answer in words."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mlflow import MlflowClient
-from mlflow.entities import Run
-
-from runtime_pruning import glossary
-from runtime_pruning.errors import ConfigError, DataError
-from runtime_pruning.frontier.choosing import Candidate, Choice, Constraints, Failure, Judged
-from runtime_pruning.frontier.details import Details, class_loss
-from runtime_pruning.frontier.points import OperatingPoint
-from runtime_pruning.frontier.summary import DENSE
-from runtime_pruning.tracking.rebuild import load_record, point_runs, read_point
-from runtime_pruning.tracking.storage import open_store
+from runtime_pruning.errors import ConfigError
+from runtime_pruning.frontier.choosing import (
+    Candidate,
+    Choice,
+    Constraints,
+    Failure,
+    Judged,
+    choose,
+)
+from runtime_pruning.frontier.showing import candidates_of, latency_ms
+from runtime_pruning.tracking.boards import read_board
 
 _UNITS = {
     "min_accuracy": ("accuracy", 100.0, " %", "<"),
@@ -35,47 +35,30 @@ def candidates(uri: str, sweep_ids: Sequence[str]) -> list[Candidate]:
     Raises:
         DataError: a sweep without points, or sweeps of different datasets.
     """
-    client = open_store(uri)
-    found = [each for sweep_id in sweep_ids for each in _read(client, sweep_id)]
-    if len(kinds := {(p.dataset, p.split, p.figures.images) for p, _, _ in found}) > 1:
-        raise DataError(f"A choice needs points of the same images, but got {sorted(kinds)}.")
-    dense = {p.backbone: details for p, details, _ in found if p.method == DENSE}
-    return [candidate(*each, dense.get(each[0].backbone)) for each in found]
+    board = read_board(uri, sweep_ids)
+    milliseconds = {id_: latency_ms(timings) for id_, timings in board.timings.items()}
+    details = {id_: extra.details for id_, extra in board.extras.items() if extra.details}
+    return candidates_of(board.points, details, milliseconds)
 
 
-def candidate(
-    point: OperatingPoint,
-    details: Details,
-    latency_ms: Mapping[str, float],
-    dense: Details | None,
-) -> Candidate:
-    """Return a point as a candidate; without a dense network no class's loss is known."""
-    return Candidate(
-        point_id=point.point_id,
-        method=point.method,
-        backbone=point.backbone,
-        accuracy=point.accuracy,
-        macs_fraction=point.macs_fraction,
-        class_loss=None if dense is None else class_loss(details, dense),
-        latency_ms=dict(latency_ms),
-    )
+def pick_point(uri: str, sweep_ids: Sequence[str], asked: Mapping[str, Any]) -> Choice:
+    """Return the best point of sweeps under constraints.
 
+    Args:
+        uri: the store.
+        sweep_ids: on the same images.
+        asked: fields of :class:`~runtime_pruning.frontier.choosing.Constraints`.
 
-def latencies(run: Run) -> dict[str, float]:
-    """Return a run's milliseconds by ``<device>.<batch>.<quantile>``."""
-    return glossary.latencies_of(run.data.metrics)
-
-
-def _read(
-    client: MlflowClient, sweep_id: str
-) -> Iterable[tuple[OperatingPoint, Details, dict[str, float]]]:
-    """Yield a sweep's points."""
-    runs = list(point_runs(client, sweep_id))
-    if not runs:
-        raise DataError(f"No operating point of a sweep {sweep_id!r} is in the store.")
-    for run in runs:
-        details = Details.of(load_record(client, run, "validation"))
-        yield read_point(client, run), details, latencies(run)
+    Raises:
+        ConfigError: a constraint out of its range, or a name that no point bears.
+        DataError: a sweep without points, or sweeps of different datasets.
+    """
+    pool = candidates(uri, sweep_ids)
+    for name in ("method", "backbone"):
+        known = sorted({getattr(each, name) for each in pool})
+        if asked.get(name) is not None and asked[name] not in known:
+            raise ConfigError(f"`{name}` must be one of {known}, but got {asked[name]!r}.")
+    return choose(pool, with_device(asked, pool))
 
 
 def with_device(constraints: Mapping[str, Any], pool: Sequence[Candidate]) -> Constraints:

@@ -10,15 +10,9 @@ from runtime_pruning.frontier.board import Board
 from runtime_pruning.frontier.points import OperatingPoint
 from runtime_pruning.frontier.report import Report, markdown_table
 from runtime_pruning.frontier.summary import FrontierSummary
-from runtime_pruning.frontier.uncertainty import Evidence
 from runtime_pruning.tracking import view
-from runtime_pruning.tracking.rebuild import (
-    finished_points,
-    load_record,
-    load_timings,
-    read_point,
-    read_proof,
-)
+from runtime_pruning.tracking.boards import BoardReader
+from runtime_pruning.tracking.rebuild import finished_points
 from runtime_pruning.tracking.runs import Runs
 
 _NOTE_ROWS = 30  # a tag holds 8000 characters
@@ -47,20 +41,11 @@ class FrontPublisher:
         self._stored: dict[str, OperatingPoint] = {}
         self._shown: dict[str, _Shown] = {}
         self._uploaded: Report | None = None
+        reader = BoardReader(runs.client, board)
         for run in finished_points(runs, sweep_id):
-            self._restore(run)
-
-    def _restore(self, run: Run) -> None:
-        """Take in a point that an earlier writer left."""
-        client, point = self._runs.client, read_point(self._runs.client, run)
-        if point.point_id not in self._board:
-            self._board.add(point, Evidence.of(load_record(client, run, "validation")))
-            if glossary.VERDICT in run.data.tags:
-                self._board.add_proof(point.point_id, read_proof(client, run, "validation"))
-            if timings := load_timings(client, run):
-                self._board.add_timings(point.point_id, timings)
-        self._stored[point.point_id] = point
-        self._shown[point.point_id] = _Shown(run.info.run_id, run.data.tags.get(glossary.ON_FRONT))
+            point_id = reader.take(run)
+            self._stored[point_id] = board.point(point_id)
+            self._shown[point_id] = _Shown(run.info.run_id, run.data.tags.get(glossary.ON_FRONT))
 
     def stored(self, point_id: str) -> OperatingPoint | None:
         """Return the point of that id, if the store holds it whole."""
@@ -70,6 +55,7 @@ class FrontPublisher:
         """Take note that the store holds a point of the board."""
         self._stored[point.point_id] = point
         self._shown[point.point_id] = _Shown(run_id, None)
+        self._board.add_run(point.point_id, view.run_path(self._runs.experiment_id, run_id))
 
     def tag_front(self) -> None:
         """Set the tag of each point whose place on or off the front has changed."""

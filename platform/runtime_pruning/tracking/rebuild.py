@@ -125,6 +125,14 @@ def point_runs(client: MlflowClient, sweep_id: str) -> Iterator[Run]:
         yield from finished_points(Runs(client, experiment), sweep_id)
 
 
+def sweep_run(client: MlflowClient, sweep_id: str) -> Run | None:
+    """Return a sweep's own run, whatever the experiment."""
+    for experiment in _experiment_ids(client):
+        for run in Runs(client, experiment).search(kind="sweep", sweep_id=sweep_id):
+            return run
+    return None
+
+
 def load_proof(client: MlflowClient, run: Run, split: HeldOut) -> Proof:
     """Return what the controls beside a run's record show, derived from their records anew.
 

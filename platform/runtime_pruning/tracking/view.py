@@ -9,6 +9,7 @@ import json
 import re
 import zlib
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from runtime_pruning import glossary
 
@@ -32,6 +33,17 @@ def view_path(experiment_id: str, sweep_id: str) -> str:
         f"/#/experiments/{experiment_id}/runs?viewStateShareKey={view_key(sweep_id)}"
         "&compareRunsMode=CHART&workflowType=machine_learning"
     )
+
+
+def run_path(experiment_id: str, run_id: str) -> str:
+    """Return the part of a run's address behind the server's."""
+    return f"/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def without_credentials(uri: str) -> str:
+    """Return a server's address without the name and password that may stand in it."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
 
 
 def experiment_note(old: str, experiment_id: str, sweep_id: str) -> str:

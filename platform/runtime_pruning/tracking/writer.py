@@ -10,10 +10,12 @@ from mlflow.entities import Run
 from runtime_pruning import glossary
 from runtime_pruning.errors import DataError
 from runtime_pruning.frontier.board import Board
+from runtime_pruning.frontier.details import Details
 from runtime_pruning.frontier.explanation import read_explanation
 from runtime_pruning.frontier.points import Figures, OperatingPoint
 from runtime_pruning.frontier.records import HeldOut, read_record
 from runtime_pruning.frontier.report import Report
+from runtime_pruning.frontier.showing import Tested
 from runtime_pruning.frontier.timings import read_timings
 from runtime_pruning.frontier.uncertainty import Evidence
 from runtime_pruning.tracking import view
@@ -141,7 +143,9 @@ class EventWriter:
             return
         path = self._spool.files(event) / glossary.TEST_RECORD
         self._runs.client.log_artifact(run.info.run_id, str(path))
-        figures = _numbers(OperatingPoint.from_json(json.dumps(point)).figures, "test_")
+        tested = OperatingPoint.from_json(json.dumps(point))
+        self._board.add_test(tested.point_id, Tested.of(tested, Evidence.of(read_record(path))))
+        figures = _numbers(tested.figures, "test_")
         self._runs.write(run, metrics=figures, tags={glossary.TESTED: "true"}, at_ms=event.at_ms)
 
     def _write_dynamics(self, event: Event) -> None:
@@ -272,7 +276,7 @@ def take_point(board: Board, spool: Spool, event: Event) -> OperatingPoint:
                 f"Point {point.point_id} of {point.figures.images} {point.split} images has a "
                 f"record of {len(record)} of {record.split}."
             )
-        board.add(point, Evidence.of(record))
+        board.add(point, Evidence.of(record), Details.of(record))
     return point
 
 

@@ -1,0 +1,4 @@
+"use strict";
+listen();
+take(JSON.parse(document.getElementById("data").textContent));
+follow();
