@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from pruning_envs.network_oracle import OracleLayers
 from runtime_pruning.agents import algorithms
+from runtime_pruning.agents.base import ConstrainedProblem
 from runtime_pruning.agents.schedule import EpsilonSchedule
-from runtime_pruning.agents.settings import DQNSettings
+from runtime_pruning.agents.settings import DQNSettings, PPOLagrangianSettings
 from runtime_pruning.errors import ConfigError, UnknownNameError
 
 PLUGIN = """
@@ -52,6 +54,26 @@ def test_what_an_algorithm_does_not_use_is_refused(values: dict[str, object], me
     with pytest.raises(ConfigError) as caught:
         algorithms.settings_of(values)
     assert message in str(caught.value)
+
+
+def test_each_kind_of_problem_has_its_algorithms() -> None:
+    wanted = PPOLagrangianSettings(lr=0.1)
+    assert algorithms.settings_of({"lr": 0.1}, ConstrainedProblem) == wanted
+    with pytest.raises(ConfigError, match=r"one of \['ppo-lagrangian'\], but got 'dqn'"):
+        algorithms.settings_of("dqn", ConstrainedProblem)
+    with pytest.raises(ConfigError, match=r"'dqn'.*, but got 'ppo-lagrangian'"):
+        algorithms.settings_of(wanted)
+
+
+@pytest.mark.parametrize(
+    ("budgets", "message"),
+    [({}, "must name the costs"), ({"time": 0.5}, "must name the costs"),
+     ({"size": 1.5}, "`0 < budgets.size <= 1`")],
+)  # fmt: skip
+def test_a_budget_that_is_none_is_refused(budgets: dict[str, float], message: str) -> None:
+    layers = OracleLayers((1.0,), (1.0,))
+    with pytest.raises(ValueError, match=message):
+        ConstrainedProblem(network=layers, costs={"size": layers.size}, budgets=budgets)
 
 
 def test_an_unknown_algorithm_suggests_the_nearest() -> None:

@@ -1,7 +1,7 @@
 """What every RLlib algorithm needs to train an agent that prunes: the backbone, and the way out.
 
-Mixed into a subclass of an RLlib algorithm whose env runners are `BatchedEnvRunner` and whose
-module keeps its `DecisionNetwork` under the name ``q_network``.
+`PruningAlgorithm` is mixed into a subclass of an RLlib algorithm whose env runners are
+`BatchedEnvRunner` and whose module keeps its `DecisionNetwork` under the name ``q_network``.
 """
 
 import math
@@ -30,7 +30,21 @@ def build(config: AlgorithmConfig) -> Any:
     return config.build_algo()
 
 
-class PruningAlgorithm(Algorithm):  # type: ignore[misc]
+class StoredAlgorithm(Algorithm):  # type: ignore[misc]
+    """An RLlib algorithm whose checkpoints hold nothing that lies in the cluster's store."""
+
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the configuration without network and data, which lie in this cluster's store."""
+        (state,), kwargs = super().get_ctor_args_and_kwargs()
+        plain = {
+            name: value
+            for name, value in state["env_config"].items()
+            if not isinstance(value, ObjectStoreValue)
+        }
+        return (state | {"env_config": plain},), kwargs
+
+
+class PruningAlgorithm(StoredAlgorithm):
     """An RLlib algorithm that is an `Agent`.
 
     Attributes:
@@ -132,16 +146,6 @@ class PruningAlgorithm(Algorithm):  # type: ignore[misc]
         return restored
 
     # -- checkpoints ------------------------------------------------------------------------
-
-    def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the configuration without network and data, which lie in this cluster's store."""
-        (state,), kwargs = super().get_ctor_args_and_kwargs()
-        plain = {
-            name: value
-            for name, value in state["env_config"].items()
-            if not isinstance(value, ObjectStoreValue)
-        }
-        return (state | {"env_config": plain},), kwargs
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return RLlib's state, and the backbone."""

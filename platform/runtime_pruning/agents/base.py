@@ -2,6 +2,8 @@
 
 An algorithm is named in a method's settings, ``agent: {algorithm: dqn, ...}``; the other settings
 there are its own. It is filed by `runtime_pruning.agents.algorithms.register`.
+
+Dimensions: E episodes, T layers, K costs.
 """
 
 import abc
@@ -9,11 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from runtime_pruning.agents.decision_network import DecisionNetwork
 from runtime_pruning.resources import AgentResources
 
 if TYPE_CHECKING:
-    from pruning_envs import AnswerLoss, ExecutionMode, PenaltyRange, StepCost
+    from pruning_envs import (
+        AnswerLoss,
+        ExecutionMode,
+        LayerwiseNetwork,
+        NetworkCost,
+        PenaltyRange,
+        StepCost,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +70,81 @@ class PruningProblem:
         return runner.device if runner.workers else self.device
 
 
+@dataclass(frozen=True, kw_only=True)
+class ConstrainedProblem:
+    """Which network an agent is to prune as a whole, and what may be left of it.
+
+    Attributes:
+        network: what is pruned layer by layer. Must pickle, as the costs must.
+        costs: functions of the pruned network, by name.
+        budgets: greatest fraction of the whole network's cost that may be left, by the same names.
+        seed: of everything random.
+        resources: of the processes that sample and learn.
+    """
+
+    network: "LayerwiseNetwork"
+    costs: "Mapping[str, NetworkCost]"
+    budgets: Mapping[str, float]
+    seed: int = 0
+    resources: AgentResources = field(default_factory=AgentResources)
+
+    def __post_init__(self) -> None:
+        if not self.budgets or set(self.budgets) != set(self.costs):
+            raise ValueError(
+                "`budgets` must name the costs, one at least, but got "
+                f"{sorted(self.budgets)} and {sorted(self.costs)}."
+            )
+        for name, budget in self.budgets.items():
+            if not 0 < budget <= 1:
+                raise ValueError(f"`0 < budgets.{name} <= 1` must hold, but got {budget}.")
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Episodes of a trained agent.
+
+    Attributes:
+        removed_ET: share that was removed of each layer, float64.
+        accuracy_E: of what was left, in [0, 1].
+        cost_EK: what that cost, as fractions of the whole network's.
+    """
+
+    removed_ET: NDArray[np.float64]
+    accuracy_E: NDArray[np.float64]
+    cost_EK: NDArray[np.float64]
+
+
+class ConstrainedAgent(Protocol):
+    """An agent in training that prunes a network within budgets.
+
+    Attributes:
+        finetune_steps: that a pruned network learns for before it is judged; may be set.
+    """
+
+    finetune_steps: int
+
+    @property
+    def env_steps(self) -> int:
+        """Layers decided so far, over all environments."""
+
+    def learn(self, episodes: int) -> None:
+        """Train on at least so many more episodes."""
+
+    def roll_out(self, episodes: int) -> Rollouts:
+        """Return at least so many episodes of the agent as it is."""
+
+    def save_to_path(self, path: str, /) -> Any:
+        """Write a checkpoint into a folder; the network is not in it."""
+
+    def restore_from_path(self, path: str, /) -> Any:
+        """Bring an agent that was built alike to the state of a checkpoint."""
+
+    def stop(self) -> None:
+        """End its processes."""
+
+
 class Agent(Protocol):
-    """An agent in training."""
+    """An agent in training that decides image by image."""
 
     @property
     def env_steps(self) -> int:
@@ -107,10 +192,20 @@ class Algorithm(abc.ABC, Generic[SettingsT]):
 
     Attributes:
         settings_type: the class of its settings.
+        problem_type: what it learns: `PruningProblem`, or `ConstrainedProblem`.
     """
 
     settings_type: ClassVar[type[AgentSettings]]
+    problem_type: ClassVar[type[Any]] = PruningProblem
 
     @abc.abstractmethod
-    def build(self, problem: PruningProblem, settings: SettingsT) -> Agent:
-        """Return an untrained agent, its processes started. Ray is running."""
+    def build(self, problem: Any, settings: SettingsT) -> Any:
+        """Return an untrained agent, its processes started. Ray is running.
+
+        Args:
+            problem: a ``problem_type``.
+            settings: a ``settings_type``.
+
+        Returns:
+            An `Agent`, or a `ConstrainedAgent` where that is the problem.
+        """

@@ -1,4 +1,4 @@
-"""How a DQN agent learns: every choice that the paper leaves open, with a name and a range."""
+"""How agents learn: every choice that the papers leave open, with a name and a range."""
 
 from dataclasses import field
 from typing import ClassVar, Literal
@@ -9,6 +9,7 @@ from runtime_pruning.agents.schedule import EpsilonSchedule
 from runtime_pruning.config import (
     Count,
     CountOrNone,
+    NotNegative,
     Positive,
     SomeShare,
     config_class,
@@ -91,3 +92,59 @@ class DQNSettings(AgentSettings):
     def __post_init__(self) -> None:
         if self.greedy_returns and self.n_step != 1:
             raise ValueError(f"`n_step == 1 with greedy_returns` must hold, but got {self.n_step}.")
+
+
+@config_class
+class PPOLagrangianSettings(AgentSettings):
+    """Settings of `PPOLagrangian`.
+
+    Malik et al.'s code has a deviation of 1 at first (``log_std`` 0), a learning rate of 3e-4, a
+    discount of 0.99, costs centred only, multipliers' learning rate 1 and no damping: on the
+    problem whose optimum is known, it swings between half and twice the budget. Ours hold it.
+
+    Attributes:
+        hidden: widths of the hidden layers of the policy and of each critic.
+        log_std: logarithm of the policy's deviation at first; actions fill [-1, 1].
+        most_removed: greatest share of a layer that may go.
+        batch_episodes: whole episodes between updates.
+        minibatch: layers per gradient step.
+        epochs: passes over the episodes of an update.
+        lr: Adam's learning rate.
+        clip: how far a ratio of probabilities may leave 1 to be worth more.
+        target_kl: a policy that has moved by 1.5 of these waits for the next episodes.
+        entropy_coefficient: worth of a wide policy.
+        grad_clip: greatest global norm of a gradient.
+        gamma: discount per layer, of reward and costs.
+        lambda_reward, lambda_cost: of the generalised advantage estimation.
+        reward_scale: of the reward, which is a percentage, as the critic sees it.
+        cost_advantages: centred, or standardised, too.
+        multiplier: what a budget's excess is worth at first.
+        multiplier_lr: Adam's learning rate of that.
+        least_multiplier: that it does not fall below.
+        damping: what a rollout's excess, counted in budgets, adds to that for the next update.
+        sample_timeout_s: how long env runners have for a batch of episodes.
+    """
+
+    algorithm: ClassVar[str] = "ppo-lagrangian"
+
+    hidden: tuple[Count, ...] = (32, 32)
+    log_std: float = -0.5
+    most_removed: SomeShare = 0.9
+    batch_episodes: Count = 32
+    minibatch: Count = 64
+    epochs: Count = 10
+    lr: Positive = 2e-3
+    clip: SomeShare = 0.2
+    target_kl: Positive = 0.1
+    entropy_coefficient: NotNegative = 0.0
+    grad_clip: Positive = 0.5
+    gamma: SomeShare = 1.0
+    lambda_reward: SomeShare = 0.95
+    lambda_cost: SomeShare = 1.0
+    reward_scale: Positive = 0.01
+    cost_advantages: Literal["centred", "standardised"] = "standardised"
+    multiplier: Positive = 1.0
+    multiplier_lr: Positive = 0.05
+    least_multiplier: NotNegative = 0.0
+    damping: NotNegative = 2.0
+    sample_timeout_s: Positive = 3600.0
