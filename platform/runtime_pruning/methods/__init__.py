@@ -17,11 +17,13 @@ from runtime_pruning.methods.base import (
 )
 from runtime_pruning.methods.dense import Dense, DenseConfig
 from runtime_pruning.methods.fixed_width import FixedWidth
+from runtime_pruning.methods.magnitude import Magnitude, MagnitudeConfig
 from runtime_pruning.methods.manidp import Manidp, ManidpConfig
 from runtime_pruning.methods.rnp import RNP, RNPConfig
 
 # Built-in methods register on import.
 from runtime_pruning.methods.second_look import SecondLook, SecondLookConfig
+from runtime_pruning.methods.vanilla import Vanilla, VanillaConfig
 
 __all__ = [
     "RNP",
@@ -31,6 +33,8 @@ __all__ = [
     "Effort",
     "FixedWidth",
     "KnownPoint",
+    "Magnitude",
+    "MagnitudeConfig",
     "Manidp",
     "ManidpConfig",
     "Method",
@@ -39,6 +43,8 @@ __all__ = [
     "SecondLook",
     "SecondLookConfig",
     "Task",
+    "Vanilla",
+    "VanillaConfig",
     "get",
     "names",
     "register",

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +78,25 @@ def prunable_groups(
         TracingError: the dependencies cannot be found.
     """
     return tuple(_Surgeon(backbone, image_shape).groups.values())
+
+
+def channel_scores(
+    backbone: nn.Module, image_shape: tuple[int, int, int], *, norm: Literal[1, 2] = 2
+) -> dict[str, Tensor]:
+    """Return the norm of the weights that go with each channel: ``scores_C`` by group.
+
+    All layers of a group count alike, those that read the channel too. A group's mean is 1, so
+    that scores of several groups can be compared.
+
+    Args:
+        backbone: is not changed.
+        image_shape: (C, H, W).
+        norm: sum of absolute values, or of squares.
+
+    Raises:
+        TracingError: the dependencies cannot be found.
+    """
+    return _Surgeon(backbone, image_shape).scores(norm)
 
 
 def pruned(
@@ -266,6 +285,15 @@ class _Surgeon:
             f"No channels of layer {name!r} can be removed; of these they can: "
             f"{', '.join(self.groups)}.{did_you_mean(name, self.groups)}"
         )
+
+    @torch.no_grad()
+    def scores(self, norm: int) -> dict[str, Tensor]:
+        """Return ``scores_C`` by group."""
+        for name in _shortcuts(self._backbone):  # which have no weights that anybody learned
+            self._backbone.get_parameter(f"{name}.weight").zero_()
+        score = self._tp.importance.GroupMagnitudeImportance(p=norm)
+        groups = self.groups.values()
+        return {g.name: score(self._group(g.name, range(g.channels))).cpu() for g in groups}
 
     def unread(self, removed: Mapping[str, Sequence[int]]) -> nn.Module:
         """Return a copy whose layers do not read the channels."""

@@ -106,7 +106,11 @@ class Ledger:
                 front come before those on the method's own front.
         """
         first = [point for point in self.front() if point.method == self._method]
-        rest = [point for point in self._own_front() if point not in first]
+        first, own = (
+            [point for point in points if point.groups > 1]  # else there is one plan, and no proof
+            for points in (first, self._own_front())
+        )
+        rest = [point for point in own if point not in first]
         chosen = _spread(first, limit)
         chosen += _spread(rest, limit - len(chosen))
         cheapest_first = sorted(chosen, key=lambda point: point.macs_fraction)
