@@ -228,7 +228,7 @@ def speeds(
     networks = [published(member, data, weights_dir) for member in MEMBERS]
     deployed = [deploy(network) for network in networks]
     members = [
-        CascadeMember(run=run.dense, macs_per_image=dense_macs(network))
+        CascadeMember.static(run.dense, dense_macs(network))
         for run, network in zip(deployed, networks, strict=True)
     ]
     images_NCHW = datasets.to_float(data.test.images_NCHW[:512])

@@ -36,7 +36,7 @@ class Watched:
             logits_BK: Tensor = self.networks[index](images_BCHW)
             return logits_BK
 
-        return CascadeMember(run=run, macs_per_image=MACS[index])
+        return CascadeMember.static(run, MACS[index])
 
 
 @pytest.fixture

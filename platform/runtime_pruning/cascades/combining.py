@@ -3,6 +3,7 @@
 Dimensions: N images, M members, K classes, S = 2^M sets of members (bit m: member m is in it).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -34,6 +35,21 @@ class Combination:
     temperatures_M: npt.NDArray[np.float64]
     weights_SM: npt.NDArray[np.float64]
     pool: Pool = "logarithmic"
+
+    def of(self, members: Sequence[int]) -> "Combination":
+        """Return what is left of it where no other members run.
+
+        Args:
+            members: numbers of those that stay, in their new order.
+        """
+        chosen = list(members)
+        in_SM = members_of(np.arange(2 ** len(chosen)), len(chosen))
+        sets_S = (in_SM.astype(np.int64) << np.array(chosen, np.int64)).sum(axis=1)
+        return Combination(
+            temperatures_M=self.temperatures_M[chosen],
+            weights_SM=self.weights_SM[sets_S][:, chosen],
+            pool=self.pool,
+        )
 
     def table(self, answers: Answers, reference_macs: float) -> CascadeTable:
         """Return the table that choosers decide on; costs are shares of ``reference_macs``.

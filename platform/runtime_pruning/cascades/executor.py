@@ -1,11 +1,14 @@
 """A cascade at work: members run one after the other on the images that are still open.
 
-Dimensions: B images of a batch, R images that are open, M members, C H W of an image, K classes.
+Dimensions: B images of a batch, R images that are open, M members, C H W of an image, K classes, L
+sites of all members.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,32 +22,69 @@ from runtime_pruning.cascades.thresholds import ThresholdChooser
 from runtime_pruning.errors import ConfigError
 
 
-@dataclass(frozen=True, kw_only=True)
-class CascadeMember:
-    """A network as one step of a cascade.
+class MemberAnswer(NamedTuple):
+    """What a member answers to a batch.
 
     Attributes:
-        run: logits of a batch of images: a deployed network's ``dense``, or a plain module.
-        macs_per_image: that it executes.
+        logits_RK: class scores.
+        macs: that it has executed, per image; a number where all images cost alike.
+        channels_RL: that ran at each of its sites; None where nobody asks.
     """
 
-    run: Callable[[Tensor], Tensor]
-    macs_per_image: int
+    logits_RK: Tensor
+    macs: int | Ints
+    channels_RL: Ints | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeMember:
+    """What answers as one step of a cascade.
+
+    Attributes:
+        run: answers a batch of images.
+        sites: where its channels may be left out; 0 where it does not tell which ran.
+    """
+
+    run: Callable[[Tensor], MemberAnswer]
+    sites: int = 0
+
+    @classmethod
+    def static(cls, run: Callable[[Tensor], Tensor], macs_per_image: int) -> "CascadeMember":
+        """Return a member that costs the same for every image: a network's ``dense``, a module."""
+        return cls(run=lambda images_RCHW: MemberAnswer(run(images_RCHW), macs_per_image))
 
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeExecution:
-    """What came of a batch.
+    """What came of a batch; it is recorded as a network's `Execution` is.
 
     Attributes:
         log_probabilities_BK: combined answers, nats.
         sets_B: members that ran, member m as bit m.
         executed_macs_B: of members and decisions.
+        ran_BL: channels that ran at the sites of all members in their order, 0 where a member did
+            not run; no columns where members do not tell.
     """
 
     log_probabilities_BK: npt.NDArray[np.float32]
     sets_B: Ints
     executed_macs_B: Ints
+    ran_BL: Ints
+
+    @property
+    def logits_BK(self) -> Tensor:
+        """The log-probabilities: they are class scores, too."""
+        return torch.from_numpy(np.asarray(self.log_probabilities_BK, np.float32))
+
+    @property
+    def channels_BL(self) -> Tensor:
+        """See ``ran_BL``."""
+        return torch.from_numpy(self.ran_BL)
+
+    @property
+    def total_macs_B(self) -> Tensor:
+        """Executed MACs of members and decisions, int64."""
+        return torch.from_numpy(self.executed_macs_B)
 
 
 class CascadeExecutor:
@@ -78,6 +118,8 @@ class CascadeExecutor:
         self.chooser = chooser
         self.num_classes = num_classes
         self._weights_SM = combination.weights_SM.astype(np.float32)
+        ends = np.cumsum([0, *(member.sites for member in members)]).tolist()
+        self._columns = [slice(low, high) for low, high in pairwise(ends)]
         # The first decision sees nothing, and is always the same.
         nothing_1 = np.zeros(1, np.int64)
         self._first = int(
@@ -92,6 +134,7 @@ class CascadeExecutor:
         count, members = len(images_BCHW), len(self.members)
         log_BMK = self._silence(count)
         sets_B, macs_B = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        ran_BL = self._none_ran(count)
         open_R, actions_R = np.arange(count), np.full(count, self._first)
         while len(open_R):
             macs_B[open_R] += self.chooser.macs_per_image
@@ -100,8 +143,13 @@ class CascadeExecutor:
             open_R, chosen_R = open_R[goes_R], actions_R[goes_R] - 1
             for member in np.unique(chosen_R).tolist():
                 rows = open_R[chosen_R == member]
-                log_BMK[rows, member] = self._answer(member, images_BCHW, rows)
-                macs_B[rows] += self.members[member].macs_per_image
+                whole = len(rows) == count
+                own_RCHW = images_BCHW if whole else images_BCHW[torch.from_numpy(rows)]
+                found = self.members[member].run(own_RCHW)
+                log_BMK[rows, member] = self._cooled(member, found.logits_RK)
+                macs_B[rows] += found.macs
+                if found.channels_RL is not None:
+                    ran_BL[rows, self._columns[member]] = found.channels_RL
             sets_B[open_R] |= 1 << chosen_R
             open_R = open_R[sets_B[open_R] < 2**members - 1]
             if len(open_R):
@@ -112,21 +160,25 @@ class CascadeExecutor:
             log_probabilities_BK=combine(log_BMK, weights_BM, self.combination.pool),
             sets_B=sets_B,
             executed_macs_B=macs_B,
+            ran_BL=ran_BL,
         )
 
     def _one(self, image_1CHW: Tensor) -> CascadeExecution:
         """Run one image: the same, without arrays where a number does."""
         full = 2 ** len(self.members) - 1
-        log_1MK, number, macs, action = self._silence(1), 0, 0, self._first
+        log_1MK, ran_1L = self._silence(1), self._none_ran(1)
+        number, macs_1, action = 0, np.zeros(1, np.int64), self._first
         answer_1K = np.full((1, self.num_classes), -math.log(self.num_classes), np.float32)
         while True:
-            macs += self.chooser.macs_per_image
+            macs_1 += self.chooser.macs_per_image
             if action == STOP or number >> (action - 1) & 1:
                 break
-            member = self.members[action - 1]
-            logits_1K = member.run(image_1CHW).float().cpu().numpy()
-            log_1MK[0, action - 1] = self._cooled(action - 1, logits_1K)[0]
-            number, macs = number | 1 << (action - 1), macs + member.macs_per_image
+            found = self.members[action - 1].run(image_1CHW)
+            log_1MK[0, action - 1] = self._cooled(action - 1, found.logits_RK)[0]
+            macs_1 += found.macs
+            if found.channels_RL is not None:
+                ran_1L[:, self._columns[action - 1]] = found.channels_RL
+            number |= 1 << (action - 1)
             answer_1K = self._joined(log_1MK, number)
             if number == full:
                 break
@@ -138,7 +190,8 @@ class CascadeExecutor:
         return CascadeExecution(
             log_probabilities_BK=answer_1K,
             sets_B=np.array([number]),
-            executed_macs_B=np.array([macs]),
+            executed_macs_B=macs_1,
+            ran_BL=ran_1L,
         )
 
     def _joined(self, log_1MK: npt.NDArray[np.float32], number: int) -> npt.NDArray[np.float32]:
@@ -160,16 +213,14 @@ class CascadeExecutor:
         seen_RF: npt.NDArray[np.float32] = features(log_RMK, sets_R, made.weights_SM, made.pool)
         return seen_RF
 
-    def _answer(self, member: int, images_BCHW: Tensor, rows: Ints) -> npt.NDArray[np.float32]:
-        """Return the calibrated ``log_probabilities_RK`` of a member on some rows."""
-        whole = len(rows) == len(images_BCHW)
-        own_RCHW = images_BCHW if whole else images_BCHW[torch.from_numpy(rows)]
-        logits_RK = self.members[member].run(own_RCHW).float().cpu().numpy()
-        return self._cooled(member, logits_RK)
+    def _none_ran(self, count: int) -> Ints:
+        """Return ``ran_BL`` of members that have not run."""
+        return np.zeros((count, sum(member.sites for member in self.members)), np.int64)
 
-    def _cooled(self, member: int, logits_RK: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def _cooled(self, member: int, logits_RK: Tensor) -> npt.NDArray[np.float32]:
         """Return ``log_probabilities_RK`` at a member's temperature."""
         cooled_RK: npt.NDArray[np.float32] = log_softmax(
-            logits_RK * np.float32(1 / self.combination.temperatures_M[member])
+            logits_RK.float().cpu().numpy()
+            * np.float32(1 / self.combination.temperatures_M[member])
         )
         return cooled_RK

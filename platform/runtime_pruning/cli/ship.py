@@ -48,9 +48,9 @@ def measure(
     read = read_bundle(bundle)
     split = datasets.load(dataset, data_dir).validation
     images_NCHW = to_float(split.images_NCHW[:images])
-    if images_NCHW.shape[1:] != read.network.image_shape:
+    if images_NCHW.shape[1:] != read.image_shape:
         raise ConfigError(
-            f"The bundle takes images of shape {read.network.image_shape}, but those of "
+            f"The bundle takes images of shape {read.image_shape}, but those of "
             f"{dataset!r} are {tuple(images_NCHW.shape[1:])}."
         )
     timings = time_bundle(read, images_NCHW, batch, dtype=getattr(torch, dtype.value))

@@ -23,7 +23,7 @@ from runtime_pruning.agents.policy import DecisionPolicy
 from runtime_pruning.config import build_config
 from runtime_pruning.errors import ConfigError, ContractError, DataError
 from runtime_pruning.files import save_tensors, write_text
-from runtime_pruning.network import PrunableNetwork, trace
+from runtime_pruning.network import Execution, PrunableNetwork, trace
 from runtime_pruning.network.policies import FixedPolicy, Policy, SecondLookPolicy
 from runtime_pruning.network.saliency import SaliencyBranch, SubsetPolicy
 from runtime_pruning.network.structure import structure_key
@@ -52,6 +52,31 @@ class Bundle:
     network: PrunableNetwork
     policy: Policy
     manifest: Mapping[str, Any]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """C, H and W of the images that it takes."""
+        return self.network.image_shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where it takes images."""
+        return next(self.network.parameters()).device
+
+    @property
+    def num_sites(self) -> int:
+        """L, of a record's channels."""
+        return len(self.network.sites)
+
+    def to(self, device: str | torch.device) -> "Bundle":
+        """Move the weights, and return this bundle."""
+        self.network.to(device)
+        return self
+
+    @torch.inference_mode()
+    def execute(self, images_BCHW: Tensor) -> Execution:
+        """Answer images, float in [0, 1], in plain PyTorch."""
+        return self.network.execute(images_BCHW, self.policy, mode="sliced")
 
 
 policy_kinds: Registry[PolicyKind] = Registry("policy kind", "runtime_pruning.policy_kinds")
@@ -135,7 +160,7 @@ def write_bundle(
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(network.backbone.state_dict(), folder / NETWORK)
     save_tensors(tensors, folder / POLICY)
-    _write_manifest(
+    write_manifest(
         folder,
         {
             "schema": SCHEMA,
@@ -151,12 +176,12 @@ def write_bundle(
             "policy": {"kind": kind, **settings},
             "structure": structure_key(network.plain),
             "torch": torch.__version__,
-            "files": {name: _sha256(folder / name) for name in (NETWORK, POLICY)},
+            "files": {name: sha256_of(folder / name) for name in (NETWORK, POLICY)},
         },
     )
 
 
-def read_bundle(folder: Path) -> Bundle:
+def read_network_bundle(folder: Path) -> Bundle:
     """Return what `write_bundle` wrote, in evaluation mode.
 
     Raises:
@@ -165,9 +190,7 @@ def read_bundle(folder: Path) -> Bundle:
         UnknownNameError: its backbone or its kind of policy is registered nowhere.
     """
     manifest = read_manifest(folder)
-    for name, expected in manifest["files"].items():
-        if _sha256(folder / name) != expected:
-            raise DataError(f"The bundle's file {name!r} is damaged: its checksum differs.")
+    check_files(folder, manifest)
     shape = tuple(manifest["image_shape"])
     backbone = backbones.create(
         manifest["backbone"], num_classes=manifest["num_classes"], image_shape=shape
@@ -205,6 +228,17 @@ def _after_surgery(backbone: nn.Module, shape: tuple[int, ...], kept: Settings) 
         raise DataError(f"The backbone is not the one that was bundled: {error}") from error
 
 
+def check_files(folder: Path, manifest: Settings) -> None:
+    """Raise unless each file is the one that the manifest speaks of.
+
+    Raises:
+        DataError: names the file.
+    """
+    for name, expected in manifest["files"].items():
+        if sha256_of(folder / name) != expected:
+            raise DataError(f"The bundle's file {name!r} is damaged: its checksum differs.")
+
+
 def _load_weights(network: PrunableNetwork, path: Path, manifest: Settings) -> None:
     """Load weights into the backbone that they were trained in.
 
@@ -224,7 +258,7 @@ def _load_weights(network: PrunableNetwork, path: Path, manifest: Settings) -> N
         raise DataError(f"{message}{' '.join(str(error).split())}") from error
 
 
-def _write_manifest(folder: Path, facts: Settings) -> None:
+def write_manifest(folder: Path, facts: Settings) -> None:
     """Write the manifest with a checksum over all its facts."""
     write_text(folder / MANIFEST, _text({**facts, "sha256": _digest(facts)}))
 
@@ -273,7 +307,12 @@ def _kind_of(policy: Policy) -> str:
     )
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return a file's checksum.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

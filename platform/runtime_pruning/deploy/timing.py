@@ -14,13 +14,16 @@ import torch
 from torch import Tensor
 
 from runtime_pruning.deploy.bundle import Bundle
+from runtime_pruning.deploy.cascade_bundle import CascadeBundle
+from runtime_pruning.deploy.deployed import DeployedCascade, check_cascade, reference_of
+from runtime_pruning.deploy.reading import AnyBundle
 from runtime_pruning.executor.agreement import check_policy
 from runtime_pruning.executor.autotuning import check_batch, measure_policy, run_parts
 from runtime_pruning.executor.deployed import DeployedNetwork, deploy
 from runtime_pruning.executor.native import library
 from runtime_pruning.frontier.timings import PointTiming
 from runtime_pruning.glossary import QUANTILES, Quantile
-from runtime_pruning.network import PrunableNetwork
+from runtime_pruning.network import Answered, PrunableNetwork
 from runtime_pruning.timing.comparison import Measurement, measure
 from runtime_pruning.timing.device import Device
 
@@ -35,7 +38,7 @@ class BundleTiming:
     Attributes:
         batch: images per call.
         mode: in which the policy is fastest here, see `DeployedNetwork`; "full" where it never is
-            faster than dense.
+            faster than dense; "cascade" where members run one after the other.
         kernels: that ran, see `library.description`.
         macs_speedup: dense MACs over executed ones, the policy's own included.
         measurement: of all images, batch by batch, against the best dense execution.
@@ -77,7 +80,7 @@ class BundleTiming:
 
 
 def time_bundle(
-    bundle: Bundle,
+    bundle: AnyBundle,
     images_NCHW: Tensor,
     batches: Sequence[int],
     *,
@@ -85,17 +88,18 @@ def time_bundle(
     rounds: int = 10,
     reference: PrunableNetwork | None = None,
 ) -> list[BundleTiming]:
-    """Time a bundle's policy on images against a dense network, in the mode that pays.
+    """Time a bundle on images against a dense network, in the mode that pays.
 
     One timing runs all images: what a policy that looks spends differs from image to image.
 
     Args:
-        bundle: network and policy.
+        bundle: network and policy, or a cascade.
         images_NCHW: float, in [0, 1], of the kind that the policy is to serve.
         batches: sizes of batch, each at most N.
         dtype: of weights and features.
         rounds: of the measurement, see `measure`.
-        reference: the dense network; the bundle's own backbone at full width by default.
+        reference: the dense network; by default the bundle's own backbone at full width, or the
+            one that a cascade's bundle names.
 
     Raises:
         ConfigError: a batch below one image or above N.
@@ -104,6 +108,8 @@ def time_bundle(
     count = len(images_NCHW)
     for batch in batches:
         check_batch(batch, count)
+    if isinstance(bundle, CascadeBundle):
+        return _timed_cascade(bundle, reference, images_NCHW, batches, dtype, rounds)
     deployed = deploy(bundle.network, dtype=dtype)
     check_policy(deployed, bundle.network, images_NCHW[:FEW], bundle.policy)
     dense = deployed if reference is None else deploy(reference, dtype=dtype)
@@ -122,18 +128,49 @@ def _timed(
     parts = torch.split(images_NCHW, batch)
     few = images_NCHW[: max(batch, FEW)]
     measure_policy(deployed, few, bundle.policy, (batch,))
-    executions = [deployed.execute(part, bundle.policy) for part in parts]
-    spent = sum(int(execution.total_macs_B.sum()) for execution in executions)
-    run: Callable[[Tensor], Any] = partial(deployed.execute, policy=bundle.policy)
+    run: Callable[[Tensor], Answered] = partial(deployed.execute, policy=bundle.policy)
+    mode = deployed.execute(parts[0], bundle.policy).mode
+    return _compared(dense, run, parts, mode, rounds)
+
+
+def _timed_cascade(
+    bundle: CascadeBundle,
+    reference: PrunableNetwork | None,
+    images_NCHW: Tensor,
+    batches: Sequence[int],
+    dtype: torch.dtype,
+    rounds: int,
+) -> list[BundleTiming]:
+    """Time a cascade at each size of batch."""
+    network = reference_of(bundle) if reference is None else reference
+    dense, cascade = deploy(network, dtype=dtype), DeployedCascade(bundle, dtype)
+    check_cascade(cascade, images_NCHW[:FEW], dtype)
+    cascade.tune(images_NCHW[: max(*batches, FEW)], batches)
+    return [
+        _compared(dense, cascade.execute, torch.split(images_NCHW, batch), "cascade", rounds)
+        for batch in batches
+    ]
+
+
+def _compared(
+    dense: DeployedNetwork,
+    run: Callable[[Tensor], Answered],
+    parts: Sequence[Tensor],
+    mode: str,
+    rounds: int,
+) -> BundleTiming:
+    """Time all parts of some images, dense and otherwise in turns."""
+    spent = sum(int(run(part).total_macs_B.sum()) for part in parts)
+    images = sum(len(part) for part in parts)
     return BundleTiming(
-        batch=batch,
-        mode=executions[0].mode,
+        batch=len(parts[0]),
+        mode=mode,
         kernels=library.description(),
-        macs_speedup=dense.dense_macs * len(images_NCHW) / spent,
+        macs_speedup=dense.dense_macs * images / spent,
         measurement=measure(
             partial(run_parts, dense.dense, parts), partial(run_parts, run, parts), rounds=rounds
         ),
-        images=len(images_NCHW),
+        images=images,
         latency_ms=latency_quantiles(run, parts),
     )
 

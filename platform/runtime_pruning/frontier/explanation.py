@@ -1,7 +1,7 @@
 """From a point's records to what is said of its decisions: numbers, pictures.
 
 A folder holds the records of the controls and of the oracle, and in ``controls.json`` what they
-are; everything else in it is written here, and can be at any time again.
+are, and at which sites there are decisions to show, where not at all; everything else in it is written here, and can be at any time again.
 """
 
 import json
@@ -41,14 +41,15 @@ def explain(
     path = folder / CONTROLS_FILE
     if not path.is_file():
         raise DataError(f"What the controls are must be in {path}, but it is absent.")
-    bounds_LG = json.loads(path.read_text())["bounds"]
+    facts = json.loads(path.read_text())
+    shown = record if "shown" not in facts else record.at_sites(facts["shown"])
     oracle = folder / ORACLE
     return Dynamics(
         point_id=point.point_id,
         split=record.split,
         dense_macs=point.dense_macs,
         proof=prove(record, Controls.read(folder)),
-        decisions=decisions_of(record, bounds_LG, classes, dense),
+        decisions=decisions_of(shown, facts["bounds"], classes, dense),
         upper_bound=upper_bound_of(record, read_record(oracle)) if oracle.exists() else None,
     )
 

@@ -12,7 +12,7 @@ import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from runtime_pruning.datasets import ImageDataset, to_float
-from runtime_pruning.deploy import read_bundle
+from runtime_pruning.deploy import read_bundle, read_network_bundle
 from runtime_pruning.deploy.timing import time_bundle
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.frontier.timings import PointTiming, read_timings, write_timings
@@ -40,9 +40,8 @@ def time_point(
     device = resources.whole_node(1).use()
     torch.set_num_threads(resources.threads)
     dtype = getattr(torch, settings.dtype)
-    bundle = read_bundle(folder / BUNDLE)
-    bundle.network.to(device)
-    reference = None if dense is None else read_bundle(dense / BUNDLE).network.to(device)
+    bundle = read_bundle(folder / BUNDLE).to(device)
+    reference = None if dense is None else read_network_bundle(dense / BUNDLE).network.to(device)
     images_NCHW = to_float(data.validation.head(settings.images).images_NCHW[:]).to(device)
     found = []
     for batch in settings.batches:

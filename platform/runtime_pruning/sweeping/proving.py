@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from runtime_pruning.datasets import HeldOutSplit, ImageDataset
-from runtime_pruning.deploy import Bundle, read_bundle
+from runtime_pruning.deploy import AnyBundle, Bundle, CascadeBundle, read_bundle
 from runtime_pruning.files import write_text
 from runtime_pruning.frontier.dynamics import Dynamics
 from runtime_pruning.frontier.explanation import explain, write_explanation
@@ -43,6 +43,7 @@ from runtime_pruning.glossary import (
     TEST_RECORD,
 )
 from runtime_pruning.methods.controls import Groups, groups_of, scattered, shuffled
+from runtime_pruning.methods.evaluation import measured
 from runtime_pruning.methods.static_search import (
     FixedPlan,
     SearchBounds,
@@ -50,9 +51,11 @@ from runtime_pruning.methods.static_search import (
     calibrated_for,
 )
 from runtime_pruning.methods.upper_bound import cheapest_right_plans
+from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import FixedPolicy, PlanPolicy
+from runtime_pruning.sweeping.cascade_controls import measure_cascade_controls
 from runtime_pruning.sweeping.config import ProofConfig, SweepConfig
-from runtime_pruning.sweeping.trial import limited, measure, read_point
+from runtime_pruning.sweeping.trial import limited, measure, read_point, record_of
 
 RECORDS: dict[HeldOut, str] = {"validation": RECORD, "test": TEST_RECORD}
 FOLDERS: dict[HeldOut, str] = {"validation": DYNAMICS, "test": TEST_DYNAMICS}
@@ -63,15 +66,9 @@ def measure_on_test(folder: Path, *, sweep: SweepConfig, data: ImageDataset) -> 
     if (folder / TEST_POINT).exists():
         return
     device = sweep.resources.control.use()
-    bundle = read_bundle(folder / BUNDLE)
-    bundle.network.to(device)
-    record, _ = measure(
-        bundle.network,
-        bundle.policy,
-        limited(data.test, sweep),
-        sweep.eval_batch,
-        content=data.content_hash(),
-    )
+    bundle, images = read_bundle(folder / BUNDLE).to(device), limited(data.test, sweep)
+    facts = measured(bundle.execute, images, bundle.device, batch_size=sweep.eval_batch)
+    record = record_of(facts, images, content=data.content_hash())
     write_record(record, folder / TEST_RECORD)
     tested = derive(record, read_point(folder).provenance)
     write_text(folder / TEST_POINT, tested.to_json() + "\n")
@@ -99,7 +96,7 @@ def prove_point(
         bundle=read_bundle(folder / BUNDLE),
         data=data,
     )
-    subject.bundle.network.to(device)
+    subject.bundle.to(device)
     if split == "test":
         target.mkdir(exist_ok=True)
         shutil.copyfile(folder / DYNAMICS / CONTROLS_FILE, target / CONTROLS_FILE)
@@ -115,14 +112,20 @@ class Subject:
     Attributes:
         point: on validation.
         record: of its policy on the split in question.
-        bundle: the network and the policy.
+        bundle: the network and the policy, or the cascade.
         data: the dataset's splits.
     """
 
     point: OperatingPoint
     record: Record
-    bundle: Bundle
+    bundle: AnyBundle
     data: ImageDataset
+
+    @property
+    def network(self) -> PrunableNetwork:
+        """Of the bundle of one."""
+        assert isinstance(self.bundle, Bundle)
+        return self.bundle.network
 
     @property
     def images(self) -> HeldOutSplit:
@@ -132,7 +135,7 @@ class Subject:
     def groups_of(self, split: HeldOutSplit) -> Groups:
         """Return the policy's plans for some of the record's images, in their order."""
         rows_N = np.searchsorted(self.record.image_ids_N, split.ids_N)
-        return groups_of(self.bundle.network, self.record.channels_NL[rows_N])
+        return groups_of(self.network, self.record.channels_NL[rows_N])
 
 
 def images_of(record: Record, data: ImageDataset) -> HeldOutSplit:
@@ -163,7 +166,19 @@ def measure_controls(
 ) -> None:
     """Measure each control that has no record in the folder yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    network, split = subject.bundle.network, subject.images
+    if isinstance(subject.bundle, CascadeBundle):
+        measure_cascade_controls(
+            subject.bundle,
+            subject.record,
+            subject.images,
+            subject.data,
+            folder,
+            settings,
+            eval_batch=eval_batch,
+            seed=subject.point.seed,
+        )
+        return
+    network, split = subject.network, subject.images
     groups_NL = subject.groups_of(split)
 
     def run(permuted: Callable[..., Groups], seed: int) -> Record:
@@ -193,7 +208,7 @@ def _search_fixed_plans(
     """Return the fixed plans of a point, searched for once."""
     path = folder / CONTROLS_FILE
     if not path.exists():
-        network = subject.bundle.network
+        network = subject.network
         found = best_fixed_plans(
             network.plain,  # what is fixed need not look
             training=subject.data.training,
@@ -220,14 +235,14 @@ def _search_fixed_plans(
 def _run_plans(subject: Subject, plans_NL: Groups, split: HeldOutSplit, eval_batch: int) -> Record:
     """Return what plans do to the images of a split, on the network as the policy has it."""
     policy = PlanPolicy(torch.from_numpy(plans_NL))
-    return measure(subject.bundle.network, policy, split, eval_batch)[0]
+    return measure(subject.network, policy, split, eval_batch)[0]
 
 
 def _run_fixed(
     subject: Subject, plan: FixedPlan, split: HeldOutSplit, settings: ProofConfig, eval_batch: int
 ) -> Record:
     batches = settings.calibration_batches
-    network = calibrated_for(subject.bundle.network.plain, plan, subject.data.training, batches)
+    network = calibrated_for(subject.network.plain, plan, subject.data.training, batches)
     return measure(network, FixedPolicy(plan.groups), split, eval_batch)[0]
 
 
@@ -238,6 +253,6 @@ def _run_oracle(
     count = min(settings.oracle_images, len(split))
     sample = split.take(np.sort(rng.permutation(len(split))[:count]))
     plans_NL = cheapest_right_plans(
-        subject.bundle.network, sample, subject.groups_of(sample), seed=subject.point.seed
+        subject.network, sample, subject.groups_of(sample), seed=subject.point.seed
     )
     return _run_plans(subject, plans_NL, sample, eval_batch)
