@@ -13,7 +13,8 @@ from pruning_envs import CascadeTable
 from runtime_pruning.agents.object_store import ObjectStoreValue
 from runtime_pruning.agents.rllib_env import CASCADE_ID, register_environments
 from runtime_pruning.cascades.q_chooser import QNetwork
-from runtime_pruning.config import Count, CountOrNone, Positive, Share, config_class
+from runtime_pruning.config import Count, Positive, Share, config_class
+from runtime_pruning.resources import AgentResources
 
 if TYPE_CHECKING:  # RLlib takes 1.4 CPU-seconds to import, in vain where no agent learns
     from ray.rllib.algorithms.dqn import DQNConfig
@@ -37,8 +38,7 @@ class CascadeDQNSettings:
         explored: share of them over which epsilon falls from 1 to ``epsilon``.
         epsilon: share of random decisions from then on.
         target_update: sampled decisions between updates of the target network.
-        env_runners: processes that sample; 0 samples in the driver.
-        images_per_runner: images that each of them moves at a time.
+        images_per_runner: images that each env runner moves at a time.
         seed: of everything random.
     """
 
@@ -56,7 +56,6 @@ class CascadeDQNSettings:
     explored: Share = 0.7
     epsilon: Share = 0.1
     target_update: Count = 1_000
-    env_runners: CountOrNone = 0
     images_per_runner: Count = 32
     seed: int = 0
 
@@ -68,16 +67,20 @@ class CascadeDQNSettings:
             )
 
 
-def cascade_config(table: CascadeTable, settings: CascadeDQNSettings) -> "DQNConfig":
+def cascade_config(
+    table: CascadeTable, settings: CascadeDQNSettings, resources: AgentResources | None = None
+) -> "DQNConfig":
     """Return RLlib's configuration; the table is put into Ray's object store.
 
     Args:
         table: of the policy split.
         settings: of the agent.
+        resources: of env runners and learners; None lets this process sample and learn.
     """
     from ray.rllib.algorithms.dqn import DQNConfig
     from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
+    asked = AgentResources() if resources is None else resources
     register_environments()
     log_once("DQN_on_new_api_stack")  # spares users RLlib's advice on moving to where we are
     config = DQNConfig()
@@ -93,10 +96,16 @@ def cascade_config(table: CascadeTable, settings: CascadeDQNSettings) -> "DQNCon
         normalize_actions=False,
     )
     config.env_runners(
-        num_env_runners=settings.env_runners,
+        num_env_runners=asked.env_runner.workers,
         num_envs_per_env_runner=settings.images_per_runner,
+        num_cpus_per_env_runner=asked.env_runner.cpus,
         gym_env_vectorize_mode="vector_entry_point",
         rollout_fragment_length=4,
+    )
+    config.learners(
+        num_learners=asked.learner.workers,
+        num_cpus_per_learner=asked.learner.cpus,
+        num_gpus_per_learner=asked.learner.gpus,
     )
     config.training(
         gamma=1.0,
@@ -124,12 +133,14 @@ def cascade_config(table: CascadeTable, settings: CascadeDQNSettings) -> "DQNCon
     return config
 
 
-def train_cascade_dqn(table: CascadeTable, settings: CascadeDQNSettings) -> QNetwork:
+def train_cascade_dqn(
+    table: CascadeTable, settings: CascadeDQNSettings, resources: AgentResources | None = None
+) -> QNetwork:
     """Return what RLlib's DQN has learned on a table, in plain torch.
 
-    Ray is started if it has not been.
+    Ray is started if it has not been. See `cascade_config`.
     """
-    algorithm = cascade_config(table, settings).build_algo()
+    algorithm = cascade_config(table, settings, resources).build_algo()
     try:
         sampled = 0
         while sampled < settings.env_steps:

@@ -69,7 +69,14 @@ def record_of_sets(
         channels_NL=np.concatenate(channels, axis=1),
         executed_macs_N=(answers.macs_NM * ran_NM).sum(axis=1)
         + (0 if spent_N is None else spent_N),
+        sources_N=_sources(records[0]),
         answers=AnswerKind(num_classes=log_NK.shape[1], content=answers.content),
         log_probabilities_NA=np.take_along_axis(log_NK, classes_NA, axis=1),
         answer_classes_NA=classes_NA,
     )
+
+
+def _sources(record: Record) -> Ints | None:
+    """Return ``sources_N``, or None where each image is a source of its own."""
+    sources_N = record.sources_N
+    return None if np.array_equal(sources_N, record.image_ids_N) else sources_N

@@ -42,6 +42,13 @@ Plugins = Annotated[
         help="Import this module first, beside the preset's plugins, here and on every worker.",
     ),
 ]
+Members = Annotated[
+    list[str],
+    typer.Option(
+        metavar="SOURCE",
+        help="Of a cascade: the id of a finished sweep, or own, dense, controls; repeatable.",
+    ),
+]
 WeightsDir = Annotated[
     Path | None, typer.Option(help="Folder of weights (or RUNTIME_PRUNING_WEIGHTS).")
 ]
@@ -62,6 +69,7 @@ def sweep(
     trials: Trials = None,
     seed: Seed = None,
     plugins: Plugins = [],  # noqa: B006
+    members: Members = [],  # noqa: B006
     data_dir: DataDir = None,
     weights_dir: WeightsDir = None,
     results: Results = None,
@@ -84,6 +92,7 @@ def sweep(
             trials=trials,
             seed=seed,
             plugins=tuple(plugins),
+            members=tuple(members),
             data_dir=data_dir,
             weights_dir=weights_dir,
             results=results,

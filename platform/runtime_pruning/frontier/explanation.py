@@ -1,7 +1,8 @@
 """From a point's records to what is said of its decisions: numbers, pictures.
 
 A folder holds the records of the controls and of the oracle, and in ``controls.json`` what they
-are, and at which sites there are decisions to show, where not at all; everything else in it is written here, and can be at any time again.
+are, and at which sites there are decisions to show, where not at all; everything else in it is
+written here, and can be at any time again.
 """
 
 import json

@@ -173,7 +173,8 @@ class Record:
 
     def at_sites(self, sites: Sequence[int]) -> "Record":
         """Return a record that tells the channels of some sites only."""
-        schema = record_schema(self.split, len(sites), self.answers)
+        sources = "source" in self.table.schema.names
+        schema = record_schema(self.split, len(sites), self.answers, sources=sources)
         place = schema.names.index("channels")
         some_NL = np.ascontiguousarray(self.channels_NL[:, list(sites)])
         columns = self.table.columns

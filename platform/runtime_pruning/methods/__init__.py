@@ -10,11 +10,13 @@ from runtime_pruning.methods.base import (
     KnownPoint,
     Method,
     Report,
+    Sources,
     Task,
     get,
     names,
     register,
 )
+from runtime_pruning.methods.cascade import Cascade, CascadeConfig
 from runtime_pruning.methods.dense import Dense, DenseConfig
 from runtime_pruning.methods.fixed_width import FixedWidth
 from runtime_pruning.methods.magnitude import Magnitude, MagnitudeConfig
@@ -28,6 +30,8 @@ from runtime_pruning.methods.vanilla import Vanilla, VanillaConfig
 __all__ = [
     "RNP",
     "CalibratedConfig",
+    "Cascade",
+    "CascadeConfig",
     "Dense",
     "DenseConfig",
     "Effort",
@@ -42,6 +46,7 @@ __all__ = [
     "Report",
     "SecondLook",
     "SecondLookConfig",
+    "Sources",
     "Task",
     "Vanilla",
     "VanillaConfig",

@@ -113,6 +113,8 @@ class Task:
         backbone: registered name of what both networks are.
         work: a folder of the trial's own that outlives an interruption, created by whoever writes
             to it: for checkpoints between points. None: nothing is kept between them.
+        shared: what `Method.prepare` returned.
+        control_points: folders of the points of the sweep's controls, those that there are.
         data: the four splits. A method learns from ``training`` and ``policy`` and never reads the
             held-out ones: measuring is the report's.
         data_ref: the same data as a reference into Ray's object store, for worker processes.
@@ -137,6 +139,25 @@ class Task:
     dense_effort: Effort = field(default_factory=Effort)
     backbone: str = ""
     work: Path | None = None
+    shared: Any = None
+    control_points: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Where a method may look for what its trials share, on the driver.
+
+    Attributes:
+        data: the four splits.
+        folder: of the sweep, on storage that all nodes see.
+        store: the MLflow store, as `open_store` takes it.
+        weights_dir: folder of published weights; None asks the environment.
+    """
+
+    data: ImageDataset
+    folder: Path
+    store: str
+    weights_dir: Path | None = None
 
 
 class Method(abc.ABC, Generic[ConfigT]):
@@ -152,6 +173,14 @@ class Method(abc.ABC, Generic[ConfigT]):
     config_type: ClassVar[type[Any]]
     trains_agent: ClassVar[bool] = False
     plans_groups: ClassVar[bool] = True
+
+    @classmethod
+    def prepare(cls, config: ConfigT, sources: Sources) -> Any:
+        """Return what all trials share and only the driver can find; None where there is nothing.
+
+        It runs before hours of preparation: what is missing is refused here.
+        """
+        return None
 
     @abc.abstractmethod
     def fit(self, task: Task, config: ConfigT, report: Report) -> None:

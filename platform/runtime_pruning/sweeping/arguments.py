@@ -16,6 +16,8 @@ class Arguments:
         trials: see there.
         seed: see there.
         plugins: modules to import first, beside the preset's.
+        members: of a cascade, in place of the preset's: ids of finished sweeps, or ``own`` and the
+            like.
         data_dir: folder of the dataset.
         weights_dir: folder of weights.
         results: folder for results.
@@ -30,6 +32,7 @@ class Arguments:
     trials: int | None = None
     seed: int | None = None
     plugins: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
     data_dir: Path | None = None
     weights_dir: Path | None = None
     results: Path | None = None

@@ -10,7 +10,7 @@ from runtime_pruning.config import build_config
 from runtime_pruning.cost.macs import dense_macs
 from runtime_pruning.datasets import ImageDataset
 from runtime_pruning.errors import ConfigError, ContractError, did_you_mean
-from runtime_pruning.methods import Method
+from runtime_pruning.methods import Method, Sources
 from runtime_pruning.network import PrunableNetwork, trace
 from runtime_pruning.sweeping.config import SweepConfig
 from runtime_pruning.testing.contract import BATCH, ELSEWHERE, Clause, try_clauses
@@ -33,6 +33,12 @@ class Material:
     method: type[Method[Any]]
     data: ImageDataset
     network: PrunableNetwork
+
+    def prepare_method(self, folder: Path, store: str, weights_dir: Path | None) -> Any:
+        """Return what the method's trials share, see `Method.prepare`."""
+        config = method_config(self.sweep, self.method, next(_corners(self.sweep)))
+        sources = Sources(data=self.data, folder=folder, store=store, weights_dir=weights_dir)
+        return self.method.prepare(config, sources)
 
 
 def check_sweep(

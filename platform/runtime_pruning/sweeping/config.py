@@ -34,7 +34,7 @@ class Range:
         return (self.low, self.high)
 
 
-Dimension = Range | tuple[float, ...]
+Dimension = Range | tuple[float | str, ...]
 
 
 @config_class
@@ -213,8 +213,13 @@ class SweepConfig:
             ConfigError: they are not given as a list of whole numbers, each at least 2.
         """
         dimension = self.search["groups"]
-        if isinstance(dimension, Range) or any(g != int(g) or g < 2 for g in dimension):
+        if isinstance(dimension, Range) or not all(_is_count(g) for g in dimension):
             raise ConfigError(
                 f"`search.groups` must be a list of whole numbers >= 2, but got {dimension}."
             )
         return tuple(sorted(int(g) for g in dimension))
+
+
+def _is_count(value: float | str) -> bool:
+    """Whether a value is a whole number of groups."""
+    return not isinstance(value, str) and value == int(value) and value >= 2

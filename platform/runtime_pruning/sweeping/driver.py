@@ -8,7 +8,7 @@ sweep id is started again, and logs nothing twice.
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -58,6 +58,7 @@ class Sweep:
         sweep_id: names the sweep; the same one again goes on where it stopped.
         folder: absolute, on storage that all nodes see.
         ledger: where points are written.
+        shared: what the method's `Method.prepare` returned.
     """
 
     material: Material
@@ -65,6 +66,7 @@ class Sweep:
     sweep_id: str
     folder: Path
     ledger: Ledger
+    shared: Any = None
     failures: list[str] = field(default_factory=list)
 
     def run(self) -> None:
@@ -81,8 +83,10 @@ class Sweep:
             dense_effort=self.prepared.dense_effort,
             code_version=code_version(),
             folder=self.folder,
+            shared=ray.put(self.shared),
         )
-        self._run_controls(inputs)
+        controls = self._run_controls(inputs)
+        inputs = replace(inputs, control_points=tuple(controls))
         self._run_trials(inputs)
         proved = self._prove(
             self.ledger.proof_candidates(self.sweep.proof.points), "validation", inputs
@@ -100,8 +104,12 @@ class Sweep:
         """Return what each process of a trial asks for, its own first."""
         return self.sweep.resources.trial_processes(trains_agent=self.material.method.trains_agent)
 
-    def _run_controls(self, inputs: SweepInputs) -> None:
-        """Measure each control at the finest group count, whose widths include the coarser ones."""
+    def _run_controls(self, inputs: SweepInputs) -> list[Path]:
+        """Measure each control at the finest group count, whose widths include the coarser ones.
+
+        Returns:
+            The folders of their points.
+        """
         groups = self.sweep.group_counts[-1]
         running = {
             name: ray.remote(**self.sweep.resources.control.options)(run_control).remote(
@@ -114,12 +122,15 @@ class Sweep:
             )
             for name in self.sweep.controls
         }
+        folders: list[Path] = []
         for name, task in self._ended(running, "Control {}"):
+            folders += task.result or ()
             for folder in task.result or ():
                 self.ledger.add(folder)
             params = {"groups": groups}
             config = trial_config(self.sweep, name, params, self.prepared.key)
             self.ledger.end_trial(config, task.error)
+        return folders
 
     def _run_trials(self, inputs: SweepInputs) -> None:
         """Let Tune run the trials, or go on with those that an earlier start left."""

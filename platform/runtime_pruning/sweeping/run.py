@@ -63,6 +63,7 @@ def run_sweep(arguments: Arguments, *, py_modules: Sequence[Path], presets: Path
     # Processes that open a fresh database together destroy it, so it is made here, alone.
     uri = resolve_uri(None, results)
     open_store(uri)
+    shared = material.prepare_method(folder, uri, arguments.weights_dir)
     print(f"Sweep {sweep_id}: results in {folder}, MLflow at {without_password(uri)}")
     use_tune_settings()
     # Before hours of preparation: what Ray or the cluster cannot do.
@@ -73,7 +74,7 @@ def run_sweep(arguments: Arguments, *, py_modules: Sequence[Path], presets: Path
         if arguments.prepare_only:
             print(f"Prepared {prepared.key} in {results / 'prepared'}.")
             return 0
-        return _sweep(material, prepared, sweep_id, folder, uri, started)
+        return _sweep(material, prepared, shared, sweep_id, folder, uri, started)
     except (KeyboardInterrupt, InterruptedSweepError):
         print(f"Interrupted. The same command with --sweep-id {sweep_id} goes on from here.")
         raise
@@ -96,7 +97,13 @@ def _check_cluster(material: Material, results: Path) -> None:
 
 
 def _sweep(
-    material: Material, prepared: Prepared, sweep_id: str, folder: Path, uri: str, started: float
+    material: Material,
+    prepared: Prepared,
+    shared: Any,
+    sweep_id: str,
+    folder: Path,
+    uri: str,
+    started: float,
 ) -> int:
     """Sweep and draw on the cluster that Ray is connected to; return the exit code."""
     pictures = Thumbnails(material.data.validation)
@@ -106,7 +113,12 @@ def _sweep(
     tracker.start_sweep(_params(material, prepared))
     ledger = Ledger(tracker, material.sweep.method)
     running = Sweep(
-        material=material, prepared=prepared, sweep_id=sweep_id, folder=folder, ledger=ledger
+        material=material,
+        prepared=prepared,
+        sweep_id=sweep_id,
+        folder=folder,
+        ledger=ledger,
+        shared=shared,
     )
     status: Status = "FAILED"
     try:
@@ -168,7 +180,8 @@ def _overrides(arguments: Arguments) -> list[str]:
         for name, value in named.items()
         if value is not None
     ]
-    return [*arguments.overrides, *given]
+    members = [f"settings.members={[*arguments.members]}"] if arguments.members else []
+    return [*arguments.overrides, *given, *members]
 
 
 def _params(material: Material, prepared: Prepared) -> dict[str, Any]:

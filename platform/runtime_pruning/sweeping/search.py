@@ -33,12 +33,15 @@ def search_space(search: Mapping[str, Dimension]) -> dict[str, BaseDistribution]
 def _distribution(dimension: Dimension) -> BaseDistribution:
     if isinstance(dimension, Range):
         return FloatDistribution(dimension.low, dimension.high, log=dimension.scale == "log")
-    return CategoricalDistribution(
-        [int(value) if value == int(value) else value for value in dimension]
-    )
+    return CategoricalDistribution([_plain(value) for value in dimension])
 
 
-def opening_points(sweep: SweepConfig) -> list[dict[str, float]]:
+def _plain(value: float | str) -> float | str:
+    """Return whole numbers as such."""
+    return value if isinstance(value, str) or value != int(value) else int(value)
+
+
+def opening_points(sweep: SweepConfig) -> list[dict[str, float | str]]:
     """Return the first trial of each group count: the middle of every other dimension.
 
     A short sweep left to chance may never try one of its group counts.
@@ -47,10 +50,9 @@ def opening_points(sweep: SweepConfig) -> list[dict[str, float]]:
     return [{**middle, "groups": groups} for groups in sweep.group_counts]
 
 
-def _middle(dimension: Dimension) -> float:
+def _middle(dimension: Dimension) -> float | str:
     if isinstance(dimension, tuple):
-        value = dimension[len(dimension) // 2]
-        return int(value) if value == int(value) else value
+        return _plain(dimension[len(dimension) // 2])
     if dimension.scale == "log":
         return math.sqrt(dimension.low * dimension.high)
     return (dimension.low + dimension.high) / 2

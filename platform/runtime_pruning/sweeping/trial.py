@@ -66,6 +66,8 @@ class SweepInputs:
         network_effort, dense_effort: what making them has cost.
         code_version: of the driver; workers got the code from it, without its repository.
         folder: of the sweep, on storage that all nodes see.
+        shared: what the swept method's `Method.prepare` returned.
+        control_points: folders of the controls' points, once there are any.
     """
 
     data: Any
@@ -76,6 +78,8 @@ class SweepInputs:
     dense_effort: Effort
     code_version: str
     folder: Path
+    shared: Any = None
+    control_points: tuple[Path, ...] = ()
 
 
 class Reported(NamedTuple):
@@ -362,6 +366,8 @@ def _fit(
         dense_effort=inputs.dense_effort,
         backbone=sweep.backbone,
         work=inputs.folder / "work" / trial_key(identity),
+        shared=ray.get(inputs.shared) if name == sweep.method else None,
+        control_points=inputs.control_points,
     )
     report = PointReport(
         sweep=sweep,
