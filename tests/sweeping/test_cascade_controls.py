@@ -129,10 +129,3 @@ def test_controls_run_the_same_members_on_other_images(
 def test_the_best_sets_at_a_budget(budget: float, expected: list[int]) -> None:
     accuracy_S, macs_S = np.array([0.1, 0.5, 0.8, 0.7]), np.array([0.0, 50, 150, 200])
     assert best_sets(accuracy_S, macs_S, budget) == expected
-
-
-def test_a_record_at_some_sites_keeps_the_rest(record: Record) -> None:
-    some = record.at_sites([0, 3])
-    np.testing.assert_array_equal(some.channels_NL, record.channels_NL[:, [0, 3]])
-    np.testing.assert_array_equal(some.log_probabilities_NA, record.log_probabilities_NA)
-    assert some.answers == record.answers

@@ -142,6 +142,7 @@ def decisions_of(
     bounds_LG: Sequence[Sequence[int]],
     classes: Sequence[str],
     dense: Record | None,
+    shown: Sequence[int] | None = None,
 ) -> Decisions:
     """Return what a record shows of the decisions.
 
@@ -150,11 +151,13 @@ def decisions_of(
         bounds_LG: channels that run with 1, 2, ... G groups, per site.
         classes: names of the labels.
         dense: record of the dense network on the same images.
+        shown: sites that decisions are seen at, as many as there are bounds; None for all.
 
     Raises:
         DataError: the dense network was measured on other images.
     """
-    plans_N = _codes(record.channels_NL)
+    channels_NL = record.channels_NL if shown is None else record.channels_NL[:, list(shown)]
+    plans_N = _codes(channels_NL)
     cost_N = _deciles(record.executed_macs_N)
     deciles_N = None if dense is None else difficulty(record, dense)
     counts = np.bincount(plans_N)
@@ -163,7 +166,10 @@ def decisions_of(
         targets["difficulty"] = deciles_N
     quantiles = np.quantile(record.executed_macs_N, _QUANTILES, method="inverted_cdf")
     return Decisions(
-        sites=tuple(_site_use(record, site, channels) for site, channels in enumerate(bounds_LG)),
+        sites=tuple(
+            _site_use(channels_NL[:, site], record.labels_N, channels)
+            for site, channels in enumerate(bounds_LG)
+        ),
         cost_quantiles={f"{q:g}": float(v) for q, v in zip(_QUANTILES, quantiles, strict=True)},
         by_class=_slices(record, record.labels_N, classes),
         by_difficulty=()
@@ -249,13 +255,15 @@ def _deciles(values_N: Ints) -> Ints:
     return np.searchsorted(np.unique(edges), values_N, side="left").astype(np.int64)
 
 
-def _site_use(record: Record, site: int, channels: Sequence[int]) -> SiteUse:
-    ran_N = np.searchsorted(channels, record.channels_NL[:, site]).astype(np.int64)
-    shares = np.bincount(ran_N, minlength=len(channels)) / len(record)
+def _site_use(
+    channels_N: npt.NDArray[np.int16], labels_N: Ints, channels: Sequence[int]
+) -> SiteUse:
+    ran_N = np.searchsorted(channels, channels_N).astype(np.int64)
+    shares = np.bincount(ran_N, minlength=len(channels)) / len(labels_N)
     return SiteUse(
         channels=tuple(int(count) for count in channels),
         shares=tuple(shares.tolist()),
-        class_information=information(ran_N, record.labels_N),
+        class_information=information(ran_N, labels_N),
     )
 
 

@@ -43,14 +43,13 @@ def explain(
     if not path.is_file():
         raise DataError(f"What the controls are must be in {path}, but it is absent.")
     facts = json.loads(path.read_text())
-    shown = record if "shown" not in facts else record.at_sites(facts["shown"])
     oracle = folder / ORACLE
     return Dynamics(
         point_id=point.point_id,
         split=record.split,
         dense_macs=point.dense_macs,
         proof=prove(record, Controls.read(folder)),
-        decisions=decisions_of(shown, facts["bounds"], classes, dense),
+        decisions=decisions_of(record, facts["bounds"], classes, dense, facts.get("shown")),
         upper_bound=upper_bound_of(record, read_record(oracle)) if oracle.exists() else None,
     )
 

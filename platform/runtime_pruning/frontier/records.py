@@ -9,7 +9,6 @@ Where several images were made from one source, a column names it: such images a
 evidence, and whoever redraws images redraws sources.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
@@ -170,16 +169,6 @@ class Record:
         schema = record_schema(split, channels.shape[1], answers, sources="source" in columns)
         arrays = [_arrow(columns[field.name][order_N], field.type) for field in schema]
         return cls(pa.Table.from_arrays(arrays, schema=schema))
-
-    def at_sites(self, sites: Sequence[int]) -> "Record":
-        """Return a record that tells the channels of some sites only."""
-        sources = "source" in self.table.schema.names
-        schema = record_schema(self.split, len(sites), self.answers, sources=sources)
-        place = schema.names.index("channels")
-        some_NL = np.ascontiguousarray(self.channels_NL[:, list(sites)])
-        columns = self.table.columns
-        columns[place] = _arrow(some_NL, schema.field(place).type)
-        return Record(pa.Table.from_arrays(columns, schema=schema))
 
     @property
     def split(self) -> Judged:
