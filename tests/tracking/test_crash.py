@@ -16,7 +16,6 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from runtime_pruning.errors import ConfigError
 from runtime_pruning.frontier import OperatingPoint, Record, write_record
 from runtime_pruning.tracking.mlflow_store import FrontierTracker
 from runtime_pruning.tracking.rebuild import rebuild
@@ -202,15 +201,3 @@ def start_server(port: int, uri: str, folder: Path) -> "subprocess.Popen[bytes]"
             time.sleep(0.5)
     os.killpg(server.pid, signal.SIGKILL)
     raise TimeoutError("MLflow's server did not start in a minute.")
-
-
-def test_the_stores_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert resolve_uri(None, tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
-    assert resolve_uri("sqlite:///a/b.db", tmp_path) == f"sqlite:///{tmp_path}/a/b.db"
-    assert resolve_uri("sqlite:////a/b.db", tmp_path) == "sqlite:////a/b.db"
-    assert resolve_uri("http://host:5000", tmp_path) == "http://host:5000"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+psycopg2://host/db")
-    assert resolve_uri(None, tmp_path) == "postgresql+psycopg2://host/db"
-    with pytest.raises(ConfigError, match="but got 'mlruns'"):
-        resolve_uri("mlruns", tmp_path)
