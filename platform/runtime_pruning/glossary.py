@@ -53,6 +53,7 @@ _CONTROLS = {
     "fixed": "the best fixed widths at equal executed MACs",
     "shuffled": "the point's own plans, shuffled between images",
     "random": "random plans with the same histogram at each site",
+    "threshold": "the fixed widths one after the other by a threshold, at equal executed MACs",
 }
 _ENDS = {"": "", "_low": " Lower end of the 95 % interval.", "_high": " Upper end of it."}
 ADVANTAGES = tuple(
@@ -140,7 +141,7 @@ POINT_ID = "frontier.point_id"
 ON_FRONT = "frontier.on_front"  # "true" or "false"
 METHOD = "frontier.method"
 TESTED = "frontier.tested"  # "true" once the test split was read
-VERDICT = "frontier.verdict"  # "dynamic" or "static", on validation
+VERDICT = "frontier.verdict"  # "dynamic", "static" and the like, on validation
 TEST_VERDICT = "frontier.test_verdict"
 TIMED = "frontier.timed"  # keys of the devices, with a space between
 PARENT = "mlflow.parentRunId"

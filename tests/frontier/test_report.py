@@ -114,7 +114,7 @@ def test_the_dense_network_has_no_colour_of_a_method(
 def proof(low: float) -> Proof:
     gain = {"value": low + 0.01, "high": low + 0.02, "accuracy": 0.5, "macs_per_image": 1e6}
     one = Advantage(low=low, **gain)
-    return Proof(fixed=one, shuffled=one, random=one, level=0.95)
+    return Proof(fixed=one, shuffled=one, random=one, threshold=one, level=0.95)
 
 
 def test_verdicts_are_in_the_table_and_on_the_page(measured: Measured, tmp_path: Path) -> None:
@@ -123,11 +123,11 @@ def test_verdicts_are_in_the_table_and_on_the_page(measured: Measured, tmp_path:
     files = draw_report(measured, tmp_path, reference=Reference(), proofs=proofs)
     assert set(files.summary.proofs) == {cheap.point_id, dear.point_id}
     lines = files.table.read_text().splitlines()
-    assert lines[0].endswith("| over fixed widths | over shuffled | verdict |")
+    assert lines[0].endswith("| over fixed widths | over shuffled | over a threshold | verdict |")
     gain = "**+1.10 [+0.10, +2.10]**"
-    assert lines[2].endswith(f"| {gain} | {gain} | **dynamic** |")
+    assert lines[2].endswith(f"| {gain} | {gain} | {gain} | **dynamic** |")
     assert lines[3].endswith("| **static** |")
-    assert lines[4].endswith("|  |  |  |")
+    assert lines[4].endswith("|  |  |  |  |")
     data = data_of(files.page)
     assert data["points"]["verdict"] == ["dynamic", "static", None]
     gains = data["cards"][cheap.point_id]["gains"]

@@ -6,6 +6,8 @@ import pytest
 from runtime_pruning.errors import ConfigError, DataError
 from runtime_pruning.frontier.uncertainty import (
     Evidence,
+    Interval,
+    accuracy_interval,
     attained_band,
     interval,
     probability_on_front,
@@ -84,11 +86,38 @@ def test_probability_of_the_front() -> None:
 
 
 def test_a_budget_buys_the_best_that_it_affords() -> None:
-    accuracy_RF = np.array([[0.5, 0.4, 0.9], [0.5, 0.6, 0.9]])
-    low_F, high_F = attained_band(accuracy_RF, level=0.5)
-    # Running maxima: [0.5, 0.5, 0.9] and [0.5, 0.6, 0.9]; quartiles between the two.
-    assert low_F.tolist() == pytest.approx([0.5, 0.525, 0.9])
-    assert high_F.tolist() == pytest.approx([0.5, 0.575, 0.9])
+    ends = np.array([0.4, 0.35, 0.8]), np.array([0.5, 0.6, 0.55])
+    low_F, high_F = attained_band(Interval(*ends))
+    assert low_F.tolist() == [0.4, 0.4, 0.8]
+    assert high_F.tolist() == [0.5, 0.6, 0.6]
+
+
+def test_wilsons_interval_by_hand() -> None:
+    low_P, high_P = accuracy_interval([evidence(np.arange(10) < 9, 1), evidence(np.ones(10), 1)])
+    # As Wilson gives them for 9 and for 10 of 10, z = 1.959964.
+    assert low_P.tolist() == pytest.approx([0.59585, 0.72247], abs=1e-5)
+    assert high_P.tolist() == pytest.approx([0.98212, 1.0], abs=1e-5)
+
+
+@pytest.mark.parametrize(("truth", "images"), [(0.995, 350), (0.98, 350), (0.9, 3000)])
+def test_accuracies_near_one_are_covered(truth: float, images: int) -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        low_P, high_P = accuracy_interval([evidence(rng.random(images) < truth, 1)])
+        covered += low_P[0] <= truth <= high_P[0]
+    assert covered >= 366  # 95 % of 400 is 380; fewer than 366 has a chance of 1 in 1,000
+
+
+def test_sources_that_are_all_right_or_all_wrong_count_once_each() -> None:
+    correct_N = np.arange(1000) % 100 < 90
+    facts = evidence(correct_N, 1)
+    together = accuracy_interval([facts._replace(sources_N=np.arange(1000) % 100)])
+    hundred = accuracy_interval([evidence(np.arange(100) < 90, 1)])
+    assert together.low_P[0] == pytest.approx(hundred.low_P[0], abs=1e-6)
+    # Sources that are all right nine times in ten tell as much as their images do.
+    alike = accuracy_interval([facts._replace(sources_N=np.arange(1000) // 10)])
+    assert alike.low_P[0] <= accuracy_interval([facts]).low_P[0]
 
 
 def test_other_images_do_not_pair() -> None:

@@ -48,7 +48,11 @@ def untrained() -> PrunableNetwork:
 
 
 def searched(
-    network: PrunableNetwork, budget: float, start: Sequence[float], **changes: Any
+    network: PrunableNetwork,
+    budget: float,
+    start: Sequence[float],
+    own: tuple[int, ...] | None = None,
+    **changes: Any,
 ) -> tuple[FixedPlan, ...]:
     data = datasets.load("digits")
     return best_fixed_plans(
@@ -58,6 +62,7 @@ def searched(
         budget=budget,
         mean_groups=start,
         bounds=bounds(**changes),
+        own=own,
     )
 
 
@@ -97,6 +102,23 @@ def test_the_search_finds_the_site_that_matters(puzzle: ModuleType) -> None:
         ((1,), puzzle.MACS[1], 0.75),
         ((2,), puzzle.MACS[2], 1.0),
     ]
+
+
+def test_the_policys_own_plan_is_returned_as_it_was(untrained: PrunableNetwork) -> None:
+    data = datasets.load("digits")
+    *_, own = searched(
+        untrained, 90_000, (2, 2, 2), evaluations=0, calibration_batches=1, own=(2, 3, 1)
+    )
+    facts = judge(untrained, FixedPolicy((2, 3, 1)), data.policy)
+    assert (own.groups, own.calibrated) == ((2, 3, 1), False)
+    assert own.accuracy == (facts.predictions_B == data.policy.labels_N).mean()
+
+
+def test_what_a_few_images_chose_is_judged_on_all(untrained: PrunableNetwork) -> None:
+    data = datasets.load("digits")
+    for plan in searched(untrained, 90_000, (2.4, 2.4, 2.4), images=20):
+        facts = judge(untrained, FixedPolicy(plan.groups), data.policy)
+        assert plan.accuracy == (facts.predictions_B == data.policy.labels_N).mean()
 
 
 def test_statistics_are_retaken_for_a_plan_and_kept_off_the_policys_network(

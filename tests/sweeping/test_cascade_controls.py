@@ -14,7 +14,7 @@ from runtime_pruning.datasets import ImageDataset, load
 from runtime_pruning.deploy import CascadeBundle, read_bundle, write_bundle, write_cascade_bundle
 from runtime_pruning.frontier import Provenance, Record, derive
 from runtime_pruning.frontier.explanation import explain
-from runtime_pruning.frontier.proof import Controls
+from runtime_pruning.frontier.proof import Controls, control_path
 from runtime_pruning.frontier.records import read_record
 from runtime_pruning.methods.evaluation import measured
 from runtime_pruning.network import trace
@@ -99,8 +99,12 @@ def test_controls_run_the_same_members_on_other_images(
         assert ran_M == [(sets_N >> member & 1).sum() for member in (0, 1)]
     facts = json.loads((tmp_path / "controls.json").read_text())
     assert facts["shown"] == [0, 3]
-    for fixed, number in zip(controls.fixed, facts["fixed"], strict=True):
-        assert set(sets_of(bundle, fixed).tolist()) == {number}
+    for number, chosen in enumerate(facts["fixed"]):
+        fixed = read_record(control_path(tmp_path, "fixed", number))
+        assert set(sets_of(bundle, fixed).tolist()) == {chosen}
+    # No fixed point of a sweep is known here: each member alone is held against the cascade, too.
+    assert len(controls.fixed) == len(facts["fixed"]) + len(bundle.members)
+    assert controls.threshold == ()  # it is one itself
     oracle = read_record(tmp_path / "oracle.parquet")
     rows_N = np.isin(record.image_ids_N, oracle.image_ids_N)
     assert len(oracle) == 50

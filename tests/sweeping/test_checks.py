@@ -2,17 +2,28 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from runtime_pruning import methods
 from runtime_pruning.cli import main
 from runtime_pruning.errors import ConfigError, ContractError
 from runtime_pruning.methods import Manidp
 from runtime_pruning.network import trace
-from runtime_pruning.sweeping.checks import Material, check_contract, check_settings, check_sweep
+from runtime_pruning.sweeping.checks import (
+    Material,
+    check_contract,
+    check_settings,
+    check_statistics,
+    check_sweep,
+    control_config,
+)
+from runtime_pruning.sweeping.config import ProofConfig
 from runtime_pruning.sweeping.presets import load_preset
+from runtime_pruning.sweeping.trial import trial_config
 from runtime_pruning.testing import contract
 
 PRESETS = Path(__file__).parents[2] / "sweeps" / "presets"
@@ -61,6 +72,30 @@ def test_what_time_is_short_for_is_said(material: Material) -> None:
 
 def test_what_is_shipped_is_tried_first() -> None:
     assert "deployed in float32" in next(iter(contract.PROMISES))
+
+
+def test_statistics_of_other_widths_are_refused(material: Material) -> None:
+    def check(**changes: Any) -> None:
+        check_statistics(replace(material.sweep, **changes), material.method, material.network)
+
+    check()
+    settings = {**material.sweep.settings, "calibration_batches": 0}
+    with pytest.raises(ConfigError, match=r"`settings.calibration_batches >= 1` must hold where"):
+        check(settings=settings)
+    with pytest.raises(ConfigError, match=r"`proof.calibration_batches >= 1`.*'digits-cnn', but"):
+        check(proof=ProofConfig(calibration_batches=0))
+    convs = (nn.Conv2d(1, 4, 3), nn.Conv2d(4, 8, 3), nn.Conv2d(8, 8, 3))
+    bare = nn.Sequential(*convs, nn.Flatten(), nn.Linear(32, 10))
+    plain = trace(bare, (1, 8, 8), groups=2, align=1)
+    check_statistics(replace(material.sweep, settings=settings), material.method, plain)
+
+
+def test_controls_take_the_sweeps_settings(material: Material) -> None:
+    sweep = replace(material.sweep, settings={"penalty": 1.0, "calibration_batches": 3})
+    assert control_config(sweep, methods.get("fixed-width")).calibration_batches == 3
+    assert control_config(sweep, methods.get("dense")) == methods.get("dense").config_type()
+    assert trial_config(sweep, "fixed-width", {}, "k")["calibration_batches"] == 3
+    assert "penalty" not in trial_config(sweep, "fixed-width", {}, "k")
 
 
 def test_a_network_that_breaks_its_contract_is_refused(material: Material) -> None:

@@ -103,7 +103,7 @@ def test_each_process_gets_what_it_asked_for_and_no_other_sees_a_gpu(
         monkeypatch.setattr(driver, name, probe)
     material = check_sweep(load_preset("digits", PRESETS, ["trials=2", "controls=[dense]"]))
     ledger = MagicMock(spec=Ledger)
-    ledger.dense_folder.return_value = None
+    ledger.fixed_folders.return_value = []
     ledger.proof_candidates.return_value = ledger.test_candidates.return_value = [tmp_path]
     use_tune_settings()
     sweep = Sweep(

@@ -12,6 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from runtime_pruning import backbones, datasets
+from runtime_pruning.cost.macs import dense_macs
 from runtime_pruning.datasets import ImageDataset
 from runtime_pruning.frontier.points import OperatingPoint, figures_of
 from runtime_pruning.frontier.proof import prove
@@ -36,7 +37,7 @@ SWEEP = SweepConfig(
     search={"groups": (2.0,)},
     align=4,
     held_out_limit=64,
-    proof=ProofConfig(seeds=1, search_evaluations=1, calibration_batches=0, oracle_images=0),
+    proof=ProofConfig(seeds=1, search_evaluations=1, calibration_batches=1, oracle_images=0),
 )
 
 
@@ -69,6 +70,7 @@ def report_points(data: ImageDataset, folder: Path, widths: tuple[int, ...]) -> 
         data=data,
         emit=emit,
         code_version="test",
+        reference_macs=dense_macs(network),
     )
     for width in widths:
         report(FixedPolicy(network.uniform(width)), network, Effort())
@@ -119,14 +121,16 @@ def test_on_its_way_a_point_is_read_once_and_derived_once(
     measure_on_test(folders[0], sweep=SWEEP, data=data)
     ledger.add_test(folders[0])
     assert tracker.replay() == 0
-    assert found == {"figures": 1}
+    assert found == {"figures": 1, "record-test.parquet": 1}
 
     found.clear()
-    prove_point(folders[0], None, split="validation", sweep=SWEEP, data=data)
+    prove_point(folders[0], [], split="validation", sweep=SWEEP, data=data)
     ledger.add_proof(folders[0], "validation")
     assert tracker.finish() == 0
-    controls = {"fixed-0.parquet", "shuffled-0.parquet", "random-0.parquet"}
-    assert set(found) - {"fixed-1.parquet"} == controls | {"proof", "record.parquet"}
+    several = ("fixed-", "threshold-")
+    once = {name for name in found if not name.startswith(several)}
+    assert once == {"shuffled-0.parquet", "random-0.parquet", "proof", "record.parquet"}
+    assert {"fixed-0.parquet", "threshold-0.parquet"} <= set(found)
     assert set(found.values()) == {1}  # the record is what the controls are held against
 
     uri = tracker.uri

@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,9 +17,19 @@ from runtime_pruning.frontier.dynamics import Dynamics
 from runtime_pruning.frontier.explanation import explain
 from runtime_pruning.frontier.proof import Controls, prove
 from runtime_pruning.frontier.records import read_record
-from runtime_pruning.network.policies import FixedPolicy, PlanPolicy, RandomPolicy
+from runtime_pruning.network.policies import (
+    FixedPolicy,
+    PlanPolicy,
+    RandomPolicy,
+    SecondLookPolicy,
+)
 from runtime_pruning.sweeping.config import ProofConfig
-from runtime_pruning.sweeping.proving import Subject, measure_controls, write_dynamics
+from runtime_pruning.sweeping.proving import (
+    FixedRecords,
+    Subject,
+    measure_controls,
+    write_dynamics,
+)
 from runtime_pruning.sweeping.trial import measure
 
 
@@ -41,7 +51,8 @@ def settings(**changes: Any) -> ProofConfig:
 
 def subject(puzzle: ModuleType, policy: Any, split: str = "validation") -> Subject:
     network, data = puzzle.network(), puzzle.data()
-    record, _ = measure(network, policy, getattr(data, split), 64)
+    content = data.content_hash()
+    record, _ = measure(network, policy, getattr(data, split), 64, content=content)
     provenance = Provenance(
         sweep_id="s1",
         config={"method": "rnp"},
@@ -109,7 +120,8 @@ def test_a_constant_policy_gains_nothing_and_is_static(
     dynamics = proved(subject(puzzle, FixedPolicy([groups])), tmp_path)
     assert dynamics.proof.verdict == "static"
     for gain in (dynamics.proof.fixed, dynamics.proof.shuffled, dynamics.proof.random):
-        assert (gain.value, gain.low, gain.high) == (0.0, 0.0, 0.0)
+        assert gain.value == 0.0
+        assert gain.low < 0 < gain.high
         assert gain.macs_per_image == puzzle.MACS[groups]
     assert dynamics.decisions.distinct_plans == 1
     assert dynamics.decisions.commonest_plan_share == 1.0
@@ -127,8 +139,12 @@ def test_everything_said_comes_from_the_records(puzzle: ModuleType, tmp_path: Pa
     measure_controls(case, tmp_path, settings(), 64)
     dynamics = write_dynamics(case.point, case.record, dense_of(case), case.data, tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
-    controls = {f"{name}-{i}.parquet" for name in ("fixed", "shuffled", "random") for i in (0, 1)}
+    controls = {f"{name}-{i}.parquet" for name in ("shuffled", "random") for i in (0, 1)}
+    # Of the pair that the search found, the commonest plan, and the two uniform widths.
+    controls |= {f"fixed-{i}.parquet" for i in range(5)}
+    controls |= {path.name for path in tmp_path.glob("threshold-*.parquet")}
     derived = {"dynamics.json", "decisions.png", "gallery.png"}
+    assert "threshold-0.parquet" in controls
     assert names == controls | derived | {"controls.json", "oracle.parquet"}
     assert asdict(prove(case.record, Controls.read(tmp_path))) == asdict(dynamics.proof)
     written = json.loads((tmp_path / "dynamics.json").read_text())
@@ -151,6 +167,59 @@ def test_what_an_interrupted_run_has_written_is_kept(puzzle: ModuleType, tmp_pat
     assert read_record(lost) == facts
     after = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path != lost}
     assert after == {path: stamp for path, stamp in before.items() if path != lost}
+
+
+def test_the_sweeps_own_fixed_points_are_controls_too(puzzle: ModuleType, tmp_path: Path) -> None:
+    case = subject(puzzle, FixedPolicy([1]))
+    # A stronger network of the same sweep, at the cost of the policy: nothing was found like it.
+    labels_N = case.record.labels_N
+    right = measured(case.record, labels_N)
+    known = FixedRecords(widths=(case.record,), learned=(policy_record(case),), dense=right)
+    proof = proved(replace(case, fixed=known), tmp_path).proof
+    assert (proof.fixed.accuracy, proof.verdict) == (1.0, "static")
+    assert proof.threshold is not None
+    assert proof.threshold.value == 0  # of one width there is one cascade: itself
+
+
+def measured(record: Record, predictions_N: np.ndarray) -> Record:
+    """A record of the same images and cost with other predictions."""
+    return Record.from_arrays(
+        split=record.split,
+        image_ids_N=record.image_ids_N,
+        labels_N=record.labels_N,
+        predictions_N=predictions_N,
+        losses_N=record.losses_N,
+        channels_NL=record.channels_NL.astype(np.int64),
+        executed_macs_N=record.executed_macs_N,
+    )
+
+
+def policy_record(case: Subject) -> Record:
+    network, content = case.bundle.network, case.data.content_hash()
+    return measure(network, case.bundle.policy, case.data.policy, 64, content=content)[0]
+
+
+def test_a_threshold_is_held_against_no_threshold(
+    puzzle: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = subject(puzzle, puzzle.Knowing())
+    assert not case.is_threshold
+    assert replace(
+        case, bundle=replace(case.bundle, policy=SecondLookPolicy(2, 1, 0.5))
+    ).is_threshold
+    monkeypatch.setattr(Subject, "is_threshold", True)
+    proof = proved(case, tmp_path).proof
+    assert (proof.threshold, proof.verdict) == (None, "dynamic")
+
+
+def test_fixed_plans_have_the_policys_calibration(puzzle: ModuleType, tmp_path: Path) -> None:
+    case = subject(puzzle, puzzle.Knowing())
+    case = replace(case, point=replace(case.point, config={"calibration_batches": 3}))
+    measure_controls(case, tmp_path, settings(calibration_batches=None), 64)
+    assert json.loads((tmp_path / "controls.json").read_text())["settings"] == {
+        **asdict(settings()),
+        "calibration_batches": 3,
+    }
 
 
 def test_the_test_split_gets_the_plans_that_the_policy_split_chose(

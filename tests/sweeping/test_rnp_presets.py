@@ -36,7 +36,7 @@ SMALL = (
     "prepare.limit=32",
     "prepare.batch_size=16",
 )
-ALONE = ("resources.env_runner.workers=0", "settings.penalty=0.1", "settings.calibration_batches=0")
+ALONE = ("resources.env_runner.workers=0", "settings.penalty=0.1", "settings.calibration_batches=1")
 FACES = [
     f"{part}/{name}" for part in ("train", "test") for name in ("background", "female", "male")
 ]

@@ -12,7 +12,7 @@ from runtime_pruning import glossary
 from runtime_pruning.errors import DataError
 from runtime_pruning.frontier import OperatingPoint, Record, derive, write_record
 from runtime_pruning.frontier.explanation import explain
-from runtime_pruning.frontier.proof import Controls, control_path, prove
+from runtime_pruning.frontier.proof import CONTROLS, Controls, control_path, prove
 from runtime_pruning.tracking.mlflow_store import FrontierTracker
 from runtime_pruning.tracking.rebuild import rebuild_proofs
 
@@ -24,7 +24,7 @@ def put_dynamics(
 ) -> Controls:
     """Fill a folder as a worker does, without pictures: controls of a lower skill."""
     folder.mkdir()
-    for name in ("fixed", "shuffled", "random"):
+    for name in CONTROLS:
         control = synthetic.make_record(0.5, skill=skill, split=record.split)
         write_record(control, control_path(folder, name, 0))
     bounds = [list(range(1, 81))] * synthetic.SITES

@@ -103,7 +103,6 @@ def explain(
     results: Results = None,
 ) -> None:
     """Show what decisions depend on, and gain over each control."""
-    from runtime_pruning.frontier.proof import CONTROLS
     from runtime_pruning.frontier.style import gain_text
     from runtime_pruning.sweeping.explaining import explain_sweep
     from runtime_pruning.sweeping.places import results_root
@@ -120,8 +119,7 @@ def explain(
     for folder, dynamics in explained:
         proof, plans = dynamics.proof, dynamics.decisions.distinct_plans
         print(f"{dynamics.point_id}: {proof.verdict}, {plans} distinct plans, in {folder}")
-        for control in CONTROLS:
-            gain = getattr(proof, control)
+        for control, gain in proof.advantages.items():
             print(
                 f"  points over {control:9} {gain_text(gain)}  "
                 f"({gain.accuracy:.2%} at {gain.macs_per_image / dynamics.dense_macs:.1%})"

@@ -17,7 +17,6 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from runtime_pruning.datasets import Split
 from runtime_pruning.frontier import style
 from runtime_pruning.frontier.dynamics import Dynamics, Slice
-from runtime_pruning.frontier.proof import CONTROLS
 from runtime_pruning.frontier.records import Record
 
 _DPI = 140
@@ -27,6 +26,7 @@ _WORDS = {
     "fixed": "best fixed widths,\nequal MACs",
     "shuffled": "own plans,\nshuffled",
     "random": "random plans,\nsame histogram",
+    "threshold": "a threshold,\nequal MACs",
 }
 
 
@@ -47,7 +47,7 @@ def draw_decisions(dynamics: Dynamics, path: Path, *, title: str) -> None:
 
 def _draw_gains(axes: Any, dynamics: Dynamics) -> None:
     """Draw the gain over each control with its interval, in points."""
-    rows = [(name, getattr(dynamics.proof, name)) for name in CONTROLS]
+    rows = list(dynamics.proof.advantages.items())
     for row, (_, gain) in enumerate(rows):
         sure = gain.low > 0
         colour = style.YES if sure else style.NO

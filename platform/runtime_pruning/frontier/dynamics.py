@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from runtime_pruning import glossary
 from runtime_pruning.errors import DataError
-from runtime_pruning.frontier.proof import CONTROLS, Advantage, Proof
+from runtime_pruning.frontier.proof import Proof
 from runtime_pruning.frontier.records import Ints, Record
 
 DECILES = 10
@@ -122,8 +122,7 @@ class Dynamics:
             glossary.PLAN_ENTROPY.name: decisions.plan_entropy,
             **{f"{name}_information": bits for name, bits in decisions.information.items()},
         }
-        for control in CONTROLS:
-            gain: Advantage = getattr(self.proof, control)
+        for control, gain in self.proof.advantages.items():
             ends = {"": gain.value, "_low": gain.low, "_high": gain.high}
             numbers |= {f"advantage_{control}{end}": value for end, value in ends.items()}
         if (bound := self.upper_bound) is not None:

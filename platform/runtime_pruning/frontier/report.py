@@ -25,6 +25,9 @@ from runtime_pruning.glossary import PAGE, PICTURE, TABLE
 PICTURED = 40  # points whose extreme images are shown
 
 
+_PROOF_TITLES = ("over fixed widths", "over shuffled", "over a threshold")
+
+
 class Report(NamedTuple):
     """What was drawn, and where it was written."""
 
@@ -114,7 +117,7 @@ def markdown_table(
     """
     level = f"{summary.level:.0%}"
     header = ["method", "groups", "penalty", f"accuracy ({level})", "MACs", "of dense", "P(front)"]
-    header += ["over fixed widths", "over shuffled", "verdict"] if summary.proofs else []
+    header += [*_PROOF_TITLES, "verdict"] if summary.proofs else []
     timed = sorted({(each.device, each.batch) for own in summary.timings.values() for each in own})
     header += [f"speed-up, batch {batch}, {device}" for device, batch in timed]
     rows = [
@@ -153,8 +156,9 @@ def _row(summary: FrontierSummary, p: int, timed: Sequence[tuple[str, int]]) -> 
 def _proof_cells(proof: Proof | None) -> list[str]:
     """Return gains and verdict; nothing for a point that was not tried."""
     if proof is None:
-        return [""] * 3
-    return [gain_text(proof.fixed), gain_text(proof.shuffled), proof.verdict]
+        return [""] * (len(_PROOF_TITLES) + 1)
+    threshold = "" if proof.threshold is None else gain_text(proof.threshold)
+    return [gain_text(proof.fixed), gain_text(proof.shuffled), threshold, proof.verdict]
 
 
 def speedup_text(timing: PointTiming | None) -> str:

@@ -88,6 +88,7 @@ def looks(summary: FrontierSummary) -> dict[str, Look]:
 # What is laid over the points of each verdict: words, matplotlib's marker.
 VERDICTS: dict[Verdict, tuple[str, str]] = {
     "dynamic": ("decisions depend on the image", "o"),
+    "not better than a threshold": ("no better than a threshold on confidence", "+"),
     "static": ("not shown to beat its controls: static", "x"),
 }
 

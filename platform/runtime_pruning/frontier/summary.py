@@ -20,8 +20,8 @@ from runtime_pruning.frontier.timings import Timings
 from runtime_pruning.frontier.uncertainty import (
     Evidence,
     Interval,
+    accuracy_interval,
     attained_band,
-    interval,
     probability_on_front,
     resample,
 )
@@ -37,9 +37,9 @@ class FrontierSummary:
     Attributes:
         points: P points in ascending order of executed MACs.
         on_front_P: where no other point beats one.
-        accuracy: bootstrap interval of each point's accuracy.
+        accuracy: interval of each point's accuracy.
         probability_P: share of redraws of the images in which a point is on the front.
-        band: bootstrap interval of the accuracy that a budget buys, at the front's F points.
+        band: interval of the accuracy that a budget buys, at the front's F points.
         hypervolume: area dominated, from the reference's corner.
         reference: that corner.
         level: coverage of the intervals.
@@ -109,15 +109,16 @@ def summarise(
     redrawn = resample(
         [facts for _, facts in pairs], replicates=replicates, rng=np.random.default_rng(seed)
     )
+    accuracy = accuracy_interval([facts for _, facts in pairs], level)
     known, timed = proofs or {}, timings or {}
     losses_P2 = losses_of(ordered)
     on_front_P = pareto_mask(losses_P2)
     return FrontierSummary(
         points=tuple(ordered),
         on_front_P=on_front_P,
-        accuracy=interval(redrawn.accuracy_RP, level),
+        accuracy=accuracy,
         probability_P=probability_on_front(redrawn),
-        band=attained_band(redrawn.accuracy_RP[:, on_front_P], level),
+        band=attained_band(Interval(*(ends_P[on_front_P] for ends_P in accuracy))),
         hypervolume=hypervolume(losses_P2, reference.losses_K),
         reference=reference,
         level=level,

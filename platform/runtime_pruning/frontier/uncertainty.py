@@ -1,11 +1,12 @@
-"""How sure a frontier is: a paired bootstrap over the held-out images.
+"""How sure a frontier is: Wilson's intervals, and a paired bootstrap over the held-out images.
 
 All points are measured on the same images, so one draw of images serves all of them: differences
 between points are then far surer than the points themselves. Images that were made from one source
 are drawn together: what is drawn are the sources.
 
 Dimensions: P points, N images, S sources, R replicates.
-Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, ch. 13 (percentile interval);
+Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927;
+Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, ch. 13 (percentile interval);
 Davison & Hinkley, "Bootstrap Methods and Their Application", 1997, 3.8 (drawing whole clusters).
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import norm
 
 from runtime_pruning.errors import ConfigError, DataError
 from runtime_pruning.frontier.dominance import Doubles, pareto_mask
@@ -39,7 +41,7 @@ class Evidence(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """Both ends of a percentile interval, one per point."""
+    """Both ends of an interval, one per point."""
 
     low_P: Doubles
     high_P: Doubles
@@ -90,11 +92,41 @@ def interval(values_RP: Doubles, level: float = 0.95) -> Interval:
     Raises:
         ConfigError: the level is not between 0 and 1.
     """
-    if not 0 < level < 1:
-        raise ConfigError(f"`0 < level < 1` must hold, but got {level}.")
+    _check_level(level)
     tail = (1 - level) / 2
     low_P, high_P = np.quantile(values_RP, (tail, 1 - tail), axis=0)
     return Interval(low_P, high_P)
+
+
+def accuracy_interval(evidence: Sequence[Evidence], level: float = 0.95) -> Interval:
+    """Return Wilson's interval of each point's accuracy, which holds near 0 and 1, too.
+
+    Images of one source count for as many as their spread between sources amounts to: no fewer
+    than there are sources, no more than there are images.
+
+    Raises:
+        ConfigError: the level is not between 0 and 1.
+    """
+    _check_level(level)
+    z = float(norm.ppf((1 + level) / 2))
+    share_P = np.array([facts.correct_N.mean() for facts in evidence])
+    count_P = np.array([_effective_count(facts) for facts in evidence])
+    middle_P = (share_P + z**2 / (2 * count_P)) / (1 + z**2 / count_P)
+    half_P = np.sqrt(share_P * (1 - share_P) / count_P + (z / (2 * count_P)) ** 2)
+    half_P *= z / (1 + z**2 / count_P)
+    return Interval(np.maximum(middle_P - half_P, 0.0), np.minimum(middle_P + half_P, 1.0))
+
+
+def _effective_count(facts: Evidence) -> float:
+    """Return how many independent images would tell as much of the accuracy."""
+    images = len(facts.correct_N)
+    _, source_N = np.unique(facts.sources_N, return_inverse=True)
+    share = facts.correct_N.mean()
+    excess_S = np.bincount(source_N, weights=facts.correct_N - share)
+    variance = (excess_S**2).sum() / images**2
+    if variance == 0:
+        return float(len(excess_S))
+    return float(np.clip(share * (1 - share) / variance, len(excess_S), images))
 
 
 def probability_on_front(replicates: Replicates) -> Doubles:
@@ -104,13 +136,17 @@ def probability_on_front(replicates: Replicates) -> Doubles:
     return np.asarray(masks_RP.mean(axis=0), dtype=np.float64)
 
 
-def attained_band(accuracy_RF: Doubles, level: float = 0.95) -> Interval:
+def attained_band(accuracy_F: Interval) -> Interval:
     """Return the interval of the accuracy that a budget buys, at each of F points of a front.
 
-    A budget buys the best of all the points that it affords, hence a running maximum.
+    A budget buys the best of all the points that it affords, hence running maxima.
 
     Args:
-        accuracy_RF: redrawn accuracies of the front's points, in ascending order of cost.
-        level: coverage asked for.
+        accuracy_F: intervals of the front's points, in ascending order of cost.
     """
-    return interval(np.maximum.accumulate(accuracy_RF, axis=1), level)
+    return Interval(*(np.maximum.accumulate(ends_F) for ends_F in accuracy_F))
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ConfigError(f"`0 < level < 1` must hold, but got {level}.")

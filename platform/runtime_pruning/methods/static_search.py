@@ -1,13 +1,16 @@
 """The best fixed widths for a budget of MACs: the static control at its strongest.
 
 Plans are judged on the policy split, so that the images that report have chosen nothing. The search
-starts from the uniform plans and from the policy's mean widths, climbs by trading a group of one
-site for a group of another, and spends its last quarter on plans just above the budget. From all
-that was judged it takes the pair of plans, one on each side of the budget, whose random mixture at
-the budget is most accurate: a fixed control need not lie on the grid of MACs.
+starts from the uniform plans, the policy's mean widths and its commonest plan, climbs by trading a
+group of one site for a group of another, and spends its last quarter on plans just above the
+budget. The best few of all that was judged, on some images, are judged again on all. Of these it
+takes the pair of plans, one on each side of the budget, whose random mixture at the budget is most
+accurate: a fixed control need not lie on the grid of MACs.
 
 Batch-norm statistics are taken anew for each plan that is judged; for the plans that are chosen
-the policy's own statistics are tried, too, and stay where they serve better.
+the policy's own statistics are tried, too, and stay where they serve better. The policy's commonest
+plan is returned beside the others, with the policy's statistics: a policy that does not look at the
+image gains nothing over itself, however few images chose.
 
 Dimensions: L sites, N plans.
 """
@@ -28,6 +31,7 @@ from runtime_pruning.network.policies import FixedPolicy
 from runtime_pruning.network.training import recalibrate_batch_norm
 
 Plan: TypeAlias = tuple[int, ...]
+FINALISTS = 6  # mixtures that are judged again on the whole policy split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +94,9 @@ def best_fixed_plans(
     budget: float,
     mean_groups: Sequence[float],
     bounds: SearchBounds,
+    own: Plan | None = None,
 ) -> tuple[FixedPlan, ...]:
-    """Return one plan, or the two whose mixture costs ``budget``, cheaper first.
+    """Return one plan, or the two whose mixture costs ``budget``, cheaper first; then ``own``.
 
     Args:
         network: as the policy was measured on it; it stays as it is.
@@ -100,20 +105,29 @@ def best_fixed_plans(
         budget: MACs per image, no less than the cheapest plan's.
         mean_groups: of the policy at each site, where the search starts.
         bounds: how much it may do.
+        own: the policy's commonest plan.
     """
     search = _Search(network, training, policy_split, budget, bounds)
-    search.start(mean_groups)
+    search.start(mean_groups, own)
     search.climb()
     search.look_above()
-    return tuple(search.settle(plan) for plan in best_mixture(list(search.judged), budget))
+    search.judge_again()
+    best = [search.settle(plan) for plan in best_mixture(list(search.judged), budget)]
+    return (*best, *([] if own is None else [search.as_it_was(own)]))
 
 
 def best_mixture(plans: Sequence[FixedPlan], budget: float) -> tuple[FixedPlan, ...]:
     """Return the plan or the pair that is most accurate at a mean cost of ``budget`` at most."""
+    return mixtures(plans, budget)[0]
+
+
+def mixtures(plans: Sequence[FixedPlan], budget: float) -> list[tuple[FixedPlan, ...]]:
+    """Return plans within a budget and pairs that bracket it, the most accurate there first."""
     below = [plan for plan in plans if plan.macs <= budget]
     above = [plan for plan in plans if plan.macs > budget]
     pairs = [(low, high) for low in below for high in above if high.merit > low.merit]
-    return max([*((plan,) for plan in below), *pairs], key=lambda mix: _merit_at(mix, budget))
+    found = [*((plan,) for plan in below), *pairs]
+    return sorted(found, key=lambda mix: _merit_at(mix, budget), reverse=True)
 
 
 def _merit_at(plans: tuple[FixedPlan, ...], budget: float) -> tuple[float, float]:
@@ -141,6 +155,7 @@ class _Search:
         self._network = network
         self._own = copy.deepcopy(network).eval()
         self._training = training
+        self._whole = policy_split
         self._split = policy_split.head(min(len(policy_split), bounds.images))
         self._budget = budget
         self._bounds = bounds
@@ -153,13 +168,15 @@ class _Search:
         """All plans that were judged."""
         return iter(self._plans.values())
 
-    def start(self, mean_groups: Sequence[float]) -> None:
-        """Judge the uniform plans, and the policy's mean widths rounded and rounded down."""
+    def start(self, mean_groups: Sequence[float], own: Plan | None) -> None:
+        """Judge uniform plans, the policy's own, and its mean widths rounded and rounded down."""
         groups = self._network.groups
         for count in range(1, groups + 1):
             self._judge(self._network.uniform(count))
         for rounded in (np.rint(mean_groups), np.floor(mean_groups)):
             self._judge(tuple(int(count) for count in np.clip(rounded, 1, groups)))
+        if own is not None:
+            self._judge(own)
 
     def climb(self) -> None:
         """Move to the first better neighbour within the budget, again and again."""
@@ -180,12 +197,24 @@ class _Search:
             self._judge(plan)
             self._left -= 1
 
+    def judge_again(self) -> None:
+        """Judge the best mixtures' plans on the whole policy split, and forget the others."""
+        if len(self._split) == len(self._whole):
+            return
+        finalists = mixtures(list(self.judged), self._budget)[:FINALISTS]
+        self._split, self._plans = self._whole, {}
+        for plan in dict.fromkeys(plan.groups for mix in finalists for plan in mix):
+            self._judge(plan)
+
+    def as_it_was(self, plan: Plan) -> FixedPlan:
+        """Return a plan as it does with the policy's own batch-norm statistics."""
+        return self._seen(self._network, plan, calibrated=False)
+
     def settle(self, plan: FixedPlan) -> FixedPlan:
         """Return the plan with the batch-norm statistics that serve it better."""
         if not plan.calibrated:
             return plan
-        as_it_was = self._seen(self._network, plan.groups, calibrated=False)
-        return max(plan, as_it_was, key=lambda each: each.merit)
+        return max(plan, self.as_it_was(plan.groups), key=lambda each: each.merit)
 
     def _best_affordable(self) -> FixedPlan:
         affordable = [plan for plan in self.judged if plan.macs <= self._budget]

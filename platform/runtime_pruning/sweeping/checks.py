@@ -12,9 +12,11 @@ from runtime_pruning.datasets import ImageDataset
 from runtime_pruning.errors import ConfigError, ContractError, did_you_mean
 from runtime_pruning.methods import Method, Sources
 from runtime_pruning.network import PrunableNetwork, trace
+from runtime_pruning.network.batch_norm import NORMS
 from runtime_pruning.sweeping.config import SweepConfig
 from runtime_pruning.testing.contract import BATCH, ELSEWHERE, Clause, try_clauses
 
+CALIBRATION = "calibration_batches"
 CLAUSE_MACS = 1_000_000_000  # of one pass over the images that a clause is tried on, about
 
 
@@ -79,6 +81,7 @@ def check_sweep(
         )
         for groups in sweep.group_counts
     )
+    check_statistics(sweep, method, network)
     return Material(sweep=sweep, method=method, data=data, network=network)
 
 
@@ -130,6 +133,36 @@ def check_settings(sweep: SweepConfig, method: type[Method[Any]]) -> None:
         )
     for params in _corners(sweep):
         method_config(sweep, method, params)
+
+
+def check_statistics(
+    sweep: SweepConfig, method: type[Method[Any]], network: PrunableNetwork
+) -> None:
+    """Raise where batch norm would keep the statistics of other widths than those that run.
+
+    Raises:
+        ConfigError: ``calibration_batches`` is 0 somewhere, and the network has batch norm.
+    """
+    if not any(isinstance(module, NORMS) for module in network.modules()):
+        return
+    chosen = [
+        getattr(method_config(sweep, method, params), CALIBRATION, None)
+        for params in _corners(sweep)
+    ]
+    proof = sweep.proof.calibration_batches
+    for where, batches in [("settings", each) for each in chosen] + [("proof", proof)]:
+        if batches == 0:
+            raise ConfigError(
+                f"`{where}.{CALIBRATION} >= 1` must hold where the backbone has batch norm, as "
+                f"{sweep.backbone!r}, but got 0: its statistics are of other widths."
+            )
+
+
+def control_config(sweep: SweepConfig, control: type[Method[Any]]) -> Any:
+    """Return a control's configuration: of the sweep's settings, those that it has, too."""
+    known = {field.name for field in fields(control.config_type)}
+    shared = {name: value for name, value in sweep.settings.items() if name in known}
+    return build_config(control.config_type, shared, where="A control")
 
 
 def method_config(sweep: SweepConfig, method: type[Method[Any]], params: dict[str, Any]) -> Any:

@@ -114,9 +114,9 @@ class ProofConfig:
         points: of the swept method, at most, those on the front first; 0 turns the proof off.
         seeds: how often plans are shuffled, and drawn at random.
         search_evaluations: fixed plans that are judged beyond the starting ones.
-        search_images: of the policy split, that judge a fixed plan.
+        search_images: of the policy split, that judge a fixed plan; the best few are judged on all.
         calibration_batches: batches of 256 training images over which batch-norm statistics are
-            taken anew for a fixed plan; 0 leaves the policy's.
+            taken anew for a fixed plan; None gives it as many as the policy had.
         oracle_images: sample of held-out images for the upper bound; 0 leaves it out.
     """
 
@@ -124,7 +124,7 @@ class ProofConfig:
     seeds: Count = 3
     search_evaluations: CountOrNone = 32
     search_images: Count = 2000
-    calibration_batches: CountOrNone = 4
+    calibration_batches: CountOrNone | None = None
     oracle_images: CountOrNone = 200
 
 

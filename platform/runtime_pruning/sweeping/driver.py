@@ -212,10 +212,10 @@ class Sweep:
 
     def _prove(self, folders: list[Path], split: HeldOut, inputs: SweepInputs) -> list[Path]:
         """Hold points against their controls: do their decisions depend on the image?"""
-        dense = self.ledger.dense_folder()
+        fixed = self.ledger.fixed_folders()
         running = {
             folder: ray.remote(**self.sweep.resources.control.options)(prove_point).remote(
-                folder, dense, split=split, sweep=self.sweep, data=inputs.data
+                folder, fixed, split=split, sweep=self.sweep, data=inputs.data
             )
             for folder in folders
         }

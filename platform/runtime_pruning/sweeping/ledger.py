@@ -5,7 +5,7 @@ which calls from its event loop, does not wait.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from runtime_pruning.frontier.style import gain_text
 from runtime_pruning.frontier.summary import DENSE
 from runtime_pruning.frontier.timings import PointTiming
 from runtime_pruning.glossary import BUNDLE, POLICY_RECORD, RECORD, TEST_RECORD, TIMINGS
-from runtime_pruning.sweeping.proving import FOLDERS
+from runtime_pruning.sweeping.proving import FIXED_WIDTH, FOLDERS
 from runtime_pruning.sweeping.trial import read_point, read_test_point
 from runtime_pruning.tracking.mlflow_store import FrontierTracker, Status
 
@@ -116,14 +116,19 @@ class Ledger:
         cheapest_first = sorted(chosen, key=lambda point: point.macs_fraction)
         return [self._folders[point.point_id] for point in cheapest_first]
 
+    def fixed_folders(self) -> list[Path]:
+        """Return the folders of the points whose plan is fixed: uniform widths, dense network."""
+        return [self._folders[point.point_id] for point in self._fixed()]
+
     def dense_folder(self) -> Path | None:
         """Return the folder of the dense network's point, if it was measured."""
-        dense = [point for point in self._points.values() if point.method == DENSE]
+        dense = [point for point in self._fixed() if point.method == DENSE]
         return self._folders[dense[0].point_id] if dense else None
 
     def test_candidates(self) -> list[Path]:
-        """Return the folders of the points whose test figures are reported, cheapest first."""
-        return [self._folders[point.point_id] for point in self._reported()]
+        """Return the folders of the points that are tested, cheapest first: reported and fixed."""
+        chosen = {point.point_id: point for point in [*self._reported(), *self._fixed()]}
+        return [self._folders[each.point_id] for each in _by_cost(chosen.values())]
 
     def timing_candidates(self, limit: int | None) -> list[Path]:
         """Return the folders of the points that are timed, cheapest first, at most so many."""
@@ -151,11 +156,15 @@ class Ledger:
         """Return the swept method's points that no other of its points beats, cheapest first."""
         return front_of([p for p in self._points.values() if p.method == self._method])
 
+    def _fixed(self) -> list[OperatingPoint]:
+        """Return the points whose plan is fixed."""
+        return [p for p in self._points.values() if p.method in (DENSE, FIXED_WIDTH)]
+
     def _reported(self) -> list[OperatingPoint]:
         """Return the front, the swept method's own, and the dense network, cheapest first."""
-        dense = [point for point in self._points.values() if point.method == DENSE]
+        dense = [point for point in self._fixed() if point.method == DENSE]
         chosen = {point.point_id: point for point in [*self.front(), *self._own_front(), *dense]}
-        return sorted(chosen.values(), key=lambda point: point.macs_fraction)
+        return _by_cost(chosen.values())
 
     def _row(self, point: OperatingPoint) -> str:
         test = self._test_accuracy.get(point.point_id)
@@ -191,13 +200,17 @@ class Ledger:
         )
 
 
+def _by_cost(points: Iterable[OperatingPoint]) -> list[OperatingPoint]:
+    """Return points, the cheapest first."""
+    return sorted(points, key=lambda point: point.macs_fraction)
+
+
 def front_of(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
     """Return the points that no other of them beats, cheapest first."""
     if not points:
         return []
     mask = pareto_mask(losses_of(points)).tolist()
-    on_front = [point for point, stays in zip(points, mask, strict=True) if stays]
-    return sorted(on_front, key=lambda point: point.macs_fraction)
+    return _by_cost(point for point, stays in zip(points, mask, strict=True) if stays)
 
 
 def _spread(points: list[OperatingPoint], limit: int) -> list[OperatingPoint]:

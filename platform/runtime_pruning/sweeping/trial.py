@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -43,7 +43,7 @@ from runtime_pruning.methods import Effort, KnownPoint, Task
 from runtime_pruning.methods.evaluation import Measured, evaluate, judge
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import Policy
-from runtime_pruning.sweeping.checks import method_config
+from runtime_pruning.sweeping.checks import control_config, method_config
 from runtime_pruning.sweeping.config import SweepConfig
 
 if TYPE_CHECKING:
@@ -272,7 +272,10 @@ def trial_config(
     sweep: SweepConfig, method: str, params: Mapping[str, Any], key: str
 ) -> dict[str, Any]:
     """Return all that a trial's result depends on; its hash is the trial's identity."""
-    settings = sweep.settings if method == sweep.method else {}
+    settings = sweep.settings
+    if method != sweep.method:
+        known = {field.name for field in fields(methods.get(method).config_type)}
+        settings = {name: value for name, value in settings.items() if name in known}
     return {"method": method, **settings, **params, "seed": sweep.seed, "prepared": key}
 
 
@@ -342,7 +345,8 @@ def _fit(
 ) -> None:
     """Give a method its task; ``last`` is the last point that is recorded."""
     method = methods.get(name)
-    config = method_config(sweep, method, params) if name == sweep.method else method.config_type()
+    swept = name == sweep.method
+    config = method_config(sweep, method, params) if swept else control_config(sweep, method)
     data: ImageDataset = ray.get(inputs.data)
     done = 0 if last is None else last.point.index + 1
 
