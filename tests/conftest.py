@@ -5,11 +5,15 @@ And photographs for tests of datasets and of whole sweeps.
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+if TYPE_CHECKING:
+    from exported_bundle import Exported
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,3 +56,11 @@ def write_photographs(photograph: Callable[..., Image.Image]) -> Callable[..., P
         return root
 
     return write
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> "Exported":
+    """An exported bundle of a real, small network, with a dial of three stops."""
+    from exported_bundle import export_digits
+
+    return export_digits(tmp_path_factory.mktemp("exported"))

@@ -13,7 +13,8 @@ from mlflow import MlflowClient
 from runtime_pruning import cli
 from runtime_pruning.cost.macs import dense_macs
 from runtime_pruning.datasets import load
-from runtime_pruning.deploy import read_bundle
+from runtime_pruning.deploy import load_bundle, read_bundle
+from runtime_pruning.deploy.evaluation import evaluate_bundle
 from runtime_pruning.frontier.points import OperatingPoint
 from runtime_pruning.frontier.records import read_record
 from runtime_pruning.frontier.timings import read_timings
@@ -141,6 +142,21 @@ def test_the_test_splits_frontier_is_drawn_from_mlflow_alone(
     assert {each.point.split for each in stored} == {"test"}
     assert all(each.point.accuracy == each.record.correct_N.mean() for each in stored)
     assert (tmp_path / "frontier.png").stat().st_size > 10_000
+
+
+def test_a_point_is_exported_from_mlflow_alone(small_sweep: Sweep, tmp_path: Path) -> None:
+    results, _ = small_sweep
+    (point, *_) = [p for p in map(point_of, point_folders(results)) if p.method == "fixed-width"]
+    arguments = ["--out", str(tmp_path / "bundle"), "--results", str(results)]
+    assert cli.main(["export", point.point_id, *arguments]) == 0
+    shipped = load_bundle(tmp_path / "bundle")
+    assert shipped.card.stop.point_id == point.point_id
+    siblings = [p for p in map(point_of, point_folders(results)) if p.trial_key == point.trial_key]
+    assert {stop.point_id for stop in shipped.card.stops} == {p.point_id for p in siblings}
+    validation = load("digits").validation
+    found = evaluate_bundle(shipped, validation.images_NCHW[:], validation.labels_N.tolist())
+    assert found.accuracy[1] == pytest.approx(point.accuracy, abs=1e-9)
+    assert cli.main(["export", "0" * 16, "--out", str(tmp_path / "x"), *arguments[2:]]) == 2
 
 
 def test_decisions_of_the_methods_best_points_are_tried(small_sweep: Sweep) -> None:

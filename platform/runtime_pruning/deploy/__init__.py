@@ -15,6 +15,7 @@ from runtime_pruning.deploy.cascade_bundle import (
 )
 from runtime_pruning.deploy.deployed import DeployedBundle, DeployedCascade, deploy_bundle
 from runtime_pruning.deploy.reading import AnyBundle, read_bundle
+from runtime_pruning.deploy.shipped import Prediction, ShippedBundle, load_bundle
 from runtime_pruning.deploy.timing import BundleTiming, time_bundle
 
 __all__ = [
@@ -26,8 +27,11 @@ __all__ = [
     "DeployedBundle",
     "DeployedCascade",
     "PolicyKind",
+    "Prediction",
+    "ShippedBundle",
     "chooser_kinds",
     "deploy_bundle",
+    "load_bundle",
     "policy_kinds",
     "read_bundle",
     "read_network_bundle",

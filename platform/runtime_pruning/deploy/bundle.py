@@ -6,8 +6,6 @@ of it, image shape, groups, policy kind, schema version, a checksum per file and
 a bundle runs no code of its author; and no bit of it can change unseen.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,8 +19,9 @@ from runtime_pruning import backbones
 from runtime_pruning.agents.decision_network import DecisionConfig, DecisionNetwork
 from runtime_pruning.agents.policy import DecisionPolicy
 from runtime_pruning.config import build_config
+from runtime_pruning.deploy.sealed import check_files, read_sealed, sha256_of, write_sealed
 from runtime_pruning.errors import ConfigError, ContractError, DataError
-from runtime_pruning.files import save_tensors, write_text
+from runtime_pruning.files import save_tensors
 from runtime_pruning.network import Execution, PrunableNetwork, trace
 from runtime_pruning.network.policies import FixedPolicy, Policy, SecondLookPolicy
 from runtime_pruning.network.saliency import SaliencyBranch, SubsetPolicy
@@ -190,7 +189,7 @@ def read_network_bundle(folder: Path) -> Bundle:
         UnknownNameError: its backbone or its kind of policy is registered nowhere.
     """
     manifest = read_manifest(folder)
-    check_files(folder, manifest)
+    check_files(folder, manifest["files"])
     shape = tuple(manifest["image_shape"])
     backbone = backbones.create(
         manifest["backbone"], num_classes=manifest["num_classes"], image_shape=shape
@@ -228,17 +227,6 @@ def _after_surgery(backbone: nn.Module, shape: tuple[int, ...], kept: Settings) 
         raise DataError(f"The backbone is not the one that was bundled: {error}") from error
 
 
-def check_files(folder: Path, manifest: Settings) -> None:
-    """Raise unless each file is the one that the manifest speaks of.
-
-    Raises:
-        DataError: names the file.
-    """
-    for name, expected in manifest["files"].items():
-        if sha256_of(folder / name) != expected:
-            raise DataError(f"The bundle's file {name!r} is damaged: its checksum differs.")
-
-
 def _load_weights(network: PrunableNetwork, path: Path, manifest: Settings) -> None:
     """Load weights into the backbone that they were trained in.
 
@@ -260,7 +248,7 @@ def _load_weights(network: PrunableNetwork, path: Path, manifest: Settings) -> N
 
 def write_manifest(folder: Path, facts: Settings) -> None:
     """Write the manifest with a checksum over all its facts."""
-    write_text(folder / MANIFEST, _text({**facts, "sha256": _digest(facts)}))
+    write_sealed(folder / MANIFEST, facts)
 
 
 def read_manifest(folder: Path) -> Settings:
@@ -269,32 +257,7 @@ def read_manifest(folder: Path) -> Settings:
     Raises:
         DataError: no manifest, one of another schema, or one of which any bit has changed.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise DataError(f"A bundle holds a {MANIFEST}, but {str(folder)!r} has none.")
-    damaged = f"The bundle's {MANIFEST} in {str(folder)!r} is damaged: "
-    try:
-        text = path.read_text(encoding="utf-8")
-        facts = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{damaged}{error}") from error
-    if not isinstance(facts, dict):
-        raise DataError(f"{damaged}it must be an object, but got {type(facts).__name__}.")
-    if (schema := facts.get("schema")) != SCHEMA:
-        raise DataError(f"A bundle's `schema == {SCHEMA}` must hold, but got {schema!r}.")
-    stated = facts.pop("sha256", None)
-    # The text itself is compared too: 1e-3 and 1E-3 are the same number, and not the same file.
-    if stated != _digest(facts) or text != _text({**facts, "sha256": stated}):
-        raise DataError(f"{damaged}its checksum differs.")
-    return facts
-
-
-def _text(manifest: Settings) -> str:
-    return json.dumps(manifest, indent=2) + "\n"
-
-
-def _digest(facts: Settings) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return read_sealed(folder / MANIFEST, schema=SCHEMA, what="A bundle")
 
 
 def _kind_of(policy: Policy) -> str:
@@ -305,16 +268,3 @@ def _kind_of(policy: Policy) -> str:
         f"A policy that is recorded needs a registered policy kind to write it, but "
         f"{type(policy).__name__} has none."
     )
-
-
-def sha256_of(path: Path) -> str:
-    """Return a file's checksum.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"The bundle's file {path.name!r} cannot be read: {error}") from error

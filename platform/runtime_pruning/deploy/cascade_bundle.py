@@ -37,12 +37,11 @@ from runtime_pruning.deploy.bundle import (
     Bundle,
     Settings,
     Tensors,
-    check_files,
     read_manifest,
     read_network_bundle,
-    sha256_of,
     write_manifest,
 )
+from runtime_pruning.deploy.sealed import check_files, sha256_of
 from runtime_pruning.errors import ContractError
 from runtime_pruning.files import save_tensors
 from runtime_pruning.network import Answered
@@ -218,7 +217,7 @@ def write_cascade_bundle(
 def read_cascade_bundle(folder: Path) -> CascadeBundle:
     """Return what `write_cascade_bundle` wrote; see `read_bundle`."""
     manifest = read_manifest(folder)
-    check_files(folder, manifest)
+    check_files(folder, manifest["files"])
     tensors = load_file(folder / TENSORS)
     temperatures_M, weights_SM = (tensors.pop(name).numpy() for name in _COMBINED)
     settings = dict(manifest["chooser"])

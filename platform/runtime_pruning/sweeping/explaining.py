@@ -24,6 +24,7 @@ from runtime_pruning.tracking.rebuild import (
     load_record,
     point_runs,
     read_point,
+    read_sweep,
     verdict_tag,
 )
 from runtime_pruning.tracking.storage import open_store
@@ -63,7 +64,8 @@ def explain_sweep(
             if point_id
             else f"No point of a sweep {sweep_id!r} has controls on the {split} split; name one."
         )
-    data = datasets.load(read_point(client, chosen[0]).dataset, data_dir)
+    settings = read_sweep(client, sweep_id).get("dataset_settings")
+    data = datasets.load(read_point(client, chosen[0]).dataset, data_dir, settings)
     dense = _dense_record(client, runs, split)
     for run in chosen:
         yield _explain(client, run, out, split, data, dense)

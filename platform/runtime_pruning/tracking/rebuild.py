@@ -1,9 +1,11 @@
 """The way back: a sweep's points and records, read from MLflow alone."""
 
+import json
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -131,6 +133,38 @@ def sweep_run(client: MlflowClient, sweep_id: str) -> Run | None:
         for run in Runs(client, experiment).search(kind="sweep", sweep_id=sweep_id):
             return run
     return None
+
+
+def find_point(client: MlflowClient, point_id: str) -> Run:
+    """Return the run of a point, whatever its sweep.
+
+    Raises:
+        DataError: no point of that id is wholly written.
+    """
+    if re.fullmatch(r"[0-9a-f]{16}", point_id):
+        for experiment in _experiment_ids(client):
+            for run in Runs(client, experiment).search(kind="point", point_id=point_id):
+                if run.info.status == "FINISHED":
+                    return run
+    raise DataError(
+        f"A point is named by the 16 hexadecimal digits of its id, but none is called {point_id!r}."
+    )
+
+
+def read_sweep(client: MlflowClient, sweep_id: str) -> dict[str, Any]:
+    """Return the settings that a sweep was started with.
+
+    Raises:
+        DataError: no such sweep.
+    """
+    run = sweep_run(client, sweep_id)
+    if run is None:
+        raise DataError(f"No sweep {sweep_id!r} is in the MLflow store.")
+    with tempfile.TemporaryDirectory() as folder:
+        settings: dict[str, Any] = json.loads(
+            download(client, run, glossary.SWEEP, folder).read_text()
+        )
+    return settings
 
 
 def load_proof(client: MlflowClient, run: Run, split: HeldOut) -> Proof:
