@@ -27,8 +27,14 @@ from runtime_pruning.tracking.rebuild import (
 )
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
 Sweep = tuple[Path, str]
+
+
 KINDS = {"sweep": 1, "trial": 4, "point": 7}
+
+
 Frontier = Callable[..., CompletedProcess[str]]
 
 
@@ -39,6 +45,11 @@ def point_folders(results: Path) -> list[Path]:
 
 def point_of(folder: Path) -> OperatingPoint:
     return OperatingPoint.from_json((folder / "point.json").read_text())
+
+
+def folder_of(results: Path, point_id: str) -> Path:
+    (folder,) = [f for f in point_folders(results) if point_of(f).point_id == point_id]
+    return folder
 
 
 def test_it_prints_a_line_per_point_and_the_frontier(small_sweep: Sweep) -> None:
@@ -179,43 +190,6 @@ def test_decisions_of_the_methods_best_points_are_tried(small_sweep: Sweep) -> N
     verdicts = re.findall(r", validation: (dynamic|static); points over", printed)
     assert sorted(verdicts) == sorted(proof.verdict for proof in proofs.values())
     assert "| verdict |" in (results / "small" / "frontier.md").read_text()
-
-
-def folder_of(results: Path, point_id: str) -> Path:
-    (folder,) = [f for f in point_folders(results) if point_of(f).point_id == point_id]
-    return folder
-
-
-def test_explain_rebuilds_what_the_sweep_said(small_sweep: Sweep, tmp_path: Path) -> None:
-    results, _ = small_sweep
-    arguments = ["--results", str(results), "--out", str(tmp_path)]
-    assert cli.main(["explain", "small", *arguments]) == 0
-    point_ids = set(rebuild_proofs(f"sqlite:///{results}/mlflow.db", "small", "validation"))
-    assert {folder.name for folder in tmp_path.iterdir()} == point_ids
-    for point_id in point_ids:
-        said = folder_of(results, point_id) / "dynamics" / "dynamics.json"
-        assert (
-            tmp_path / point_id / "validation" / "dynamics.json"
-        ).read_text() == said.read_text()
-
-
-def test_explain_measures_controls_that_a_point_lacks(
-    small_sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    results, _ = small_sweep
-    points = [point_of(folder) for folder in point_folders(results)]
-    narrow = min(points, key=lambda point: point.macs_fraction)
-    assert narrow.method == "fixed-width"
-    arguments = ["--point", narrow.point_id, "--results", str(results), "--out", str(tmp_path)]
-    assert cli.main(["explain", "small", *arguments]) == 0
-    assert f"{narrow.point_id}: static, 1 distinct plans" in capsys.readouterr().out
-    facts = json.loads((tmp_path / narrow.point_id / "validation" / "dynamics.json").read_text())
-    for control in ("shuffled", "random"):
-        gain = facts["proof"][control]
-        assert (gain["value"], gain["low"], gain["high"]) == (0.0, 0.0, 0.0)
-    assert facts["decisions"]["distinct_plans"] == 1
-    assert cli.main(["explain", "small", *arguments, "--split", "test"]) == 2
-    assert "has no" in capsys.readouterr().err
 
 
 def test_the_preparation_is_found_again(small_sweep: Sweep) -> None:

@@ -7,6 +7,8 @@ from types import ModuleType
 
 import pytest
 
+from runtime_pruning.tracking.mlflow_store import FrontierTracker
+
 
 @pytest.fixture(scope="session")
 def synthetic() -> ModuleType:
@@ -34,3 +36,9 @@ def uri(migrated: Path, tmp_path: Path) -> str:
     """A store of the test's own."""
     shutil.copyfile(migrated, tmp_path / "mlflow.db")
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+@pytest.fixture
+def tracker(uri: str, tmp_path: Path) -> FrontierTracker:
+    """A tracker of sweep s1 that tries a store that failed again at once."""
+    return FrontierTracker(uri, "frontier", "s1", tmp_path / "spool", retry_after_s=0.0)

@@ -1,6 +1,5 @@
 """A sweep in a real SQLite store: what is written, once, whatever the store does meanwhile."""
 
-import json
 import logging
 import sqlite3
 from collections.abc import Callable
@@ -12,46 +11,16 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from stores import by_id, log_point, runs_of, settle
 
 from runtime_pruning import glossary
 from runtime_pruning.errors import DataError
-from runtime_pruning.frontier import OperatingPoint, Record, derive, write_record
+from runtime_pruning.frontier import derive, write_record
 from runtime_pruning.frontier.dominance import Reference, hypervolume, losses_of, pareto_mask
 from runtime_pruning.tracking.mlflow_store import FrontierTracker
-from runtime_pruning.tracking.rebuild import load_record, rebuild
+from runtime_pruning.tracking.rebuild import rebuild
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader")
-
-
-@pytest.fixture
-def tracker(uri: str, tmp_path: Path) -> FrontierTracker:
-    return FrontierTracker(uri, "frontier", "s1", tmp_path / "spool", retry_after_s=0.0)
-
-
-def log_point(tracker: FrontierTracker, measured: tuple[OperatingPoint, Record]) -> None:
-    """Log through a file that is gone as soon as the call is back."""
-    point, record = measured
-    path = tracker._spool_dir.parent / "record-of-the-trial.parquet"
-    write_record(record, path)
-    tracker.log_point(point, path)
-    path.unlink()
-    settle(tracker)
-
-
-def settle(tracker: FrontierTracker) -> None:
-    """Wait until the tracker's thread has done what it was asked for."""
-    tracker._thread.submit(bool).result()
-
-
-def runs_of(uri: str, kind: str) -> list[Run]:
-    client = MlflowClient(uri)
-    experiments = [e.experiment_id for e in client.search_experiments()]
-    return list(client.search_runs(experiments, f"tags.`frontier.kind` = '{kind}'"))
-
-
-def by_id(uri: str) -> dict[str, Run]:
-    return {run.data.tags[glossary.POINT_ID]: run for run in runs_of(uri, "point")}
 
 
 @pytest.fixture
@@ -126,14 +95,6 @@ def test_a_sweep_is_nested_runs(
     assert rebuild(uri, "s1") == sorted(sweep, key=lambda m: (m[0].trial_key, m[0].index))
 
 
-def test_an_unknown_sweep_is_named(tracker: FrontierTracker, uri: str) -> None:
-    tracker.start_sweep({})
-    settle(tracker)
-    assert rebuild(uri, "s1") == []
-    with pytest.raises(DataError, match="No sweep 's2'"):
-        rebuild(uri, "s2")
-
-
 def test_logging_again_changes_nothing(
     tracker: FrontierTracker,
     uri: str,
@@ -162,38 +123,6 @@ def test_logging_again_changes_nothing(
     assert rebuild(uri, "s1") == [(point, record)]
     assert "measured again with other figures" in caplog.text
     assert "keeps trials='1'" in caplog.text
-
-
-def test_front_tags_follow_the_points(
-    tracker: FrontierTracker, uri: str, synthetic: ModuleType
-) -> None:
-    worse, better = synthetic.make_point(0.5, skill=0.8), synthetic.make_point(0.49)
-    log_point(tracker, worse)
-    assert by_id(uri)[worse[0].point_id].data.tags[glossary.ON_FRONT] == "true"
-    log_point(tracker, better)
-    tags = {key: run.data.tags[glossary.ON_FRONT] for key, run in by_id(uri).items()}
-    assert tags == {worse[0].point_id: "false", better[0].point_id: "true"}
-
-
-def test_the_test_split_is_added_once(
-    tracker: FrontierTracker, uri: str, synthetic: ModuleType, tmp_path: Path
-) -> None:
-    point, record = synthetic.make_point(0.5)
-    log_point(tracker, (point, record))
-    test_record = synthetic.make_record(0.5, split="test", seed=9)
-    expected = derive(test_record, point.provenance)
-    for number, record_again in enumerate((test_record, synthetic.make_record(0.9, split="test"))):
-        path = tmp_path / f"test-{number}.parquet"
-        write_record(record_again, path)
-        tracker.log_test_point(derive(record_again, point.provenance), path)
-        settle(tracker)
-
-    (run,) = runs_of(uri, "point")
-    assert run.data.metrics["test_accuracy"] == expected.accuracy
-    assert run.data.metrics["test_macs_per_image"] == expected.macs_per_image
-    assert run.data.metrics["accuracy"] == point.accuracy
-    assert load_record(MlflowClient(uri), run, "test") == test_record
-    assert rebuild(uri, "s1") == [(point, record)]
 
 
 @pytest.mark.parametrize("table", ["runs", "metrics", "params", "latest_metrics", "experiments"])
@@ -232,23 +161,6 @@ def test_what_the_store_never_takes_holds_up_nothing(
     assert len(runs_of(uri, "point")) == 1
 
 
-def test_a_second_copy_of_a_run_is_deleted(
-    tracker: FrontierTracker, uri: str, synthetic: ModuleType, tmp_path: Path
-) -> None:
-    point, record = synthetic.make_point(0.5)
-    log_point(tracker, (point, record))
-    (run,) = runs_of(uri, "point")
-    # What a server leaves that created a run, answered too late, and was asked again.
-    MlflowClient(uri).create_run(run.info.experiment_id, tags=run.data.tags)
-    fresh = FrontierTracker(uri, "frontier", "s1", tmp_path / "spool")
-    path = tmp_path / "test-record.parquet"
-    tested = synthetic.make_record(0.5, split="test")
-    write_record(tested, path)
-    fresh.log_test_point(derive(tested, point.provenance), path)
-    settle(fresh)
-    assert [kept.info.run_id for kept in runs_of(uri, "point")] == [run.info.run_id]
-
-
 def test_a_sweep_goes_on_after_its_end(tracker: FrontierTracker, uri: str, tmp_path: Path) -> None:
     tracker.start_sweep({})
     tracker.start_trial("t1", {})
@@ -268,31 +180,6 @@ def test_a_sweep_goes_on_after_its_end(tracker: FrontierTracker, uri: str, tmp_p
     }
 
 
-def test_a_bundle_and_the_policy_splits_record_are_kept(
-    tracker: FrontierTracker, uri: str, synthetic: ModuleType, tmp_path: Path
-) -> None:
-    point, record = synthetic.make_point(0.5)
-    write_record(record, tmp_path / "r.parquet")
-    (tmp_path / "to-deploy" / "deep").mkdir(parents=True)
-    (tmp_path / "to-deploy" / "deep" / "weights.bin").write_bytes(b"\x00\x01")
-    learned_from = synthetic.make_record(0.5, split="policy")
-    write_record(learned_from, tmp_path / "p.parquet")
-    tracker.log_point(
-        point,
-        tmp_path / "r.parquet",
-        tmp_path / "to-deploy",
-        policy_record=tmp_path / "p.parquet",
-    )
-    settle(tracker)
-    (run,) = runs_of(uri, "point")
-    client = MlflowClient(uri)
-    names = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert names == {glossary.RECORD, glossary.POLICY_RECORD, glossary.POINT, glossary.BUNDLE}
-    assert load_record(client, run, "policy") == learned_from
-    deep = client.list_artifacts(run.info.run_id, f"{glossary.BUNDLE}/deep")
-    assert [file.path for file in deep] == ["bundle/deep/weights.bin"]
-
-
 def test_what_cannot_be_right_raises(
     tracker: FrontierTracker, synthetic: ModuleType, tmp_path: Path
 ) -> None:
@@ -307,39 +194,6 @@ def test_what_cannot_be_right_raises(
         tracker.log_point(replace(point, split="test"), path)
     with pytest.raises(DataError, match="does not belong to 's1'"):
         tracker.log_point(replace(point, sweep_id="s2"), path)
-
-
-@pytest.mark.parametrize("fault", ["text", "split", "images"])
-def test_a_point_without_its_record_holds_up_nothing(
-    tracker: FrontierTracker,
-    uri: str,
-    synthetic: ModuleType,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    fault: str,
-) -> None:
-    (bad, _), path = synthetic.make_point(0.5), tmp_path / "bad.parquet"
-    if fault == "text":
-        path.write_text("no record")
-    elif fault == "split":
-        write_record(synthetic.make_record(0.5, split="test"), path)
-    else:
-        write_record(synthetic.make_record(0.5, images=300), path)
-    tracker.log_point(bad, path)
-    log_point(tracker, synthetic.make_point(0.7))
-    assert "An event can never be written" in caplog.text
-    assert tracker.finish() == 0
-    assert set(by_id(uri)) == {synthetic.make_point(0.7)[0].point_id}
-    assert len(list((tmp_path / "spool" / "rejected").glob("*.json"))) == 1
-
-
-def test_figures_that_the_record_does_not_give_are_found_by_a_rebuild(
-    tracker: FrontierTracker, uri: str, synthetic: ModuleType
-) -> None:
-    point, _ = synthetic.make_point(0.5)
-    log_point(tracker, (point, synthetic.make_record(0.6)))
-    with pytest.raises(DataError, match=f"Point {point.point_id} must have the figures"):
-        rebuild(uri, "s1")
 
 
 def test_each_trial_has_its_own_end(
@@ -377,33 +231,3 @@ def test_a_report_is_drawn_though_the_store_is_dead(synthetic: ModuleType, tmp_p
     }
     assert tracker.report is not None
     assert len(tracker.report.summary.points) == 3
-
-
-def test_the_saved_view_decodes(tracker: FrontierTracker, uri: str) -> None:
-    import base64
-    import zlib
-
-    client = MlflowClient(uri)
-    experiment = client.create_experiment("frontier")
-    client.set_experiment_tag(experiment, glossary.NOTE, "my own words")
-    tracker.start_sweep({})
-    other = FrontierTracker(uri, "frontier", "s 2", tracker._spool_dir.parent / "spool-2")
-    settle(tracker)
-    other.start_sweep({})
-    other.start_sweep({})
-    settle(other)
-    tags = client.get_experiment(experiment).tags
-    lines = [line for line in tags[glossary.NOTE].splitlines() if line]
-    assert [line.split("]")[0] for line in lines] == [
-        "[Frontier of s 2",
-        "[Frontier of s1",
-        "my own words",
-    ]
-    saved = json.loads(tags["mlflow.sharedViewState.frontier-s-2"])
-    kind, packed = saved["state"].split(";")
-    assert kind == "deflate"
-    state = json.loads(zlib.decompress(base64.b64decode(packed)))
-    assert "tags.`frontier.sweep_id` = 's 2'" in state["searchFilter"]
-    keys = {c[axis]["key"] for c in state["compareRunCharts"] for axis in c if axis[1:] == "axis"}
-    assert keys <= {metric.name for metric in glossary.ALL_METRICS}
-    assert "viewStateShareKey=frontier-s-2&" in str(other.view_path)
