@@ -26,6 +26,7 @@ from runtime_pruning.methods.rnp import RNP, RNPConfig
 # Built-in methods register on import.
 from runtime_pruning.methods.second_look import SecondLook, SecondLookConfig
 from runtime_pruning.methods.vanilla import Vanilla, VanillaConfig
+from runtime_pruning.methods.w_gates import WGates, WGatesConfig
 
 __all__ = [
     "RNP",
@@ -50,6 +51,8 @@ __all__ = [
     "Task",
     "Vanilla",
     "VanillaConfig",
+    "WGates",
+    "WGatesConfig",
     "get",
     "names",
     "register",

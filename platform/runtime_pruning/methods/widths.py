@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from torch import Tensor
 
-from runtime_pruning.cost.pruned_macs import PrunedMacs
+from runtime_pruning.cost.predictor import WidthCost
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network.surgery import PrunableGroup
 
@@ -62,29 +62,29 @@ def allowed(width: float, channels: int, multiple: int) -> int:
     return min(channels, max(1, round(width / multiple)) * multiple)
 
 
-def widest_within(macs: PrunedMacs, budget: float, family: Family) -> list[int]:
+def widest_within(cost: WidthCost, budget: float, family: Family) -> list[int]:
     """Return the widest member of a family that costs no more than a budget.
 
     Args:
-        macs: of the backbone.
-        budget: MACs on one image.
+        cost: of widths.
+        budget: in the cost's own unit.
         family: of widths.
 
     Raises:
         ConfigError: even the narrowest costs more.
     """
-    if (narrowest := macs(family(0.0))) > budget:
+    if (narrowest := cost(family(0.0))) > budget:
         raise ConfigError(
-            f"The narrowest network costs {narrowest / macs.dense:.3f} of the dense one's MACs, "
-            f"so a share of {budget / macs.dense:.3f} cannot be reached: ask for more, or let "
-            "fewer channels stay at least."
+            f"The narrowest network costs {narrowest / cost.dense:.3f} of the dense one, so a "
+            f"share of {budget / cost.dense:.3f} cannot be reached: ask for more, or let fewer "
+            "channels stay at least."
         )
     low, high = 0.0, 1.0
-    if macs(family(high)) <= budget:
+    if cost(family(high)) <= budget:
         return family(high)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        low, high = (middle, high) if macs(family(middle)) <= budget else (low, middle)
+        low, high = (middle, high) if cost(family(middle)) <= budget else (low, middle)
     return family(low)
 
 
