@@ -3,6 +3,7 @@
 And photographs for tests of datasets and of whole sweeps.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pyarrow.fs import FileSystem
 
 if TYPE_CHECKING:
     from exported_bundle import Exported
@@ -64,3 +66,21 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> "Exported":
     from exported_bundle import export_digits
 
     return export_digits(tmp_path_factory.mktemp("exported"))
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[str]:
+    """The address of an S3 server's bucket, with all that a client must be told."""
+    from moto.server import ThreadedMotoServer  # takes seconds, which few tests need
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # or a failure shows every request
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+    filesystem, bucket = FileSystem.from_uri(
+        f"s3://user:secret@sweeps?{options}&allow_bucket_creation=true"
+    )
+    filesystem.create_dir(bucket)
+    yield f"s3://user:secret@sweeps/{{}}?{options}"
+    server.stop()

@@ -9,7 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from runtime_pruning.files import link_or_copy, locked, replacing, save_tensors, write_text
+from runtime_pruning.files import (
+    link_or_copy,
+    link_tree,
+    locked,
+    replacing,
+    save_tensors,
+    write_text,
+)
 
 FORK = multiprocessing.get_context("fork")
 
@@ -80,3 +87,32 @@ def test_one_at_a_time_and_a_dead_holder_holds_nothing(tmp_path: Path) -> None:
         child.join(60)
     assert [child.exitcode for child in children] == [0, -signal.SIGKILL, 0]
     assert counter.read_text() == "100"
+
+
+def test_a_linked_tree_is_on_the_disk_once_and_replaces_what_has_other_names(
+    tmp_path: Path,
+) -> None:
+    source, target = tmp_path / "bundle", tmp_path / "kept"
+    (source / "deep").mkdir(parents=True)
+    (source / "deep" / "weights").write_text("new")
+    (target / "bundle" / "deep").mkdir(parents=True)
+    old, other = target / "bundle" / "deep" / "weights", tmp_path / "other"
+    old.write_text("old")
+    os.link(old, other)
+    for _ in range(2):
+        link_tree(source, target)
+        assert old.samefile(source / "deep" / "weights")
+    assert other.read_text() == "old"
+    link_tree(other, target)
+    assert (target / "other").samefile(other)
+
+
+def test_a_lock_that_nobody_waits_for_is_refused(tmp_path: Path) -> None:
+    with (
+        locked(tmp_path / "lock"),
+        pytest.raises(BlockingIOError, match="is locked"),
+        locked(tmp_path / "lock", wait=False),
+    ):
+        pass
+    with locked(tmp_path / "lock", wait=False):
+        pass

@@ -6,18 +6,35 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from filelock import FileLock
-from safetensors.torch import save_file
-from torch import Tensor
+from filelock import FileLock, Timeout
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file; the kernel drops it when the process dies."""
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock on a file; the kernel drops it when the process dies.
+
+    Args:
+        path: of the file; created.
+        wait: until whoever holds it drops it.
+
+    Raises:
+        BlockingIOError: somebody holds it, and nobody waits.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path):
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout as error:
+        raise BlockingIOError(f"{path} is locked.") from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -40,11 +57,13 @@ def write_text(path: Path, text: str) -> None:
         unfinished.write_text(text, encoding="utf-8")
 
 
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+def save_tensors(tensors: "Mapping[str, Tensor]", path: Path) -> None:
     """Write tensors by name, from whatever device and in whatever layout, as safetensors.
 
     Of tensors that share memory each is written whole.
     """
+    from safetensors.torch import save_file  # brings torch, which locks and moves need not
+
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     seen = set[int]()
     for name, tensor in plain.items():
@@ -61,3 +80,16 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Give a file, or each file of a folder, a second name below ``target``, or copy it.
+
+    What has the name already is replaced, and never written into: it may have others.
+    """
+    files = [path for path in source.rglob("*") if path.is_file()] if source.is_dir() else [source]
+    for path in files:
+        second = target / path.relative_to(source.parent)
+        second.parent.mkdir(parents=True, exist_ok=True)
+        second.unlink(missing_ok=True)
+        link_or_copy(path, second)

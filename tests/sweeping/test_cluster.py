@@ -13,10 +13,12 @@ from ray.runtime_env import RuntimeEnv
 from ray.runtime_env.runtime_env import _merge_runtime_env
 
 from runtime_pruning.errors import ConfigError, UserError
+from runtime_pruning.places import Place
 from runtime_pruning.resources import EnvRunnerRequest, Request, Resources
 from runtime_pruning.sweeping.cluster import (
+    most_at_once,
     refuse_dead_address,
-    refuse_unshared_folder,
+    refuse_unshared,
     refuse_what_never_fits,
     runtime_environment,
 )
@@ -30,11 +32,11 @@ def test_a_folder_that_one_node_does_not_see_is_refused(tmp_path: Path) -> None:
     try:
         nodes.add_node(num_cpus=1)
         ray.init(address=nodes.address, log_to_driver=False)
-        refuse_unshared_folder(tmp_path)
+        refuse_unshared(Place.at(tmp_path))
         # A name that each process understands in its own way.
         descriptor = os.open(tmp_path, os.O_RDONLY)
-        with pytest.raises(ConfigError, match="all nodes see and may write"):
-            refuse_unshared_folder(Path(f"/proc/self/fd/{descriptor}"))
+        with pytest.raises(ConfigError, match="all nodes see and may write to"):
+            refuse_unshared(Place.at(f"/proc/self/fd/{descriptor}"))
         os.close(descriptor)
         assert list(tmp_path.iterdir()) == []
     finally:
@@ -118,6 +120,19 @@ def test_where_the_cluster_may_grow_a_trial_waits_and_says_for_what(
     told = capsys.readouterr().out
     assert "waits until the cluster has grown: its 1 processes ask for 4 = 4 CPU; the" in told
     assert "ask for 1 = 1 GPU; the largest node has 0, all nodes 0." in told
+
+
+@pytest.mark.parametrize(
+    ("trial", "most"),
+    [
+        (Request(cpus=1.5), 5),  # 8 CPU of all three nodes / 1.5
+        (Request(cpus=1, gpus=0.5), 2),  # 1 GPU / 0.5, though there were CPUs for eight
+        (Request(cpus=64), 1),
+    ],
+)
+def test_as_many_trials_wait_as_the_nodes_hold(trial: Request, most: int) -> None:
+    nodes = [{"CPU": 2.0}, {"CPU": 2.0}, {"CPU": 4.0, "GPU": 1.0}]
+    assert most_at_once([trial], nodes) == most
 
 
 def test_a_trial_that_fits_passes() -> None:

@@ -8,6 +8,7 @@ import ray
 import torch
 
 from runtime_pruning.errors import UserError
+from runtime_pruning.places import Place
 from runtime_pruning.sweeping.checks import check_sweep
 from runtime_pruning.sweeping.cluster_training import prepare_on_cluster
 from runtime_pruning.sweeping.prepare import is_prepared, prepare
@@ -31,7 +32,7 @@ def test_one_worker_makes_what_this_process_would(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     material = check_sweep(load_preset("digits", PRESETS, SHORT))
-    cache = tmp_path / "by-ray"
+    cache = Place.at(tmp_path / "by-ray")
     assert not is_prepared(material, cache)
     found = prepare_on_cluster(material, cache)
     told = capsys.readouterr().out
@@ -48,7 +49,7 @@ def test_one_worker_makes_what_this_process_would(
         assert all(torch.equal(one[name], other[name]) for name in one)
     assert prepare_on_cluster(material, cache).key == found.key  # nothing is trained again
     assert capsys.readouterr().out == ""
-    assert {path.name for path in cache.iterdir()} == {"locks", "dense", "anywidth"}
+    assert {path.name for path in (tmp_path / "by-ray").iterdir()} == {"locks", "dense", "anywidth"}
 
 
 @pytest.mark.usefixtures("cluster")
@@ -57,5 +58,5 @@ def test_a_loss_that_is_no_number_is_told_once(tmp_path: Path) -> None:
     changes = (*SHORT, "prepare.lr=1e30", "resources.prepare.workers=2")
     material = check_sweep(load_preset("digits", PRESETS, changes))
     with pytest.raises(UserError, match=r"The loss is nan .* lower the learning rate"):
-        prepare_on_cluster(material, tmp_path)
-    assert not is_prepared(material, tmp_path)
+        prepare_on_cluster(material, Place.at(tmp_path))
+    assert not is_prepared(material, Place.at(tmp_path))

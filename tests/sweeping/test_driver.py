@@ -10,9 +10,11 @@ from tqdm import tqdm
 
 from runtime_pruning.frontier.points import trial_key
 from runtime_pruning.methods import Effort
+from runtime_pruning.places import Mirror, Place
 from runtime_pruning.sweeping.checks import check_sweep
 from runtime_pruning.sweeping.driver import Sweep
 from runtime_pruning.sweeping.ledger import Ledger
+from runtime_pruning.sweeping.parts import Parts
 from runtime_pruning.sweeping.prepare import Prepared
 from runtime_pruning.sweeping.presets import load_preset
 from runtime_pruning.sweeping.trial import trial_config
@@ -35,7 +37,8 @@ def sweep(tracker: FrontierTracker, tmp_path: Path) -> Sweep:
         material=material,
         prepared=prepared,
         sweep_id="s1",
-        folder=tmp_path,
+        mirror=Mirror.of(tmp_path),
+        parts=Parts(Place.at(tmp_path), [1]),
         ledger=Ledger(tracker, "rnp"),
     )
 

@@ -20,13 +20,16 @@ from ray import tune
 from ray.cluster_utils import Cluster
 
 from runtime_pruning.errors import ConfigError
+from runtime_pruning.places import Mirror, Place
 from runtime_pruning.resources import EnvRunnerRequest, LearnerRequest, Request, Resources
 from runtime_pruning.sweeping import driver
 from runtime_pruning.sweeping.checks import check_sweep
 from runtime_pruning.sweeping.cluster import alive_nodes, refuse_what_never_fits
-from runtime_pruning.sweeping.driver import Sweep, use_tune_settings
+from runtime_pruning.sweeping.driver import Sweep
 from runtime_pruning.sweeping.ledger import Ledger
+from runtime_pruning.sweeping.parts import Parts
 from runtime_pruning.sweeping.presets import load_preset
+from runtime_pruning.sweeping.tuning import use_tune_settings
 
 PRESETS = Path(__file__).parents[2] / "sweeps" / "presets"
 RESOURCES = Resources(
@@ -104,7 +107,8 @@ def test_each_process_gets_what_it_asked_for_and_no_other_sees_a_gpu(
     material = check_sweep(load_preset("digits", PRESETS, ["trials=2", "controls=[dense]"]))
     ledger = MagicMock(spec=Ledger)
     ledger.fixed_folders.return_value = []
-    ledger.proof_candidates.return_value = ledger.test_candidates.return_value = [tmp_path]
+    points = [tmp_path / "sweep" / "point"]
+    ledger.proof_candidates.return_value = ledger.test_candidates.return_value = points
     use_tune_settings()
     sweep = Sweep(
         material=replace(material, sweep=replace(material.sweep, resources=RESOURCES)),
@@ -112,7 +116,8 @@ def test_each_process_gets_what_it_asked_for_and_no_other_sees_a_gpu(
             network=None, dense=None, key="key", network_effort=None, dense_effort=None
         ),
         sweep_id="claims",
-        folder=tmp_path / "sweep",
+        mirror=Mirror.of(tmp_path / "sweep"),
+        parts=Parts(Place.at(tmp_path / "sweep"), [2]),
         ledger=ledger,
     )
     sweep.run()

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
+from runtime_pruning.places import Place
 from runtime_pruning.tracking.rebuild import rebuild
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -184,8 +185,10 @@ def test_a_sweep_with_data_and_plugins_runs_on_nodes_with_the_dependencies_only(
     bare_python: Path,
     checkout: Path,
     write_photographs: Callable[..., Path],
+    object_store: str,
     tmp_path: Path,
 ) -> None:
+    """All that the nodes share is an S3 bucket."""
     missing = subprocess.run(
         [bare_python, "-c", "import ray, runtime_pruning"],
         cwd=tmp_path,
@@ -196,11 +199,13 @@ def test_a_sweep_with_data_and_plugins_runs_on_nodes_with_the_dependencies_only(
     assert "No module named 'runtime_pruning'" in missing.stderr
     faces = [f"{part}/{name}" for part in ("train", "test") for name in ("female", "male")]
     photographs = write_photographs(tmp_path / "faces", dict.fromkeys(faces, 24))
-    results = tmp_path / "results"
+    results = object_store.format("submitted-results")
+    here = tmp_path / "runtime-pruning" / "s3-sweeps-submitted-results"  # on the head's disk
     runtime_env = {
         "env_vars": {
             "RUNTIME_PRUNING_DATA": str(photographs),
-            "RUNTIME_PRUNING_RESULTS": str(results),
+            "RUNTIME_PRUNING_RESULTS": results,
+            "HOME": str(tmp_path),
             "RUNTIME_PRUNING_CLUSTER_GROWS": "1",
         },
         "py_modules": [str(tmp_path / "theirs")],
@@ -219,10 +224,15 @@ def test_a_sweep_with_data_and_plugins_runs_on_nodes_with_the_dependencies_only(
         cluster.join()
         printed += job.stdout.read()
     assert job.returncode == 0, printed
-    points = rebuild(f"sqlite:///{results}/mlflow.db", "submitted")
+    points = rebuild(f"sqlite:///{here}/mlflow.db", "submitted")
     assert {each.point.method for each in points} == {"rnp", "dense"}
     assert {each.point.backbone for each in points} == {"small-of-mine"}
-    advice = f"RUNTIME_PRUNING_RESULTS={results} make ui, in a checkout on a machine that sees"
+    place = Place.at(results)
+    kept = {"controls", "frontier.html", "frontier.png", "frontier.md", "sweep.json", "trials"}
+    assert set((place / "submitted").names()) == kept
+    assert (place / "prepared").names() == ["anywidth", "dense"]
+    assert "secret" not in printed
+    advice = f"RUNTIME_PRUNING_RESULTS={here} make ui, in a checkout on a machine that sees"
     assert advice in printed
     # The trial ran on the other node, with what was shipped there.
     modules = "session_*/runtime_resources/py_modules_files/*/*"

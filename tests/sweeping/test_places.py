@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from runtime_pruning.errors import ConfigError
-from runtime_pruning.sweeping.places import results_root
+from runtime_pruning.sweeping.places import results_place, results_root
 
 
 def test_results_root_prefers_the_choice_then_the_variable(
@@ -16,19 +16,23 @@ def test_results_root_prefers_the_choice_then_the_variable(
     assert results_root() == tmp_path / "named"
 
 
-@pytest.mark.parametrize("scheme", ["s3", "gs", "abfs", "http"])
-def test_results_at_an_address_are_refused_not_written_to_a_folder_of_that_name(
-    scheme: str, monkeypatch: pytest.MonkeyPatch
+def test_results_at_an_address_are_no_folder_of_that_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("RUNTIME_PRUNING_RESULTS", f"{scheme}://bucket/results")
-    with pytest.raises(ConfigError, match=f"a folder that all nodes see, .*{scheme}://bucket"):
-        results_root()
-    with pytest.raises(ConfigError, match="a folder that all nodes see"):
-        results_root(Path(f"{scheme}://bucket/results"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RUNTIME_PRUNING_RESULTS", "gs://anonymous@bucket/results")
+    place = results_place()
+    assert (place.local, place.path) == (None, "bucket/results")
+    assert place.address == "gs://bucket/results"  # nobody's name or secret
+    # What must lie on a disk of this machine.
+    assert results_root() == tmp_path / "runtime-pruning" / "gs-bucket-results"
+    assert results_place(Path("gs://anonymous@bucket/a/b")).path == "bucket/a/b"
+    with pytest.raises(ConfigError, match=r"an address file://, s3:// or gs://, .*abfs://x"):
+        results_place("abfs://x/y")
 
 
 def test_results_at_a_file_address_are_a_folder() -> None:
-    assert results_root(Path("file:///shared/my%20results")) == Path("/shared/my results")
+    assert results_root("file:///shared/my%20results") == Path("/shared/my results")
     assert results_root(Path("/a:b/c")) == Path("/a:b/c")
 
 

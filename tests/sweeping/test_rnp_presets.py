@@ -14,11 +14,13 @@ from PIL import Image
 
 from runtime_pruning.errors import DataError
 from runtime_pruning.frontier.records import read_record
+from runtime_pruning.places import Place
 from runtime_pruning.sweeping.checks import check_sweep
 from runtime_pruning.sweeping.config import Range
 from runtime_pruning.sweeping.prepare import preparation_key, prepare
 from runtime_pruning.sweeping.presets import load_preset
-from runtime_pruning.sweeping.trial import SweepInputs, read_point, run_control
+from runtime_pruning.sweeping.reports import read_point
+from runtime_pruning.sweeping.trial import SweepInputs, run_control
 
 PRESETS = Path(__file__).parents[2] / "sweeps" / "presets"
 NAMES = ("faces", "cifar10-rnp", "cifar100-rnp", "imagenet-vgg16")
@@ -102,13 +104,11 @@ def run_small(name: str, data_dir: Path, results: Path, *changes: str) -> Path:
         network_effort=prepared.network_effort,
         dense_effort=prepared.dense_effort,
         code_version="test",
-        folder=results,
+        place=Place.at(results),
     )
-    folders = run_control(
-        "rnp", 4, results / "points", sweep=sweep, sweep_id="small", inputs=inputs
-    )
-    (point,) = folders
-    return point
+    points = run_control("rnp", 4, results / "points", sweep=sweep, sweep_id="small", inputs=inputs)
+    (point,) = points
+    return results / "points" / point
 
 
 @pytest.mark.ray

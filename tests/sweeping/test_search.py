@@ -1,10 +1,12 @@
 """The search: every point of a trial reaches Optuna once, and nothing stays running."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from optuna.trial import TrialState
+from ray.tune.search import ConcurrencyLimiter
 
 from runtime_pruning.sweeping.config import Range, SweepConfig
 from runtime_pruning.sweeping.search import FrontierSearch, opening_points
@@ -84,3 +86,35 @@ def test_suggestions_stay_inside_the_space() -> None:
         assert suggested["groups"] in (2, 4)
         search.on_trial_result(f"t{i}", result(0, 0.5, 0.5))
         search.on_trial_complete(f"t{i}", result(0, 0.5, 0.5))
+
+
+def test_no_more_live_trials_than_this_start_allows(tmp_path: Path) -> None:
+    """Tune's own limiter would bring back the limit of the snapshot."""
+    before = ConcurrencyLimiter(FrontierSearch(make_sweep()), max_concurrent=1)
+    assert before.suggest("t0") is not None
+    assert before.suggest("t1") is None
+    before.searcher.save(str(tmp_path / "search.pkl"))
+    search = FrontierSearch(make_sweep())
+    ConcurrencyLimiter(search, max_concurrent=2)
+    search.restore(str(tmp_path / "search.pkl"))
+    assert search.suggest("t1") is not None
+    assert search.suggest("t2") is None
+    search.on_trial_complete("t0", error=True)
+    assert search.suggest("t2") is not None
+
+
+def test_an_extension_knows_the_points_so_far_and_opens_no_dimension_again() -> None:
+    sweep = make_sweep()
+    known = [
+        SimpleNamespace(
+            config={"penalty": 0.02 + 0.1 * number, "groups": 2, "rounds": 2},
+            accuracy=0.5 + 0.1 * number,
+            macs_fraction=0.3 + 0.1 * number,
+        )
+        for number in range(5)
+    ]
+    search = FrontierSearch(sweep, known)  # type: ignore[arg-type]
+    told = [trial.values for trial in search._ot_study.trials]
+    assert told == [[point.accuracy, point.macs_fraction] for point in known]
+    suggested = [search.suggest(f"t{number}") for number in range(3)]
+    assert not any(each in suggested for each in opening_points(sweep))

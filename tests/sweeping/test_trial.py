@@ -15,7 +15,8 @@ from runtime_pruning.methods import Effort
 from runtime_pruning.network import PrunableNetwork, trace
 from runtime_pruning.network.policies import FixedPolicy
 from runtime_pruning.sweeping.config import SweepConfig
-from runtime_pruning.sweeping.trial import PointReport, read_point
+from runtime_pruning.sweeping.reports import read_point
+from runtime_pruning.sweeping.trial import PointReport
 
 Emitted = list[tuple[OperatingPoint, list[str]]]
 

@@ -115,7 +115,11 @@ def presets_folder() -> Path:
 SweepId = Annotated[str, typer.Argument(autocompletion=sweep_ids, show_default=False)]
 SweepIds = Annotated[list[str], typer.Argument(autocompletion=sweep_ids, show_default=False)]
 Results = Annotated[
-    Path | None, typer.Option(help="Where sweeps write; results by default.", show_default=False)
+    str | None,
+    typer.Option(
+        help="Where sweeps write: a folder, file://, s3:// or gs://; results by default.",
+        show_default=False,
+    ),
 ]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the dataset.", show_default=False)]
 Threads = Annotated[

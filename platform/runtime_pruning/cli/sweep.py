@@ -58,6 +58,9 @@ PrepareOnly = Annotated[
 ResumedId = Annotated[
     str | None, typer.Option(help="The same id again goes on with an interrupted sweep.")
 ]
+Extend = Annotated[
+    int | None, typer.Option(metavar="N", help="Add N trials to the sweep of --sweep-id.")
+]
 
 
 @command
@@ -75,6 +78,7 @@ def sweep(
     results: Results = None,
     prepare_only: PrepareOnly = False,
     sweep_id: ResumedId = None,
+    extend: Extend = None,
 ) -> int:
     """Sweep runtime pruning, and draw the accuracy-cost frontier."""
     import pruning_envs
@@ -98,6 +102,7 @@ def sweep(
             results=results,
             prepare_only=prepare_only,
             sweep_id=sweep_id,
+            extend=extend,
         ),
         py_modules=[Path(str(package.__file__)).parent for package in packages],
         presets=presets_folder(),

@@ -182,6 +182,10 @@ class Method(abc.ABC, Generic[ConfigT]):
         """
         return None
 
+    def points_per_stage(self, config: ConfigT) -> int:
+        """Return how many points it reports after each stage of training."""
+        return 1
+
     @abc.abstractmethod
     def fit(self, task: Task, config: ConfigT, report: Report) -> None:
         """Train, and call ``report`` for each operating point as soon as there is one."""

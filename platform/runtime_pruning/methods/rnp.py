@@ -125,6 +125,10 @@ class RNP(Method[RNPConfig]):
     config_type = RNPConfig
     trains_agent = True
 
+    def points_per_stage(self, config: RNPConfig) -> int:
+        """Return how many penalties a round's agent is measured at."""
+        return len(config.measured_penalties)
+
     def fit(self, task: Task, config: RNPConfig, report: Report) -> None:
         """Train agent and backbone in turns."""
         task = as_decided(task, config)

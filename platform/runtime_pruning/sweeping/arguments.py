@@ -20,9 +20,10 @@ class Arguments:
             like.
         data_dir: folder of the dataset.
         weights_dir: folder of weights.
-        results: folder for results.
+        results: folder for results, or address of one.
         prepare_only: train what trials start from, and stop.
         sweep_id: of an interrupted sweep that is to go on; a new one if absent.
+        extend: add so many trials to the sweep of that id.
     """
 
     preset: str = "digits"
@@ -35,6 +36,7 @@ class Arguments:
     members: tuple[str, ...] = ()
     data_dir: Path | None = None
     weights_dir: Path | None = None
-    results: Path | None = None
+    results: str | None = None
     prepare_only: bool = False
     sweep_id: str | None = None
+    extend: int | None = None

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ray import tune
 from ray.tune.experiment import Trial
 
-from runtime_pruning.sweeping.trial import ENDED
+from runtime_pruning.sweeping.reports import ENDED, Stop
 
 
 class Listener(Protocol):
@@ -17,8 +17,11 @@ class Listener(Protocol):
     def on_trial_start(self, params: dict[str, Any]) -> None:
         """Take note that the trial with these sampled parameters starts, or goes on."""
 
-    def on_point(self, folder: Path) -> None:
-        """Take note of a point, whose folder is complete."""
+    def on_point(self, folder: str) -> None:
+        """Take note of a point, whose folder on the results' file system is complete."""
+
+    def on_stop(self, params: dict[str, Any], stop: Stop) -> None:
+        """Take note that a trial is stopped, since others are better; its end comes next."""
 
     def on_trial_end(self, params: dict[str, Any], error: Path | None) -> None:
         """Take note that a trial ended; ``error`` holds the traceback if it failed."""
@@ -39,6 +42,11 @@ def listening(sweep_id: str, listener: Listener) -> Iterator[None]:
         del _listeners[sweep_id]
 
 
+def listener_of(sweep_id: str) -> Listener:
+    """Return who hears of a sweep's progress in this process."""
+    return _listeners[sweep_id]
+
+
 class SweepCallback(tune.Callback):  # type: ignore[misc]
     """Tells a sweep's listener what Tune tells us."""
 
@@ -47,23 +55,23 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Open the trial's run before its first point: it may fail before that."""
-        _listeners[self.sweep_id].on_trial_start(trial.config)
+        listener_of(self.sweep_id).on_trial_start(trial.config)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
         """Hand on the folder of the point that a trial has just reported."""
         if not result.get(ENDED):
-            folder = Path(trial.storage.trial_fs_path) / result["checkpoint_dir_name"]
-            _listeners[self.sweep_id].on_point(folder)
+            folder = f"{trial.storage.trial_fs_path}/{result['checkpoint_dir_name']}"
+            listener_of(self.sweep_id).on_point(folder)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
     ) -> None:
         """Count a trial that ended well."""
-        _listeners[self.sweep_id].on_trial_end(trial.config, None)
+        listener_of(self.sweep_id).on_trial_end(trial.config, None)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Say which configuration failed for good, and where its traceback lies."""
         log = Path(trial.local_path) / "error.txt"
-        _listeners[self.sweep_id].on_trial_end(trial.config, log)
+        listener_of(self.sweep_id).on_trial_end(trial.config, log)

@@ -16,6 +16,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from runtime_pruning.errors import ConfigError, UserError
+from runtime_pruning.places import Place, PlaceError
 from runtime_pruning.plugins import PLUGINS_ENV
 from runtime_pruning.resources import Request
 from runtime_pruning.sweeping.places import JOB_CONFIG, RESULTS_VARIABLE
@@ -150,8 +151,7 @@ def refuse_what_never_fits(
     Raises:
         ConfigError: the message shows the arithmetic.
     """
-    kinds = {"CPU": [each.cpus for each in processes], "GPU": [each.gpus for each in processes]}
-    for kind, asked in kinds.items():
+    for kind, asked in _asked(processes).items():
         there = [node.get(kind, 0.0) for node in nodes]
         if max(asked) > max(there, default=0.0) or sum(asked) > sum(there):
             parts = " + ".join(f"{each:g}" for each in asked if each)
@@ -167,43 +167,64 @@ def refuse_what_never_fits(
             print(f"A {what} waits until the cluster has grown: {lacking}", flush=True)
 
 
-def refuse_unshared_folder(folder: Path) -> None:
-    """Refuse a folder that a node which runs tasks does not see; its trials' points would be lost.
+def most_at_once(processes: Sequence[Request], nodes: Sequence[Mapping[str, float]]) -> int:
+    """Return how many jobs of these processes all nodes together hold, one at least."""
+    room = [
+        sum(node.get(kind, 0.0) for node in nodes) // sum(asked)
+        for kind, asked in _asked(processes).items()
+        if sum(asked)
+    ]
+    return max(1, int(min(room)))
+
+
+def _asked(processes: Sequence[Request]) -> dict[str, list[float]]:
+    """Return what each process asks for, by kind."""
+    return {"CPU": [each.cpus for each in processes], "GPU": [each.gpus for each in processes]}
+
+
+def refuse_unshared(results: Place) -> None:
+    """Refuse a place that a node which runs tasks cannot use; its trials' points would be lost.
 
     Raises:
         ConfigError: names the nodes.
+        PlaceError: this machine cannot use it either.
     """
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
     here = ray.get_runtime_context().get_node_id()
-    probe, content = folder / f".probe-{uuid4().hex}", uuid4().hex
-    probe.write_text(content)
+    probe, content = f".probe-{uuid4().hex}", uuid4().hex
+    results.write_text(probe, content)
     try:
         seen = {
             f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})": ray.remote(num_cpus=0)(
                 _sees
             )
             .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
-            .remote(str(probe), content)
+            .remote(results, probe, content)
             for node in nodes
             if node["NodeID"] != here
         }
         blind = [name for name, found in seen.items() if not ray.get(found)]
     finally:
-        probe.unlink()
+        results.delete(probe)
     if blind:
         raise ConfigError(
-            "Results must go to a folder that all nodes see and may write to, but "
-            f"{', '.join(blind)} cannot use {str(folder)!r}: name another with --results or "
-            f"{RESULTS_VARIABLE}."
+            "Results must go to a folder that all nodes see and may write to, or to an address "
+            f"that all nodes may use, but {', '.join(blind)} cannot use {results.address!r}: name "
+            f"another with --results or {RESULTS_VARIABLE}."
         )
 
 
-def _sees(probe: str, content: str) -> bool:
+def _sees(results: Place, probe: str, content: str) -> bool:
     """Whether this node reads what another has written, and may write beside it."""
-    path = Path(probe)
-    return (
-        path.is_file() and path.read_text() == content and os.access(path.parent, os.W_OK | os.X_OK)
-    )
+    mine = f"{probe}-{uuid4().hex}"
+    try:
+        if results.read_text(probe) != content:
+            return False
+        results.write_text(mine, content)
+        results.delete(mine)
+    except PlaceError:
+        return False
+    return True
 
 
 def may_grow() -> bool:

@@ -156,6 +156,23 @@ class TimingConfig:
 
 
 @config_class
+class EarlyStopping:
+    """When a trial is held against others, and stopped if it has fallen behind.
+
+    Attributes:
+        effort: what rungs are counted in; epochs include those of the preparation.
+        first: effort of the first rung.
+        factor: of each rung's effort over the one before.
+        keep: share of the trials at a rung that go on.
+    """
+
+    effort: Literal["env_steps", "epochs"] = "env_steps"
+    first: Positive
+    factor: Annotated[float, Field(gt=1)] = 2.0
+    keep: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+@config_class
 class SweepConfig:
     """One sweep: a method on a backbone and a dataset, searched over a space.
 
@@ -169,6 +186,7 @@ class SweepConfig:
         streams: whether convolutions that end in a residual add are sites, see `trace`.
         search: dimensions by name; ``groups`` or settings of the method.
         settings: the method's settings that are not searched.
+        early_stopping: when trials that fall behind are stopped; None lets each run to its end.
         plugins: modules that are imported before names are looked up, here and on every worker.
         eval_batch: images per batch when a point is measured.
         held_out_limit: measure points on this many held-out images only; None measures on all.
@@ -189,6 +207,7 @@ class SweepConfig:
     resources: Resources = field(default_factory=Resources)
     proof: ProofConfig = field(default_factory=ProofConfig)
     timing: TimingConfig = field(default_factory=TimingConfig)
+    early_stopping: EarlyStopping | None = None
     plugins: tuple[str, ...] = ()
     eval_batch: Count = 256
     held_out_limit: Count | None = None

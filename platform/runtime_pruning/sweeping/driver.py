@@ -5,38 +5,35 @@ under Tune's storage, the controls' beside them. So a sweep that was killed goes
 sweep id is started again, and logs nothing twice.
 """
 
-import logging
-import os
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import optuna
 import ray
 from ray import tune
 from tqdm import tqdm
 
 from runtime_pruning.errors import InterruptedSweepError
+from runtime_pruning.frontier.points import trial_key
 from runtime_pruning.frontier.records import HeldOut
-from runtime_pruning.resources import Request
-from runtime_pruning.sweeping.callback import SweepCallback, listening
+from runtime_pruning.places import Mirror, Place, in_folders
+from runtime_pruning.sweeping.callback import listening
 from runtime_pruning.sweeping.checks import Material
 from runtime_pruning.sweeping.cluster import sigint_given_back
 from runtime_pruning.sweeping.config import SweepConfig
 from runtime_pruning.sweeping.ledger import Ledger
+from runtime_pruning.sweeping.parts import Part, Parts
 from runtime_pruning.sweeping.point_timing import time_point, timing_options
 from runtime_pruning.sweeping.prepare import Prepared
 from runtime_pruning.sweeping.provenance import code_version
 from runtime_pruning.sweeping.proving import measure_on_test, prove_point
-from runtime_pruning.sweeping.search import FrontierSearch
-from runtime_pruning.sweeping.trial import (
-    ENDED,
-    SweepInputs,
-    run_control,
-    run_trial,
-    trial_config,
-)
+from runtime_pruning.sweeping.reports import ENDED, STATE, Stop, stop_mark
+from runtime_pruning.sweeping.states import States
+from runtime_pruning.sweeping.trial import SweepInputs, run_control, run_trial, trial_config
+from runtime_pruning.sweeping.tuning import Tuning
 
 Subject = TypeVar("Subject")
 
@@ -56,18 +53,26 @@ class Sweep:
         material: the checked configuration with its data.
         prepared: the network that all trials start from.
         sweep_id: names the sweep; the same one again goes on where it stopped.
-        folder: absolute, on storage that all nodes see.
+        mirror: of the sweep's folder, on storage that all nodes see; what the driver reads of it.
         ledger: where points are written.
+        parts: in which its trials were asked for.
         shared: what the method's `Method.prepare` returned.
     """
 
     material: Material
     prepared: Prepared
     sweep_id: str
-    folder: Path
+    mirror: Mirror
     ledger: Ledger
+    parts: Parts
     shared: Any = None
     failures: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._states = States(self.mirror.place)
+        self._tuning = Tuning(
+            material=self.material, sweep_id=self.sweep_id, place=self.mirror.place
+        )
 
     def run(self) -> None:
         """Run the controls and the trials, then prove the front's points, test and time them.
@@ -82,11 +87,13 @@ class Sweep:
             network_effort=self.prepared.network_effort,
             dense_effort=self.prepared.dense_effort,
             code_version=code_version(),
-            folder=self.folder,
+            place=self.mirror.place,
             shared=ray.put(self.shared),
         )
         controls = self._run_controls(inputs)
-        inputs = replace(inputs, control_points=tuple(controls))
+        inputs = replace(
+            inputs, control_points=tuple(self.mirror.place_of(folder) for folder in controls)
+        )
         self._run_trials(inputs)
         proved = self._prove(
             self.ledger.proof_candidates(self.sweep.proof.points), "validation", inputs
@@ -100,10 +107,6 @@ class Sweep:
         """The configuration."""
         return self.material.sweep
 
-    def _trial_processes(self) -> list[Request]:
-        """Return what each process of a trial asks for, its own first."""
-        return self.sweep.resources.trial_processes(trains_agent=self.material.method.trains_agent)
-
     def _run_controls(self, inputs: SweepInputs) -> list[Path]:
         """Measure each control at the finest group count, whose widths include the coarser ones.
 
@@ -112,10 +115,9 @@ class Sweep:
         """
         groups = self.sweep.group_counts[-1]
         running = {
-            name: ray.remote(**self.sweep.resources.control.options)(run_control).remote(
-                name,
-                groups,
-                self.folder / "controls" / name,
+            name: ray.remote(**self.sweep.resources.control.options)(in_folders).remote(
+                partial(run_control, name, groups),
+                self.mirror.place / f"controls/{name}",
                 sweep=self.sweep,
                 sweep_id=self.sweep_id,
                 inputs=inputs,
@@ -124,9 +126,9 @@ class Sweep:
         }
         folders: list[Path] = []
         for name, task in self._ended(running, "Control {}"):
-            folders += task.result or ()
-            for folder in task.result or ():
-                self.ledger.add(folder)
+            for point in task.result or ():
+                folders.append(self._fetch(f"controls/{name}/{point}"))
+                self.ledger.add(folders[-1])
             params = {"groups": groups}
             config = trial_config(self.sweep, name, params, self.prepared.key)
             self.ledger.end_trial(config, task.error)
@@ -138,33 +140,65 @@ class Sweep:
             tune.with_parameters(
                 run_trial, sweep=self.sweep, sweep_id=self.sweep_id, inputs=inputs
             ),
-            self._bundle(),
+            self._tuning.bundle,
         )
-        with tqdm(total=self.sweep.trials, desc="Trials", unit="trial", leave=False) as bar:
+        with tqdm(total=self.parts.trials, desc="Trials", unit="trial", leave=False) as bar:
             self._bar = bar
             with listening(self.sweep_id, self), sigint_given_back():
-                results = self._tuner(trainable).fit()
+                for part in self.parts:
+                    self._run_part(part, trainable)
+
+    def _run_part(self, part: Part, trainable: Any) -> None:
+        """Run the trials of a part, those that an earlier start left unfinished first."""
+        tuner = self._tuning.restored(part, trainable)
+        if tuner is None:
+            known = self.ledger.points_of(self.sweep.method) if part.number else []
+            tuner = self._tuning.new(part, trainable, known)
+        else:
+            # What an earlier start brought is shown before anything new is.
+            self._bar.update(self._take_in(tuner.get_results()))
         # What a killed driver had not heard of is on disk all the same.
-        for result in results:
-            for checkpoint, _ in result.best_checkpoints:
-                self.ledger.add(Path(checkpoint.path))
-            if _has_ended(result):
-                error = None if result.error is None else str(result.error)
-                self.ledger.end_trial(self._config_of(result.config or {}), error)
-        ended = sum(_has_ended(result) for result in results)
-        if ended < self.sweep.trials:
+        ended = self._take_in(tuner.fit())
+        if ended < part.trials:
             # Tune ends quietly when it is interrupted.
             raise InterruptedSweepError(
-                f"The sweep was stopped when {ended} of {self.sweep.trials} trials had ended."
+                f"The sweep was stopped when {ended} of {part.trials} trials had ended."
             )
+        self.parts.end(part)
 
-    def on_point(self, folder: Path) -> None:
+    def _take_in(self, results: Iterable[tune.Result]) -> int:
+        """Write what trials left to the ledger; return how many of them have ended."""
+        ended = 0
+        for result in results:
+            points = sorted(checkpoint.path for checkpoint, _ in result.best_checkpoints)
+            for point in points:
+                self.ledger.add(self._fetch(point))
+            if self._has_ended(result):
+                ended += 1
+                self._states.end(points, failed=result.error is not None)
+                error = None if result.error is None else str(result.error)
+                self.ledger.end_trial(self._config_of(result.config or {}), error)
+        return ended
+
+    def on_point(self, folder: str) -> None:
         """Write a trial's point to the ledger."""
-        self.ledger.add(folder)
+        self.ledger.add(self._fetch(folder))
+        self._states.add(folder)
 
     def on_trial_start(self, params: dict[str, Any]) -> None:
         """Open a trial in the ledger."""
         self.ledger.start_trial(self._config_of(params))
+
+    def on_stop(self, params: dict[str, Any], stop: Stop) -> None:
+        """Say which trial is stopped and why, and leave a mark that outlives the driver."""
+        assert self.sweep.early_stopping is not None
+        key = trial_key(self._config_of(params))
+        told = json.dumps({"trial": key, "params": params, **stop._asdict()})
+        self.mirror.place.write_text(stop_mark(key), told + "\n")
+        tqdm.write(
+            f"Stopped: trial {key} with {params} is number {stop.place} of the {stop.trials} that "
+            f"have come to {stop.effort:g} {self.sweep.early_stopping.effort}; {stop.kept} go on."
+        )
 
     def on_trial_end(self, params: dict[str, Any], error: Path | None) -> None:
         """Close a trial in the ledger; move the progress bar on; keep and show what failed."""
@@ -177,65 +211,47 @@ class Sweep:
         """Return all that a trial's result depends on."""
         return trial_config(self.sweep, self.sweep.method, params, self.prepared.key)
 
+    def _has_ended(self, result: tune.Result) -> bool:
+        """Whether a trial ran to its end, was stopped, or failed for good."""
+        if result.error is not None or (result.metrics or {}).get(ENDED):
+            return True
+        return self.mirror.place.holds(stop_mark(trial_key(self._config_of(result.config or {}))))
+
     def _fail(self, failure: str) -> None:
         """Keep and show what failed; the sweep goes on."""
         self.failures.append(failure)
         tqdm.write(failure)
 
-    def _bundle(self) -> tune.PlacementGroupFactory:
-        return tune.PlacementGroupFactory([each.bundle for each in self._trial_processes()])
-
-    def _tuner(self, trainable: Any) -> tune.Tuner:
-        path = self.folder / "trials"
-        # Tuner.can_restore is content with less than a snapshot, and then starts anew.
-        if list(path.glob("experiment_state-*.json")):
-            return tune.Tuner.restore(
-                str(path), trainable=trainable, resume_unfinished=True, resume_errored=True
-            )
-        needed = self.sweep.resources
-        return tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=FrontierSearch(self.sweep),
-                num_samples=self.sweep.trials,
-                max_concurrent_trials=needed.concurrent,
-                trial_dirname_creator=_folder_name,
-            ),
-            run_config=tune.RunConfig(
-                name="trials",
-                storage_path=str(self.folder),
-                failure_config=tune.FailureConfig(max_failures=needed.max_failures),
-                callbacks=[SweepCallback(self.sweep_id)],
-                verbose=0,
-            ),
-        )
+    def _fetch(self, folder: str) -> Path:
+        """Return the driver's copy of a point, without what only its trial goes on from."""
+        return self.mirror.fetch(folder, without=(STATE,))
 
     def _prove(self, folders: list[Path], split: HeldOut, inputs: SweepInputs) -> list[Path]:
         """Hold points against their controls: do their decisions depend on the image?"""
         fixed = self.ledger.fixed_folders()
         running = {
-            folder: ray.remote(**self.sweep.resources.control.options)(prove_point).remote(
-                folder, fixed, split=split, sweep=self.sweep, data=inputs.data
+            folder: self._start(
+                prove_point, folder, fixed, split=split, sweep=self.sweep, data=inputs.data
             )
             for folder in folders
         }
         ended = self._ended(running, f"Controls, {split}, of {{}}")
         done = [folder for folder, task in ended if task.error is None]
         for folder in done:
+            self._fetch(str(self.mirror.place_of(folder).path))
             self.ledger.add_proof(folder, split)
         return done
 
     def _measure_on_test(self, inputs: SweepInputs) -> list[Path]:
         """Measure the front, and the dense network, on the test split; return what was measured."""
         running = {
-            folder: ray.remote(**self.sweep.resources.control.options)(measure_on_test).remote(
-                folder, sweep=self.sweep, data=inputs.data
-            )
+            folder: self._start(measure_on_test, folder, sweep=self.sweep, data=inputs.data)
             for folder in self.ledger.test_candidates()
         }
         ended = self._ended(running, "Test split, of {}")
         done = [folder for folder, task in ended if task.error is None]
         for folder in done:
+            self._fetch(str(self.mirror.place_of(folder).path))
             self.ledger.add_test(folder)
         return done
 
@@ -244,15 +260,40 @@ class Sweep:
         folders = self.ledger.timing_candidates(self.sweep.timing.points)
         if not folders:
             return
-        dense = self.ledger.dense_folder()
-        task = ray.remote(**timing_options(self.sweep))(time_point)
+        dense, options = self.ledger.dense_folder(), timing_options(self.sweep)
         running = {
-            folder: task.remote(folder, dense, sweep=self.sweep, data=inputs.data)
+            folder: self._start(
+                time_point, folder, dense, options=options, sweep=self.sweep, data=inputs.data
+            )
             for folder in folders
         }
         for folder, ended in self._ended(running, "Timing, of {}"):
             if ended.error is None:
                 self.ledger.add_timings(folder, ended.result)
+
+    def _start(
+        self,
+        work: Callable[..., Any],
+        *folders: Path | list[Path] | None,
+        options: Mapping[str, Any] | None = None,
+        **others: Any,
+    ) -> "ray.ObjectRef[Any]":
+        """Start a task on points, whose folders here are copies of what it writes to.
+
+        Args:
+            work: takes the folders first.
+            folders: of points, lists of them, or None.
+            options: what the task asks Ray for; None asks for what controls do.
+            others: what else it takes, by name.
+        """
+        places = [self._places_of(each) for each in folders]
+        asked = self.sweep.resources.control.options if options is None else options
+        return ray.remote(**asked)(in_folders).remote(work, *places, **others)
+
+    def _places_of(self, folders: Path | list[Path] | None) -> Place | list[Place] | None:
+        if isinstance(folders, list):
+            return [self.mirror.place_of(folder) for folder in folders]
+        return None if folders is None else self.mirror.place_of(folders)
 
     def _ended(
         self, running: Mapping[Subject, "ray.ObjectRef[Any]"], what: str
@@ -273,30 +314,9 @@ class Sweep:
                 yield subject, EndedTask(None, text)
 
 
-def _has_ended(result: tune.Result) -> bool:
-    """Whether a trial ran to its end or failed for good."""
-    return result.error is not None or bool((result.metrics or {}).get(ENDED))
-
-
 def _text_of(path: Path) -> str:
     """Return a file's text, or that it is not there: a lost node takes its files along."""
     try:
         return path.read_text()
     except OSError as error:
         return f"No traceback is left: {error}"
-
-
-def _folder_name(trial: Any) -> str:
-    """Return a trial's folder name; Tune's own spells out every parameter."""
-    return f"trial-{trial.trial_id}"
-
-
-def use_tune_settings() -> None:
-    """Set what Tune reads from the environment; before it is first used."""
-    # A snapshot older than a finished trial makes a resumed sweep run that trial again.
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")
-    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
-    # The sweep prints its own lines; Tune's newer output prints a box even when told not to.
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    logging.getLogger("ray.tune").setLevel(logging.WARNING)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)

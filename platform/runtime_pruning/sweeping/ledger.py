@@ -22,7 +22,8 @@ from runtime_pruning.frontier.summary import DENSE
 from runtime_pruning.frontier.timings import PointTiming
 from runtime_pruning.glossary import BUNDLE, POLICY_RECORD, RECORD, TEST_RECORD, TIMINGS
 from runtime_pruning.sweeping.proving import FIXED_WIDTH, FOLDERS
-from runtime_pruning.sweeping.trial import read_point, read_test_point
+from runtime_pruning.sweeping.reports import read_point
+from runtime_pruning.sweeping.trial import read_test_point
 from runtime_pruning.tracking.mlflow_store import FrontierTracker, Status
 
 
@@ -120,9 +121,13 @@ class Ledger:
         """Return the folders of the points whose plan is fixed: uniform widths, dense network."""
         return [self._folders[point.point_id] for point in self._fixed()]
 
+    def points_of(self, method: str) -> list[OperatingPoint]:
+        """Return a method's points, as they came."""
+        return [point for point in self._points.values() if point.method == method]
+
     def dense_folder(self) -> Path | None:
         """Return the folder of the dense network's point, if it was measured."""
-        dense = [point for point in self._fixed() if point.method == DENSE]
+        dense = self.points_of(DENSE)
         return self._folders[dense[0].point_id] if dense else None
 
     def test_candidates(self) -> list[Path]:
@@ -154,7 +159,7 @@ class Ledger:
 
     def _own_front(self) -> list[OperatingPoint]:
         """Return the swept method's points that no other of its points beats, cheapest first."""
-        return front_of([p for p in self._points.values() if p.method == self._method])
+        return front_of(self.points_of(self._method))
 
     def _fixed(self) -> list[OperatingPoint]:
         """Return the points whose plan is fixed."""
@@ -162,8 +167,10 @@ class Ledger:
 
     def _reported(self) -> list[OperatingPoint]:
         """Return the front, the swept method's own, and the dense network, cheapest first."""
-        dense = [point for point in self._fixed() if point.method == DENSE]
-        chosen = {point.point_id: point for point in [*self.front(), *self._own_front(), *dense]}
+        chosen = {
+            point.point_id: point
+            for point in [*self.front(), *self._own_front(), *self.points_of(DENSE)]
+        }
         return _by_cost(chosen.values())
 
     def _row(self, point: OperatingPoint) -> str:

@@ -1,47 +1,45 @@
-"""Where results go: a folder of this machine, or one that a submitted job's nodes share."""
+"""Where results go: a folder of this machine, or a place that a submitted job's nodes share."""
 
 import os
 import re
 from pathlib import Path
-from urllib.parse import unquote
 
-from runtime_pruning.errors import ConfigError
+from runtime_pruning.places import Place
 
 RESULTS_VARIABLE = "RUNTIME_PRUNING_RESULTS"
+# What a sweep keeps on this machine where no folder is named.
+_HOME = Path("~/runtime-pruning")
 # Ray's own, in the driver of a submitted job.
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
-def results_root(chosen: Path | None = None) -> Path:
-    """Return the absolute folder for results.
+def results_place(chosen: str | Path | None = None) -> Place:
+    """Return where results go.
 
-    In this order: the chosen one; ``$RUNTIME_PRUNING_RESULTS``; inside a submitted job, whose
+    In this order: the chosen place; ``$RUNTIME_PRUNING_RESULTS``; inside a submitted job, whose
     working directory is a throw-away copy, ``~/runtime-pruning``; else ``results`` here.
 
     Raises:
-        ConfigError: an address of something else than a folder, such as ``s3://bucket``.
+        ConfigError: an address of another kind than ``file://``, ``s3://`` or ``gs://``.
     """
     named = chosen or os.environ.get(RESULTS_VARIABLE)
-    if named:
-        return _local_folder(str(named)).expanduser().resolve()
-    if in_submitted_job():
-        return Path.home() / "runtime-pruning"
-    return Path("results").resolve()
+    if not named:
+        return Place.at(_HOME.expanduser() if in_submitted_job() else Path("results").resolve())
+    place = Place.at(named)
+    return place if place.local is None else Place.at(place.local.resolve())
 
 
-def _local_folder(named: str) -> Path:
-    """Return the folder that a path or a ``file://`` address names."""
-    # A path has lost one of an address's slashes.
-    address = re.fullmatch(r"(\w[\w+.-]*):/(/?.*)", named)
-    if address is None:
-        return Path(named)
-    scheme, rest = address.groups()
-    if scheme != "file":
-        raise ConfigError(
-            f"Results must go to a folder that all nodes see, but got the address {named!r}: mount "
-            "it, and name the folder that it is mounted as."
-        )
-    return Path("/" + unquote(rest).lstrip("/"))
+def results_root(chosen: str | Path | None = None) -> Path:
+    """Return the absolute folder, on this machine, of what is not at an address.
+
+    That is the folder for results, where it is one. For results at an address it is one below
+    ``~/runtime-pruning``: of events that wait for MLflow, drawings, copies of the points, and
+    MLflow's database where no server is named.
+    """
+    place = results_place(chosen)
+    if place.local is not None:
+        return place.local
+    return _HOME.expanduser() / re.sub(r"[^\w.-]+", "-", place.address)
 
 
 def in_submitted_job() -> bool:

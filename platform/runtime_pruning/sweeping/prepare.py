@@ -27,6 +27,7 @@ from runtime_pruning.network.structure import structure_key, weights_hash
 from runtime_pruning.network.trainer import EpochReport, OnEpoch, TrainConfig
 from runtime_pruning.network.training import train
 from runtime_pruning.network.workers import Workers
+from runtime_pruning.places import Place
 from runtime_pruning.sweeping.checks import Material
 
 # Counts changes to what preparation does with the same settings.
@@ -49,7 +50,9 @@ class Prepared(NamedTuple):
     network_effort: Effort
 
 
-def prepare(material: Material, cache: Path, *, tell: Tell = print) -> Prepared:
+def prepare(
+    material: Material, cache: Path, *, tell: Tell = print, shared: bool = True
+) -> Prepared:
     """Return the prepared network, training what ``cache`` does not hold already.
 
     Where torch's default process group is initialised, its processes train together.
@@ -62,14 +65,17 @@ def prepare(material: Material, cache: Path, *, tell: Tell = print) -> Prepared:
         material: the checked sweep.
         cache: folder of prepared networks.
         tell: told a line after each epoch.
+        shared: whether processes that train together see one ``cache``, which the first writes; if
+            not, each writes its own.
     """
     device = material.sweep.resources.prepare.device
     dense, settings = copy.deepcopy(material.network), _dense_settings(material)
     dense_key, make = _key(settings), partial(_pretrain, material=material, tell=tell)
-    dense_effort = _load_or_make(cache / "dense" / dense_key, dense, settings, make, device)
+    kept = partial(_load_or_make, device=device, shared=shared)
+    dense_effort = kept(cache / "dense" / dense_key, dense, settings, make)
     network, settings = copy.deepcopy(dense), _anywidth_settings(material, dense_key)
     key, make = _key(settings), partial(_order_and_widen, material=material, tell=tell)
-    effort = _load_or_make(cache / "anywidth" / key, network, settings, make, device)
+    effort = kept(cache / "anywidth" / key, network, settings, make)
     return Prepared(
         dense=dense.eval(),
         network=network.eval(),
@@ -79,11 +85,15 @@ def prepare(material: Material, cache: Path, *, tell: Tell = print) -> Prepared:
     )
 
 
-def is_prepared(material: Material, cache: Path) -> bool:
-    """Whether a cache holds all that a preparation needs, so that nothing is trained."""
+def entries(material: Material) -> tuple[str, str]:
+    """Return the folders of a cache that a preparation makes, or finds: dense, then any width."""
     dense_key = _key(_dense_settings(material))
-    folders = (cache / "dense" / dense_key, cache / "anywidth" / preparation_key(material))
-    return all((folder / MANIFEST).is_file() for folder in folders)
+    return f"dense/{dense_key}", f"anywidth/{_key(_anywidth_settings(material, dense_key))}"
+
+
+def is_prepared(material: Material, cache: Place) -> bool:
+    """Whether a cache holds all that a preparation needs, so that nothing is trained."""
+    return all(cache.holds(f"{entry}/{MANIFEST}") for entry in entries(material))
 
 
 def preparation_key(material: Material) -> str:
@@ -188,22 +198,25 @@ def _load_or_make(
     network: PrunableNetwork,
     settings: Settings,
     make: Make,
+    *,
     device: str,
+    shared: bool,
 ) -> Effort:
     """Load a folder's weights, after making them if need be; return what making them has cost.
 
     The folder appears whole or not at all. Of several sweeps that want it one makes it, the others
-    wait. Workers make it together, the first writes it; whoever started them holds the lock.
+    wait. Workers make it together, the first writes it; whoever started them holds the lock. One
+    that is not shared needs no lock.
     """
     manifest, workers = folder / MANIFEST, Workers.of_process_group()
     lock = folder.parents[1] / "locks" / f"{folder.parent.name}-{folder.name}"
-    with locked(lock) if workers.size == 1 else nullcontext():
+    with locked(lock) if shared and workers.size == 1 else nullcontext():
         if not manifest.is_file():
             work = folder.with_suffix(".partial")
             work.mkdir(parents=True, exist_ok=True)
             made = copy.deepcopy(network).to(device)
             facts = {"effort": asdict(make(made, work / "training.pt")), "device": device}
-            if workers.rank == 0:
+            if workers.rank == 0 or not shared:
                 save_tensors(made.backbone.state_dict(), work / "network.safetensors")
                 text = json.dumps({**settings, **facts}, indent=2) + "\n"
                 write_text(work / manifest.name, text)

@@ -63,7 +63,8 @@ from runtime_pruning.network.policies import FixedPolicy, PlanPolicy, SecondLook
 from runtime_pruning.sweeping.cascade_controls import measure_cascade_controls, member_records
 from runtime_pruning.sweeping.checks import CALIBRATION
 from runtime_pruning.sweeping.config import ProofConfig, SweepConfig
-from runtime_pruning.sweeping.trial import limited, measure, read_point, record_of
+from runtime_pruning.sweeping.reports import read_point
+from runtime_pruning.sweeping.trial import limited, measure, record_of
 
 RECORDS: dict[HeldOut, str] = {"validation": RECORD, "test": TEST_RECORD}
 FOLDERS: dict[HeldOut, str] = {"validation": DYNAMICS, "test": TEST_DYNAMICS}

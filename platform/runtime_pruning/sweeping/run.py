@@ -1,10 +1,12 @@
 """From command-line arguments to a finished sweep."""
 
+import itertools
 import json
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,11 @@ from typing import Any
 import ray
 import yaml
 
-from runtime_pruning.errors import ConfigError, InterruptedSweepError
+from runtime_pruning.errors import ConfigError, InterruptedSweepError, UserError
 from runtime_pruning.executor.native import library
-from runtime_pruning.files import write_text
+from runtime_pruning.files import locked
 from runtime_pruning.frontier.showing import Thumbnails
+from runtime_pruning.places import Mirror, Place
 from runtime_pruning.plugins import plugin_folders, use_plugins
 from runtime_pruning.resources import Request
 from runtime_pruning.sweeping.advice import where_to_look, without_password
@@ -25,22 +28,26 @@ from runtime_pruning.sweeping.cluster import (
     alive_nodes,
     may_grow,
     refuse_dead_address,
-    refuse_unshared_folder,
+    refuse_unshared,
     refuse_what_never_fits,
     start_ray,
 )
 from runtime_pruning.sweeping.cluster_training import prepare_on_cluster
 from runtime_pruning.sweeping.config import SweepConfig
-from runtime_pruning.sweeping.driver import Sweep, use_tune_settings
+from runtime_pruning.sweeping.driver import Sweep
 from runtime_pruning.sweeping.ledger import Ledger
-from runtime_pruning.sweeping.places import in_submitted_job, results_root
+from runtime_pruning.sweeping.parts import Parts
+from runtime_pruning.sweeping.places import in_submitted_job, results_place, results_root
 from runtime_pruning.sweeping.prepare import Prepared
 from runtime_pruning.sweeping.presets import load_preset
 from runtime_pruning.sweeping.provenance import code_version
+from runtime_pruning.sweeping.tuning import use_tune_settings
 from runtime_pruning.tracking.mlflow_store import FrontierTracker, Status
+from runtime_pruning.tracking.runs import flat
 from runtime_pruning.tracking.storage import open_store, resolve_uri
 
 EXPERIMENT = "frontier"
+_SETTINGS = "sweep.json"
 
 
 def run_sweep(arguments: Arguments, *, py_modules: Sequence[Path], presets: Path) -> int:
@@ -49,7 +56,6 @@ def run_sweep(arguments: Arguments, *, py_modules: Sequence[Path], presets: Path
     Raises:
         UserError: whatever cannot be used, before Ray starts.
     """
-    started = time.monotonic()
     sweep = load_preset(arguments.preset, presets, _overrides(arguments))
     sweep = replace(sweep, plugins=(*sweep.plugins, *arguments.plugins))
     use_plugins(sweep.plugins)
@@ -57,24 +63,43 @@ def run_sweep(arguments: Arguments, *, py_modules: Sequence[Path], presets: Path
     refuse_dead_address(os.environ.get("RAY_ADDRESS", "local"))
     for clause in check_contract(material):
         print(f"Unknown of the network, {clause.reason}: {clause.name}")
-    results = results_root(arguments.results)
-    sweep_id = arguments.sweep_id or new_sweep_id(arguments.preset)
-    folder = open_folder(results, sweep_id, sweep)
+    results, here = results_place(arguments.results), results_root(arguments.results)
+    sweep_id = arguments.sweep_id or new_sweep_id(arguments.preset, results)
+    _check_id(sweep_id)
+    with alone(here, sweep_id):
+        return _run_alone(arguments, material, sweep_id, results, here, py_modules)
+
+
+def _run_alone(
+    arguments: Arguments,
+    material: Material,
+    sweep_id: str,
+    results: Place,
+    here: Path,
+    py_modules: Sequence[Path],
+) -> int:
+    """Run a sweep that no other process runs."""
+    started, sweep = time.monotonic(), material.sweep
+    mirror = Mirror(open_place(results, sweep_id, sweep), here / sweep_id)
+    mirror.folder.mkdir(parents=True, exist_ok=True)
+    parts = Parts.open(mirror.place, sweep.trials, arguments.extend)
     # Processes that open a fresh database together destroy it, so it is made here, alone.
-    uri = resolve_uri(None, results)
+    uri = resolve_uri(None, here)
     open_store(uri)
-    shared = material.prepare_method(folder, uri, arguments.weights_dir)
-    print(f"Sweep {sweep_id}: results in {folder}, MLflow at {without_password(uri)}")
+    shared = material.prepare_method(mirror.folder, uri, arguments.weights_dir)
+    where = mirror.place.address
+    print(f"Sweep {sweep_id}: results in {where}, MLflow at {without_password(uri)}")
     use_tune_settings()
     # Before hours of preparation: what Ray or the cluster cannot do.
     start_ray([*py_modules, *plugin_folders()])
     try:
         _check_cluster(material, results)
-        prepared = prepare_on_cluster(material, results / "prepared")
+        cache = results / "prepared"
+        prepared = prepare_on_cluster(material, cache)
         if arguments.prepare_only:
-            print(f"Prepared {prepared.key} in {results / 'prepared'}.")
+            print(f"Prepared {prepared.key} in {cache.address}.")
             return 0
-        return _sweep(material, prepared, shared, sweep_id, folder, uri, started)
+        return _sweep(material, prepared, shared, sweep_id, mirror, parts, uri, started)
     except (KeyboardInterrupt, InterruptedSweepError):
         print(f"Interrupted. The same command with --sweep-id {sweep_id} goes on from here.")
         raise
@@ -82,7 +107,7 @@ def run_sweep(arguments: Arguments, *, py_modules: Sequence[Path], presets: Path
         ray.shutdown()
 
 
-def _check_cluster(material: Material, results: Path) -> None:
+def _check_cluster(material: Material, results: Place) -> None:
     """Refuse what the cluster that Ray is connected to cannot hold, or not share."""
     resources, nodes = material.sweep.resources, alive_nodes()
     trial = resources.trial_processes(trains_agent=material.method.trains_agent)
@@ -93,7 +118,7 @@ def _check_cluster(material: Material, results: Path) -> None:
     }
     for what, processes in asked.items():
         refuse_what_never_fits(what, processes, nodes, grows=may_grow())
-    refuse_unshared_folder(results)
+    refuse_unshared(results)
 
 
 def _sweep(
@@ -101,11 +126,13 @@ def _sweep(
     prepared: Prepared,
     shared: Any,
     sweep_id: str,
-    folder: Path,
+    mirror: Mirror,
+    parts: Parts,
     uri: str,
     started: float,
 ) -> int:
     """Sweep and draw on the cluster that Ray is connected to; return the exit code."""
+    folder = mirror.folder
     pictures = Thumbnails(material.data.validation)
     tracker = FrontierTracker(
         uri, EXPERIMENT, sweep_id, folder / "spool", report_dir=folder, pictures=pictures
@@ -116,8 +143,9 @@ def _sweep(
         material=material,
         prepared=prepared,
         sweep_id=sweep_id,
-        folder=folder,
+        mirror=mirror,
         ledger=ledger,
+        parts=parts,
         shared=shared,
     )
     status: Status = "FAILED"
@@ -130,6 +158,9 @@ def _sweep(
     finally:
         tracker.finish(status)
     _conclude(ledger, tracker, time.monotonic() - started)
+    if tracker.report is not None and mirror.place.local is None:
+        for drawn in (tracker.report.page, tracker.report.picture, tracker.report.table):
+            mirror.place.upload(drawn)
     looking = where_to_look(
         uri,
         folder.parent,
@@ -141,35 +172,62 @@ def _sweep(
     return int(status != "FINISHED")
 
 
-def open_folder(results: Path, sweep_id: str, sweep: SweepConfig) -> Path:
-    """Return the sweep's folder, created on the first start.
-
-    Raises:
-        ConfigError: an id that cannot name a folder and an MLflow tag, or one that was started with
-            other settings.
-    """
+def _check_id(sweep_id: str) -> None:
+    """Raise unless an id can name a folder and an MLflow tag."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", sweep_id):
         raise ConfigError(
             f"A sweep id holds letters, digits, '.', '_' and '-' only, but got {sweep_id!r}."
         )
-    folder = results / sweep_id
-    folder.mkdir(parents=True, exist_ok=True)
-    settings, path = json.loads(json.dumps(asdict(sweep))), folder / "sweep.json"
-    if not path.exists():
-        write_text(path, json.dumps(settings, indent=2) + "\n")
-    started = json.loads(path.read_text())
-    for name, value in settings.items():
-        if started.get(name) != value:
-            raise ConfigError(
-                f"Sweep {sweep_id!r} was started with {name}={started.get(name)!r} and goes on "
-                f"with that only, but got {value!r}; choose another --sweep-id."
-            )
-    return folder
 
 
-def new_sweep_id(preset: str) -> str:
-    """Return a new id: the preset's name and the time."""
-    return f"{Path(preset).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+def open_place(results: Place, sweep_id: str, sweep: SweepConfig) -> Place:
+    """Return the sweep's place, created on the first start.
+
+    Raises:
+        ConfigError: one that was started with other settings; the message shows what differs.
+        PlaceError: nothing can be written there.
+    """
+    place, settings = results / sweep_id, json.loads(json.dumps(asdict(sweep)))
+    text = place.read_text(_SETTINGS)
+    started = settings if text is None else json.loads(text)
+    before, now = flat(started), flat(settings)
+    changes = [
+        f"{name} from {before.get(name)!r} to {now.get(name)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name) and name.split(".")[0] != "resources"
+    ]
+    if changes:
+        raise ConfigError(
+            f"Sweep {sweep_id!r} goes on with the settings that it was started with, `resources` "
+            f"excepted, but this start changes {', '.join(changes)}: choose another --sweep-id."
+        )
+    if text is None or started != settings:
+        place.write_text(_SETTINGS, json.dumps(settings, indent=2) + "\n")
+    return place
+
+
+@contextmanager
+def alone(here: Path, sweep_id: str) -> Iterator[None]:
+    """Keep other processes of this machine from running the same sweep inside the block.
+
+    Raises:
+        UserError: one does.
+    """
+    try:
+        with locked(here / "locks" / sweep_id, wait=False):
+            yield
+    except BlockingIOError as error:
+        raise UserError(
+            f"Sweep {sweep_id!r} is running already: wait for its end, or choose another "
+            "--sweep-id."
+        ) from error
+
+
+def new_sweep_id(preset: str, results: Place) -> str:
+    """Return a new id, whose folder is made: the preset's name, the time, a number if need be."""
+    first = f"{Path(preset).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    later = (f"{first}-{number}" for number in itertools.count(2))
+    return next(name for name in itertools.chain([first], later) if results.claim(name))
 
 
 def _overrides(arguments: Arguments) -> list[str]:

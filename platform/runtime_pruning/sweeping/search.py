@@ -7,7 +7,7 @@ running for ever, which repels the sampler from its place.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -19,6 +19,7 @@ from optuna.distributions import (
 from optuna.trial import TrialState, create_trial
 from ray.tune.search.optuna import OptunaSearch
 
+from runtime_pruning.frontier.points import OperatingPoint
 from runtime_pruning.glossary import ACCURACY, MACS_FRACTION
 from runtime_pruning.sweeping.config import Dimension, Range, SweepConfig
 
@@ -59,21 +60,51 @@ def _middle(dimension: Dimension) -> float | str:
 
 
 class FrontierSearch(OptunaSearch):  # type: ignore[misc]
-    """`OptunaSearch` that learns from every operating point of a trial."""
+    """`OptunaSearch` that learns from every operating point of a trial.
 
-    def __init__(self, sweep: SweepConfig) -> None:
+    Args:
+        sweep: what is searched.
+        known: the swept method's points so far, where a sweep is extended.
+    """
+
+    def __init__(self, sweep: SweepConfig, known: Sequence[OperatingPoint] = ()) -> None:
         space = search_space(sweep.search)
         super().__init__(
             space=space,
             metric=list(OBJECTIVES),
             mode=list(OBJECTIVES.values()),
-            points_to_evaluate=opening_points(sweep)[: sweep.trials],
+            points_to_evaluate=None if known else opening_points(sweep)[: sweep.trials],
             sampler=optuna.samplers.TPESampler(
-                seed=sweep.seed, n_startup_trials=min(10, max(2, sweep.trials // 2))
+                seed=sweep.seed + len(known), n_startup_trials=min(10, max(2, sweep.trials // 2))
             ),
         )
         # Objective values by trial and point index: a point reported twice counts once.
         self._points: dict[str, dict[int, list[float]]] = {}
+        self._most_live: int | None = None
+        for point in known:
+            self._tell(
+                {name: point.config[name] for name in space},
+                [float(getattr(point, name)) for name in OBJECTIVES],
+            )
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """Take over from Tune's limiter, whose snapshot would bring an earlier limit back."""
+        self._most_live = max_concurrent
+        return True
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Take in a snapshot, but for the limit, which is that of this start."""
+        limit = self._most_live
+        super().restore(checkpoint_path)
+        self._most_live = limit
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """Return the next configuration; None while as many trials live as may."""
+        live = len(self._ot_trials) - len(self._completed_trials)
+        if self._most_live is not None and live >= self._most_live:
+            return None
+        suggested: dict[str, Any] | None = super().suggest(trial_id)
+        return suggested
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep a point until its trial ends: Optuna takes no intermediate multi-objectives."""
@@ -96,6 +127,10 @@ class FrontierSearch(OptunaSearch):  # type: ignore[misc]
         *others, last = sorted(points)
         self._ot_study.tell(asked, points[last])
         for index in others:
-            self._ot_study.add_trial(
-                create_trial(params=asked.params, distributions=self._space, values=points[index])
-            )
+            self._tell(asked.params, points[index])
+
+    def _tell(self, params: dict[str, Any], values: list[float]) -> None:
+        """Let Optuna know of a point that it did not ask for."""
+        self._ot_study.add_trial(
+            create_trial(params=params, distributions=self._space, values=values)
+        )

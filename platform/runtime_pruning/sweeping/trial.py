@@ -12,12 +12,12 @@ A point is a folder that is complete before anyone hears of it:
 import copy
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -31,9 +31,7 @@ from runtime_pruning.files import write_text
 from runtime_pruning.frontier.points import OperatingPoint, Provenance, derive, trial_key
 from runtime_pruning.frontier.records import AnswerKind, Judged, Record, write_record
 from runtime_pruning.glossary import (
-    ACCURACY,
     BUNDLE,
-    MACS_FRACTION,
     POINT,
     POLICY_RECORD,
     RECORD,
@@ -43,14 +41,20 @@ from runtime_pruning.methods import Effort, KnownPoint, Task
 from runtime_pruning.methods.evaluation import Measured, evaluate, judge
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import Policy
+from runtime_pruning.places import Place
 from runtime_pruning.sweeping.checks import control_config, method_config
 from runtime_pruning.sweeping.config import SweepConfig
+from runtime_pruning.sweeping.reports import (
+    ENDED,
+    STATE,
+    Reported,
+    last_point,
+    metrics_of,
+    read_point,
+    stop_mark,
+)
 
-if TYPE_CHECKING:
-    from ray import tune
-
-# In a trial's last report, which brings no point.
-ENDED = "ended"
+_SEND_SECONDS = 30.0  # between looks at what a trial keeps, where that goes to an object store
 
 Emit = Callable[[OperatingPoint, Path], None]
 
@@ -65,9 +69,9 @@ class SweepInputs:
         prepared_key: hash of what made them; part of every trial's identity.
         network_effort, dense_effort: what making them has cost.
         code_version: of the driver; workers got the code from it, without its repository.
-        folder: of the sweep, on storage that all nodes see.
+        place: of the sweep, which all nodes see.
         shared: what the swept method's `Method.prepare` returned.
-        control_points: folders of the controls' points, once there are any.
+        control_points: of the controls' points, once there are any.
     """
 
     data: Any
@@ -77,22 +81,9 @@ class SweepInputs:
     network_effort: Effort
     dense_effort: Effort
     code_version: str
-    folder: Path
+    place: Place
     shared: Any = None
-    control_points: tuple[Path, ...] = ()
-
-
-class Reported(NamedTuple):
-    """A point that has been reported, and its folder."""
-
-    folder: Path
-    point: OperatingPoint
-
-    @property
-    def state(self) -> Path | None:
-        """What the method needs to go on from the point, where it left anything."""
-        folder = self.folder / "state"
-        return folder if folder.is_dir() else None
+    control_points: tuple[Place, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -163,7 +154,7 @@ class PointReport:
             write_text(folder / POINT, derived.to_json() + "\n")
             point.write_bundle(folder / BUNDLE)
             if save_state is not None:
-                save_state(folder / "state")
+                save_state(folder / STATE)
             self.emit(derived, folder)
         self.index += 1
 
@@ -258,11 +249,6 @@ def limited(split: MeasuredSplit, sweep: SweepConfig) -> MeasuredSplit:
     return split if sweep.held_out_limit is None else split.head(sweep.held_out_limit)
 
 
-def read_point(folder: Path) -> OperatingPoint:
-    """Return the operating point that a point's folder holds."""
-    return OperatingPoint.from_json((folder / POINT).read_text())
-
-
 def read_test_point(folder: Path) -> OperatingPoint:
     """Return what the point of a folder amounts to on the test split."""
     return OperatingPoint.from_json((folder / TEST_POINT).read_text())
@@ -288,33 +274,28 @@ def run_trial(
 
     device = sweep.resources.trial.use()
 
+    method = methods.get(sweep.method)
+    per_stage = method().points_per_stage(method_config(sweep, method, params))
     reported: dict[str, Any] = {}
 
     def emit(point: OperatingPoint, folder: Path) -> None:
-        reported.update(_metrics(point))
+        reported.update(metrics_of(point, per_stage))
         tune.report(dict(reported), checkpoint=tune.Checkpoint.from_directory(str(folder)))
 
-    with _last_point(tune.get_checkpoint()) as last:
+    key = trial_key(trial_config(sweep, sweep.method, params, inputs.prepared_key))
+    with last_point(tune.get_checkpoint()) as last:
         if last is not None:
-            reported.update(_metrics(last.point))
-        _fit(sweep.method, params, sweep, sweep_id, inputs, emit, last, device)
+            reported.update(metrics_of(last.point, per_stage))
+        if not inputs.place.holds(stop_mark(key)):
+            _fit(sweep.method, params, sweep, sweep_id, inputs, emit, last, device)
     # Tune's own mark of a trial's end does not outlive the driver.
     tune.report({**reported, ENDED: True})
 
 
-def _metrics(point: OperatingPoint) -> dict[str, Any]:
-    """Return what Tune and Optuna hear of a point."""
-    return {
-        ACCURACY.name: point.accuracy,
-        MACS_FRACTION.name: point.macs_fraction,
-        "point": point.index,
-    }
-
-
 def run_control(
     name: str, groups: int, folder: Path, *, sweep: SweepConfig, sweep_id: str, inputs: SweepInputs
-) -> list[Path]:
-    """Run one control at one group count; return its points' folders under ``folder``.
+) -> list[str]:
+    """Run one control at one group count; return the names of its points under ``folder``.
 
     Points that an interrupted run has completed are kept.
     """
@@ -330,7 +311,7 @@ def run_control(
     folder.mkdir(parents=True, exist_ok=True)
     last = Reported(done[-1], read_point(done[-1])) if done else None
     _fit(name, {"groups": groups}, sweep, sweep_id, inputs, emit, last, device)
-    return sorted(folder.glob("point-*"))
+    return sorted(path.name for path in folder.glob("point-*"))
 
 
 def _fit(
@@ -369,9 +350,7 @@ def _fit(
         network_effort=inputs.network_effort,
         dense_effort=inputs.dense_effort,
         backbone=sweep.backbone,
-        work=inputs.folder / "work" / trial_key(identity),
         shared=ray.get(inputs.shared) if name == sweep.method else None,
-        control_points=inputs.control_points,
     )
     report = PointReport(
         sweep=sweep,
@@ -384,15 +363,12 @@ def _fit(
         reference_macs=dense_macs(task.dense),
         index=done,
     )
-    method().fit(task, config, report)
-    shutil.rmtree(inputs.folder / "work" / trial_key(identity), ignore_errors=True)
-
-
-@contextmanager
-def _last_point(checkpoint: "tune.Checkpoint | None") -> Iterator["Reported | None"]:
-    """Yield an interrupted trial's last point, or None in a fresh trial."""
-    if checkpoint is None:
-        yield None
-        return
-    with checkpoint.as_directory() as folder:
-        yield Reported(Path(folder), read_point(Path(folder)))
+    work = inputs.place / f"work/{trial_key(identity)}"
+    with ExitStack() as opened:
+        folder = opened.enter_context(work.opened(every_s=_SEND_SECONDS))
+        controls = [
+            opened.enter_context(each.opened(sends=False)) for each in inputs.control_points
+        ]
+        task = replace(task, work=folder, control_points=tuple(controls))
+        method().fit(task, config, report)
+    (inputs.place / "work").delete(trial_key(identity))

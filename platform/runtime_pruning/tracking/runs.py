@@ -6,12 +6,15 @@ that a point is whole; whatever a crash left half written is completed, never re
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric as MlflowMetric
 from mlflow.entities import Param, Run, RunTag
 
 from runtime_pruning import glossary
+from runtime_pruning.files import link_tree
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +97,20 @@ class Runs:
         self.client.log_batch(run_id, measured, new[:_BATCH], labels)
         for start in range(_BATCH, len(new), _BATCH):
             self.client.log_batch(run_id, params=new[start : start + _BATCH])
+
+    def keep(self, run: Run, path: Path) -> None:
+        """Keep a file or folder as the run's artifact of that name.
+
+        Where artifacts lie in a folder of this machine, the file gets a second name there: the
+        weights of a network are on the disk once. Neither name may be written to in place.
+        """
+        uri = urlsplit(run.info.artifact_uri)
+        if uri.scheme in ("", "file"):
+            link_tree(path, Path(unquote(uri.path)))
+        elif path.is_dir():
+            self.client.log_artifacts(run.info.run_id, str(path), path.name)
+        else:
+            self.client.log_artifact(run.info.run_id, str(path))
 
     def end(self, run: Run, status: str, at_ms: int) -> None:
         """Set how a run ended, and when."""

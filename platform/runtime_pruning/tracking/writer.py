@@ -117,10 +117,7 @@ class EventWriter:
         """Write a point's artifacts, then its numbers, then the mark that it is whole."""
         run_id = run.info.run_id
         for artifact in sorted(self._spool.files(event).iterdir()):
-            if artifact.is_dir():
-                self._runs.client.log_artifacts(run_id, str(artifact), artifact.name)
-            else:
-                self._runs.client.log_artifact(run_id, str(artifact))
+            self._runs.keep(run, artifact)
         self._runs.client.log_text(run_id, point.to_json(), glossary.POINT)
         metrics = {
             **_numbers(point.figures),
@@ -142,7 +139,7 @@ class EventWriter:
             log.warning("The test split was read before for %s; the first stays.", event.key)
             return
         path = self._spool.files(event) / glossary.TEST_RECORD
-        self._runs.client.log_artifact(run.info.run_id, str(path))
+        self._runs.keep(run, path)
         tested = OperatingPoint.from_json(json.dumps(point))
         self._board.add_test(tested.point_id, Tested.of(tested, Evidence.of(read_record(path))))
         figures = _numbers(tested.figures, "test_")
@@ -156,7 +153,7 @@ class EventWriter:
             return
         artifact = dynamics_folder(split)
         folder = self._spool.files(event) / artifact
-        self._runs.client.log_artifacts(run.info.run_id, str(folder), artifact)
+        self._runs.keep(run, folder)
         numbers, proof = read_explanation(folder)
         prefix = "test_" if split == "test" else ""
         metrics = {f"{prefix}{name}": value for name, value in numbers.items()}
