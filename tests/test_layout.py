@@ -37,7 +37,7 @@ EXECUTOR = (
     {"program"},
     {"mode_table", "plan_macs", "plan_sampling", "batching"},
     {"engine"},
-    {"batch_parts"},
+    {"batch_parts", "deployed_subsets"},
     {"deployed"},
     {"agreement", "autotuning"},
 )

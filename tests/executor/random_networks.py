@@ -23,6 +23,7 @@ from runtime_pruning.executor.agreement import check_modes, check_policy
 from runtime_pruning.executor.native.poison import poisoned
 from runtime_pruning.network import PrunableNetwork, trace
 from runtime_pruning.network.batch_norm import NORMS
+from runtime_pruning.network.saliency import SubsetPolicy, saliency_policy
 
 CLASSES, GROUPS = 5, 3
 
@@ -320,6 +321,18 @@ class MeanPolicy:
 
 
 @torch.no_grad()
+def salient(network: PrunableNetwork, seed: int) -> SubsetPolicy:
+    """Return a policy that keeps none to all of a site's channels, about half of them in all."""
+    policy = saliency_policy(network, init_scale=1.0, seed=seed)
+    for site in range(len(network.sites)):
+        policy.branch(site).expand.bias.normal_(
+            1, 0.5, generator=torch.Generator().manual_seed(site)
+        )
+    policy.thresholds_L.fill_(1.0)
+    return policy
+
+
+@torch.no_grad()
 def check(spec: Spec, dtypes: Iterable[torch.dtype] = (torch.float32, torch.bfloat16)) -> str:
     """Run a network in all ways; return "right", or why it was refused.
 
@@ -348,6 +361,8 @@ def check(spec: Spec, dtypes: Iterable[torch.dtype] = (torch.float32, torch.bflo
                     check_modes(deployed, network, images_BCHW[:size], plans_BL[:size])
             if dtype == torch.float32:
                 check_policy(deployed, network, images_BCHW, MeanPolicy())
+            if dtype == torch.float32 or deployed.engine.runs_subsets:
+                check_policy(deployed, network, images_BCHW[:4], salient(network, spec.seed))
     return "right"
 
 

@@ -12,6 +12,8 @@ from runtime_pruning.errors import ContractError
 from runtime_pruning.executor.deployed import DeployedNetwork
 from runtime_pruning.network.policies import Policy
 from runtime_pruning.network.prunable import PrunableNetwork
+from runtime_pruning.network.saliency import SubsetPolicy
+from runtime_pruning.network.subset_run import SubsetRun
 
 # How far logits may be off, as a share of the largest: what rounding does to a deep network.
 TOLERANCES = {torch.float64: 1e-5, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
@@ -64,6 +66,8 @@ def check_policy(
     Raises:
         ContractError: names the mode, and by how much it is off.
     """
+    if isinstance(policy, SubsetPolicy):
+        return _check_subsets(deployed, network, images_BCHW, policy)
     expected = network.execute(images_BCHW, policy)
     plans_BL = expected.groups_BL
     check_modes(deployed, network, images_BCHW, plans_BL)
@@ -79,6 +83,42 @@ def check_policy(
             )
         if alike_B.any():
             _check_logits(found.logits_BK[alike_B], expected.logits_BK[alike_B], where, allowed)
+
+
+def _check_subsets(
+    deployed: DeployedNetwork, network: PrunableNetwork, images_BCHW: Tensor, policy: SubsetPolicy
+) -> None:
+    """Do what `check_policy` does, in the modes that subsets of channels have."""
+    expected = SubsetRun(network, images_BCHW, policy, "masked").finish()
+    gathered = SubsetRun(network, images_BCHW, policy, "sliced").finish()
+    macs_B, logits_BK = gathered.executed_macs_B, expected.logits_BK
+    _check_logits(gathered.logits_BK, logits_BK, "Gathered rows", TOLERANCES[torch.float32])
+    allowed = TOLERANCES[deployed.dtype]
+    if deployed.dtype.itemsize <= 2:
+        half = copy.deepcopy(network).to(deployed.dtype)
+        rounded = SubsetRun(half, images_BCHW.to(deployed.dtype), policy, "masked").finish()
+        allowed = max(allowed, 4 * _deviation(rounded.logits_BK, logits_BK))
+    for mode in deployed.subsets.modes:
+        found = deployed.subsets.execute(images_BCHW, policy, mode)
+        where = f"Mode {mode!r} ({_type_of(deployed)}, batch {len(images_BCHW)})"
+        alike_B = torch.stack(
+            [(a == b).all(1) for a, b in zip(found.kept, expected.kept, strict=True)]
+        ).all(0)
+        # In 16 bits a saliency near its threshold often falls on the other side, at some site.
+        if deployed.dtype.itemsize > 2 and int(alike_B.sum()) < 0.5 * len(alike_B):
+            raise ContractError(
+                f"{where} must keep the channels that plain PyTorch does, but keeps others for "
+                f"{int((~alike_B).sum())} of {len(alike_B)} images."
+            )
+        if not alike_B.any():
+            continue
+        _check_logits(found.logits_BK[alike_B], logits_BK[alike_B], where, allowed)
+        executed_B = found.executed_macs_B
+        if mode != "masked" and not torch.equal(executed_B[alike_B], macs_B[alike_B]):
+            raise ContractError(
+                f"{where} must execute the MACs that plain PyTorch does, "
+                f"{macs_B[alike_B].tolist()}, but executes {executed_B[alike_B].tolist()}."
+            )
 
 
 def _allowed(

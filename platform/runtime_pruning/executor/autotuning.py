@@ -14,6 +14,7 @@ from runtime_pruning.executor.deployed import DeployedNetwork
 from runtime_pruning.executor.mode_table import ModeTable
 from runtime_pruning.executor.plan_sampling import plans_near
 from runtime_pruning.network.policies import Policy
+from runtime_pruning.network.saliency import SubsetPolicy
 from runtime_pruning.timing.turns import compared
 
 _BASELINE = "baseline"
@@ -95,14 +96,18 @@ def measure_policy(
         modes = deployed.modes
         if batch == 1:
             modes = ("image",) if deployed.engine.ragged is None else ("image", "ragged")
+        subsets = isinstance(policy, SubsetPolicy)
         calls: dict[str, Callable[[], object]] = {
             mode: partial(run_parts, partial(deployed.execute, policy=policy, mode=mode), parts)
-            for mode in modes
+            for mode in (deployed.subsets.modes if subsets else modes)
         }
         calls["full"] = partial(run_parts, deployed.dense, parts)
-        ratios[batch, 1.0] = compared(
+        found = compared(
             calls, "full", rounds=rounds, least_seconds=least_seconds, wait=_wait_for(deployed)
         )
+        if subsets:
+            del found["full"]  # it is another function: saliencies scale channels
+        ratios[batch, 1.0] = found
     table = deployed.policy_tables[policy] = ModeTable(threads, ratios)
     return table
 

@@ -35,6 +35,7 @@ from runtime_pruning.executor.batching.plans import (
     PolicyDecider,
     joined,
 )
+from runtime_pruning.executor.deployed_subsets import DeployedSubsets, SubsetMode
 from runtime_pruning.executor.engine import BatchMode, Engine
 from runtime_pruning.executor.kernels.onednn import fused_calls_exist
 from runtime_pruning.executor.mode_table import ModeTable
@@ -43,10 +44,11 @@ from runtime_pruning.executor.plan_macs import PlanMacs
 from runtime_pruning.network import Execution, PrunableNetwork
 from runtime_pruning.network.execution import IntArrayLike
 from runtime_pruning.network.policies import Deployable, PlannedChooser, Policy
+from runtime_pruning.network.saliency import SubsetPolicy
 
 DeployedMode: TypeAlias = Literal["auto", "image", "prefix", "ragged", "dense"]
 DEPLOYED_MODES: tuple[DeployedMode, ...] = get_args(DeployedMode)
-PolicyMode: TypeAlias = DeployedMode | Literal["full"]
+PolicyMode: TypeAlias = DeployedMode | Literal["full"] | SubsetMode
 SAMPLED = 16  # plans of a batch that are looked at to choose its mode
 
 
@@ -105,6 +107,7 @@ class DeployedNetwork:
         parts: how many images of a batch run together.
         macs: of plans, by formula.
         mode_table: which mode pays, if it was measured (`autotuning.measure_modes`).
+        subsets: runs policies of salient channels.
         policy_tables: likewise, of policies (`autotuning.measure_policy`).
     """
 
@@ -123,6 +126,7 @@ class DeployedNetwork:
         self.macs = PlanMacs(network)
         self.engine = Engine(network, dtype=dtype, channels_last=channels_last, fused=fused)
         self.parts = BatchParts(self.engine, self.macs, network.groups, part)
+        self.subsets = DeployedSubsets(network, self.engine, dtype)
         self.mode_table: ModeTable | None = None
         self.policy_tables: WeakKeyDictionary[Policy, ModeTable] = WeakKeyDictionary()
         self._full = network.uniform(network.groups)
@@ -174,7 +178,7 @@ class DeployedNetwork:
         Args:
             images_BCHW: float, in [0, 1].
             policy: what chooses; it must not change after its first run here.
-            mode: how the batch is cut; see the module.
+            mode: how the batch is cut; see the module, and `deployed_subsets` of salient channels.
             expected_fraction: of the dense MACs, for the choice of a mode where the policy was not
                 measured; None: as its last batches had.
 
@@ -185,9 +189,12 @@ class DeployedNetwork:
         table = self.policy_tables.get(policy) if mode == "auto" else None
         if table is not None and table.threads == torch.get_num_threads():
             mode = cast(PolicyMode, table.choose(size, 1.0, steady="full"))
+        if isinstance(policy, SubsetPolicy):
+            return self.subsets.execute(images_BCHW, policy, mode)
         if mode == "full":
             logits_BK = self._uniform(images_BCHW, self._full)
             return self._execution(Outcome.alike(logits_BK, self._full, self.macs.dense), mode, 0)
+        mode = cast(DeployedMode, mode)  # others are refused below
         policy = self._fast(policy)
         chooser = policy.start(size)
         if isinstance(chooser, PlannedChooser):

@@ -16,12 +16,15 @@ from runtime_pruning.executor.batching.masked import run_dense
 from runtime_pruning.executor.batching.plans import Outcome, Plan, PlanDecider, PolicyDecider
 from runtime_pruning.executor.batching.prefix import run_planned_prefix, run_prefix
 from runtime_pruning.executor.batching.ragged import Ragged, runs_ragged
+from runtime_pruning.executor.batching.subsets import SubsetProgram, runs_subsets
 from runtime_pruning.executor.batching.uniform import run_alone, run_uniform
 from runtime_pruning.executor.ir.lowering import lower
 from runtime_pruning.executor.program.binder import reads_planes
 from runtime_pruning.executor.program.stage_programs import StagePrograms
 from runtime_pruning.network import PrunableNetwork
+from runtime_pruning.network.saliency import SubsetPolicy
 from runtime_pruning.network.staged_run import certainty
+from runtime_pruning.network.subset_run import carried_subsets
 
 BatchMode: TypeAlias = Literal["image", "prefix", "ragged", "dense"]
 
@@ -40,6 +43,7 @@ class Engine:
         full: the plan of a pass at full width.
         device: where it runs.
         image_shape: (C, H, W).
+        runs_subsets: whether there are compiled calls for subsets of channels.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Engine:
         self.full: Plan = plain.uniform(network.groups)
         self.device = next(network.parameters()).device
         self.image_shape = network.image_shape
+        self._plain, self._dtype = plain, dtype
         self._double = dtype == torch.float64
         self._looks_twice = network.second_look
         bounds = [site.bounds for site in plain.sites]
@@ -63,6 +68,10 @@ class Engine:
             channels = network.image_shape[0]
             self._planes = not channels_last or (fused and reads_planes(lowered, dtype, channels))
             self.ragged = Ragged(self._many, dtype) if able else None
+            self._carried = carried_subsets(plain)
+            self.runs_subsets = (
+                fused and channels_last and runs_subsets(lowered, self._carried, dtype)
+            )
 
     @property
     def modes(self) -> tuple[BatchMode, ...]:
@@ -73,6 +82,10 @@ class Engine:
     def programs(self, batch: int) -> StagePrograms:
         """Return the stages of the network, bound for batches of this size."""
         return self._alone if batch == 1 else self._many
+
+    def subset_program(self, policy: SubsetPolicy) -> SubsetProgram:
+        """Return what runs a policy of salient channels, where there are compiled calls for it."""
+        return SubsetProgram(self._plain, policy, self._many, self._carried, self._dtype)
 
     def splits_batch(self, *, ragged: bool) -> bool:
         """Whether a batch is taken apart inside a compiled call; known after the first run.

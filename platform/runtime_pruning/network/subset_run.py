@@ -10,7 +10,9 @@ What an add returns has all its channels: a stream is read whole.
 Dimensions: B images, C channels, H W pixels, F features, L sites, K classes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -30,41 +32,15 @@ class SubsetExecution(Execution):
     """What came of running subsets. A group, in ``plans``, is one channel.
 
     Attributes:
-        kept: ``kept_BC``, bool, of each site.
+        find_kept: returns `kept`, which is made when it is asked for.
     """
 
-    kept: tuple[Tensor, ...] = ()
+    find_kept: Callable[[], tuple[Tensor, ...]] = tuple
 
-
-def subset_execution(
-    network: TracedNetwork,
-    logits_BK: Tensor,
-    kept: tuple[Tensor, ...],
-    macs: Tensor,
-    *,
-    policy_macs: int,
-    mode: str,
-) -> SubsetExecution:
-    """Return the outcome of a batch.
-
-    Args:
-        network: that was run.
-        logits_BK: class scores.
-        kept: ``kept_BC`` of each site.
-        macs: of the backbone, per image, int64.
-        policy_macs: of the branches, per image.
-        mode: how it ran.
-    """
-    most = max(site.channels for site in network.sites)
-    return SubsetExecution(
-        logits_BK=logits_BK,
-        plans=torch.stack([kept_BC.sum(1).cpu() for kept_BC in kept], 1),
-        macs=macs,
-        policy_macs=policy_macs,
-        bounds_LG=torch.arange(most + 1).expand(len(network.sites), -1),
-        mode=mode,
-        kept=kept,
-    )
+    @cached_property
+    def kept(self) -> tuple[Tensor, ...]:
+        """``kept_BC``, bool, of each site."""
+        return self.find_kept()
 
 
 def carried_subsets(network: TracedNetwork) -> dict[str, int]:
@@ -134,13 +110,15 @@ class SubsetRun(StagedRun):
 
     def result(self) -> SubsetExecution:
         """Return the finished run's outcome."""
-        return subset_execution(
-            self._network,
-            self.logits_BK,
-            tuple(self.kept),
-            self.executed_macs_B,
+        sites = self._network.sites
+        return SubsetExecution(
+            logits_BK=self.logits_BK,
+            plans=torch.stack([kept_BC.sum(1).cpu() for kept_BC in self.kept], 1),
+            macs=self.executed_macs_B,
             policy_macs=self._policy.macs_per_image,
+            bounds_LG=torch.arange(max(s.channels for s in sites) + 1).expand(len(sites), -1),
             mode=self.mode,
+            find_kept=lambda: tuple(self.kept),
         )
 
     def _run_unit(self, unit: Unit) -> None:

@@ -29,6 +29,7 @@ class Instruction(NamedTuple):
         site: that is decided.
         shared: whether it is one for all images of a batch: what it reads of itself is large.
         keepalive: what the addresses point to.
+        subset: address of an `abi.Subset`.
     """
 
     kind: Opcode
@@ -43,6 +44,7 @@ class Instruction(NamedTuple):
     site: int = 0
     shared: bool = False
     keepalive: Any = None
+    subset: int = 0
 
 
 def packed(instruction: Instruction, ends: tuple[int, int]) -> abi.Instruction:
@@ -50,4 +52,5 @@ def packed(instruction: Instruction, ends: tuple[int, int]) -> abi.Instruction:
     return abi.Instruction(
         *(instruction.kind, instruction.call, instruction.widths, *ends),
         *(instruction.read, instruction.write, instruction.writes, instruction.site),
+        instruction.subset,
     )

@@ -36,7 +36,8 @@ class Opcode(IntEnum):
     SCALE = 7
     SCALE_PLANES = 8
     DECIDE = 9
-    MOVE = 10  # Python's own: the target is the source by another name, which needs no call
+    SUBSET = 10
+    MOVE = 11  # Python's own: the target is the source by another name, which needs no call
 
 
 class Geometry(ctypes.Structure):
@@ -127,6 +128,29 @@ class DecisionState(ctypes.Structure):
         ("keys", _ADDRESS),
         ("known", _ADDRESS),
         ("places", _ADDRESS),
+        ("kept", _ADDRESS),
+        ("room", _LONG),
+        ("spent", _ADDRESS),
+    )
+
+
+class Subset(ctypes.Structure):
+    """A layer of which each image runs the outputs that a branch finds salient for it."""
+
+    _fields_ = (
+        ("weight", _ADDRESS),
+        ("bias", _ADDRESS),
+        ("squeeze", _ADDRESS),
+        ("expand", _ADDRESS),
+        ("expand_bias", _ADDRESS),
+        ("inputs", _LONG),
+        ("hidden", _LONG),
+        ("outputs", _LONG),
+        ("threshold", _FLOAT),
+        ("most", _FLOAT),
+        ("site", _LONG),
+        ("source", _LONG),
+        ("scattered", _LONG),
     )
 
 
@@ -143,6 +167,7 @@ class Instruction(ctypes.Structure):
         ("write", _LONG),
         ("writes", _LONG),
         ("site", _LONG),
+        ("subset", _ADDRESS),
     )
 
 
@@ -153,7 +178,8 @@ class BufferLayout(ctypes.Structure):
 
 
 STRUCTURES: tuple[type[ctypes.Structure], ...] = (
-    *(Geometry, LayerSlice, Call, Decision, WidthKey, DecisionState, Instruction, BufferLayout),
+    *(Geometry, LayerSlice, Call, Decision, WidthKey, DecisionState, Subset, Instruction),
+    BufferLayout,
 )
 
 

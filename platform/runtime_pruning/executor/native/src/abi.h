@@ -52,6 +52,21 @@ struct DecisionState {
   const WidthKey* keys;  // those from known[site] to known[site + 1] are settled by a site
   const int64_t* known;
   int32_t* places;  // [key][image]
+  int32_t* kept;    // [site][image][1 + room]: of subsets, how many channels, and which
+  int64_t room;
+  int64_t* spent;  // MACs of subsets, by image
+};
+
+// A layer of which each image runs the outputs that a branch finds salient for it.
+struct Subset {
+  const float *weight, *bias;            // [kh][kw][inputs][outputs]
+  const float *squeeze, *expand;         // of the branch, input by output; null: all outputs run
+  const float* expand_bias;
+  int64_t inputs, hidden, outputs;
+  float threshold, most;  // saliencies below are dropped, above are clamped
+  int64_t site;           // under which kept channels are noted
+  int64_t source;         // site whose kept channels the input has, first; below zero: it has all
+  int64_t scattered;      // whether kept outputs go to their own places, else first
 };
 
 enum Opcode {
@@ -64,7 +79,8 @@ enum Opcode {
   kAverage,
   kScale,
   kScalePlanes,
-  kDecide
+  kDecide,
+  kSubset
 };
 
 // One of several calls that follow each other. Images find their widths in one table.
@@ -76,6 +92,7 @@ struct Instruction {
   int64_t read, write;  // rows of the widths by image, [row][image]; below zero: all have the first
   int64_t writes;
   int64_t site;  // of kDecide
+  const Subset* subset;
 };
 
 constexpr int64_t kAligned = 64;  // bytes
@@ -116,13 +133,19 @@ constexpr AbiRow kAbi[] = {
     FIELD(DecisionState, previous), FIELD(DecisionState, hidden), FIELD(DecisionState, cell),
     FIELD(DecisionState, groups), FIELD(DecisionState, sites), FIELD(DecisionState, keys),
     FIELD(DecisionState, known), FIELD(DecisionState, places),
+    FIELD(DecisionState, kept), FIELD(DecisionState, room), FIELD(DecisionState, spent),
+    SIZE(Subset), FIELD(Subset, weight), FIELD(Subset, bias), FIELD(Subset, squeeze),
+    FIELD(Subset, expand), FIELD(Subset, expand_bias), FIELD(Subset, inputs),
+    FIELD(Subset, hidden), FIELD(Subset, outputs), FIELD(Subset, threshold), FIELD(Subset, most),
+    FIELD(Subset, site), FIELD(Subset, source), FIELD(Subset, scattered),
     SIZE(Instruction), FIELD(Instruction, opcode), FIELD(Instruction, call),
     FIELD(Instruction, widths), FIELD(Instruction, source), FIELD(Instruction, target),
     FIELD(Instruction, read), FIELD(Instruction, write), FIELD(Instruction, writes),
-    FIELD(Instruction, site),
+    FIELD(Instruction, site), FIELD(Instruction, subset),
     SIZE(BufferLayout), FIELD(BufferLayout, elements), FIELD(BufferLayout, places),
     OPCODE(kConvolve), OPCODE(kDepthwise), OPCODE(kLinear), OPCODE(kMaxPool), OPCODE(kCopy),
     OPCODE(kClear), OPCODE(kAverage), OPCODE(kScale), OPCODE(kScalePlanes), OPCODE(kDecide),
+    OPCODE(kSubset),
 };
 // clang-format on
 #undef SIZE

@@ -20,6 +20,7 @@
 #include "movement.h"
 #include "pooling.h"
 #include "simd.h"
+#include "subset.h"
 #include "threads.h"
 
 namespace {
@@ -106,6 +107,9 @@ void run_images(const Instruction* steps, const Instruction* end, const RunArgs&
         });
         break;
       }
+      case kSubset:
+        run_subset(call, *s->subset, *args.decisions, args.batch, first, in, out, batch, team);
+        break;
       case kClear:
         team.parallel_for(batch, [&](int64_t b) {
           const LayerSlice& slice = lookup.of(b);
