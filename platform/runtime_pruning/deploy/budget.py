@@ -99,7 +99,7 @@ class Dial:
                 f"`{budget.kind} >= {costs[0]:.4g}` must hold, which the cheapest stop of this "
                 f"bundle needs, but got {budget.value:g}."
             )
-        return _place(costs, budget.value)
+        return place_of(costs, budget.value)
 
     @property
     def macs(self) -> list[float]:
@@ -140,7 +140,7 @@ class Dial:
                 f"`{known[-1]:g} <= penalty <= {known[0]:g}` must hold, within which this bundle "
                 f"was measured, but got {penalty:g}."
             )
-        return _place([-_log(each) for each in known], -_log(penalty))
+        return place_of([-_log(each) for each in known], -_log(penalty))
 
     def expected(self, costs: Sequence[float], position: float) -> float:
         """Return the mean cost, or accuracy, at a position."""
@@ -171,7 +171,7 @@ def draw(image_CHW: Tensor) -> float:
     return zlib.crc32(image_CHW.contiguous().numpy().tobytes()) / 2**32
 
 
-def _place(costs: Sequence[float], budget: float) -> float:
+def place_of(costs: Sequence[float], budget: float) -> float:
     """Return the greatest position at which piecewise-linear, ascending costs keep to a budget."""
     below = max(place for place, cost in enumerate(costs) if cost <= budget)
     if below == len(costs) - 1:
