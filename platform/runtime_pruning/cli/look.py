@@ -1,6 +1,7 @@
 """Commands that look at what came of a sweep, or at what there is."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,13 +23,14 @@ def ui(
     """Open MLflow on 127.0.0.1, and print each frontier's link."""
     from runtime_pruning.sweeping.places import results_root
     from runtime_pruning.tracking.rebuild import frontier_pages
-    from runtime_pruning.tracking.storage import open_store, resolve_uri
+    from runtime_pruning.tracking.storage import read_store, resolve_uri
 
     uri = resolve_uri(None, results_root(results))
-    open_store(uri)
+    read_store(uri)
     if uri.startswith("http"):
         print(f"The tracking server is at {uri}")
         return
+    _refuse_taken(port)
     address = f"http://127.0.0.1:{port}"
     print(f"MLflow on {uri}: {address}\nThe frontier of each sweep, newest first:")
     for sweep_id, path in list(frontier_pages(uri).items())[:10]:
@@ -44,6 +46,22 @@ def ui(
         print("Stopped.")
 
 
+def _refuse_taken(port: int) -> None:
+    """Refuse a port where a server listens: its answers would be taken for ours.
+
+    Raises:
+        ConfigError: names the port.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            raise ConfigError(
+                f"Port {port} of 127.0.0.1 cannot be listened at ({error}): name another by --port."
+            ) from error
+
+
 @command
 def report(
     sweep_ids: SweepIds,
@@ -53,7 +71,10 @@ def report(
             help="test: the points that were chosen on validation, as the test split sees them."
         ),
     ] = Split.VALIDATION,
-    out: Annotated[Path, typer.Option(help="Folder for page and picture.")] = Path(),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for page and picture; frontier-SWEEP_ID if absent."),
+    ] = None,
     data_dir: DataDir = None,
     results: Results = None,
 ) -> None:
@@ -64,6 +85,7 @@ def report(
     from runtime_pruning.tracking.storage import resolve_uri
 
     uri = resolve_uri(None, results_root(results))
+    out = out or Path(f"frontier-{sweep_ids[0]}")
     if split is Split.TEST:
         _report_test(uri, sweep_ids, out)
         return

@@ -27,7 +27,7 @@ from runtime_pruning.tracking.rebuild import (
     read_sweep,
     verdict_tag,
 )
-from runtime_pruning.tracking.storage import open_store
+from runtime_pruning.tracking.storage import read_store
 
 _EVAL_BATCH = 256
 
@@ -55,7 +55,7 @@ def explain_sweep(
     Raises:
         DataError: no such point, or none with controls; or controls of the test split are absent.
     """
-    client = open_store(uri)
+    client = read_store(uri)
     runs = list(point_runs(client, sweep_id))
     chosen = [run for run in runs if _is_asked_for(run, point_id, split)]
     if not chosen:

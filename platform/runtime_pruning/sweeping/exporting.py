@@ -26,7 +26,7 @@ from runtime_pruning.tracking.rebuild import (
     read_point,
     read_sweep,
 )
-from runtime_pruning.tracking.storage import open_store
+from runtime_pruning.tracking.storage import read_store
 
 DialFrom = Literal["trial", "sweep", "none"]
 TIMED_IMAGES = 64
@@ -61,7 +61,7 @@ def export_point(
         ConfigError: the folder holds something.
     """
     refuse_filled(out)
-    client = open_store(uri)
+    client = read_store(uri)
     run = find_point(client, point_id)
     sweep_id = run.data.tags[glossary.SWEEP_ID]
     settings = dict(read_sweep(client, sweep_id).get("dataset_settings") or {})

@@ -23,7 +23,7 @@ from runtime_pruning.tracking.rebuild import (
     read_proof,
     timed_devices,
 )
-from runtime_pruning.tracking.storage import open_store
+from runtime_pruning.tracking.storage import read_store
 
 
 class BoardReader:
@@ -90,7 +90,7 @@ def read_board(uri: str, sweep_ids: Sequence[str], *, pictures: Thumbnails | Non
     Raises:
         DataError: a sweep without points, or sweeps of different images.
     """
-    client = open_store(uri)
+    client = read_store(uri)
     board = Board(Reference(), pictures)
     board.setting = setting_of(uri)
     reader = BoardReader(client, board, verify=True)

@@ -19,7 +19,7 @@ from runtime_pruning.frontier.proof import Controls, Proof, prove
 from runtime_pruning.frontier.records import HeldOut, Judged, Record, read_record
 from runtime_pruning.frontier.timings import PointTiming, read_timings
 from runtime_pruning.tracking.runs import Runs
-from runtime_pruning.tracking.storage import open_store
+from runtime_pruning.tracking.storage import read_store
 from runtime_pruning.tracking.view import view_path
 
 RECORDS: dict[Judged, str] = {
@@ -47,7 +47,7 @@ def rebuild(uri: str, sweep_id: str) -> list[StoredPoint]:
         DataError: no such sweep in the store.
         StoreUnavailableError: the server does not answer.
     """
-    client = open_store(uri)
+    client = read_store(uri)
     for experiment in _experiment_ids(client):
         runs = Runs(client, experiment)
         if any(runs.search(kind="sweep", sweep_id=sweep_id)):
@@ -58,7 +58,7 @@ def rebuild(uri: str, sweep_id: str) -> list[StoredPoint]:
 
 def frontier_pages(uri: str) -> dict[str, str]:
     """Return the address of each sweep's saved view behind the server's, newest sweep first."""
-    client = open_store(uri)
+    client = read_store(uri)
     sweeps = [
         (run.info.start_time, run.data.tags[glossary.SWEEP_ID], experiment)
         for experiment in _experiment_ids(client)
@@ -77,7 +77,7 @@ def rebuild_test(uri: str, sweep_id: str) -> list[StoredPoint]:
         DataError: no such sweep in the store, or none of its points was tested.
         StoreUnavailableError: the server does not answer.
     """
-    client = open_store(uri)
+    client = read_store(uri)
     tested = [
         StoredPoint(derive(record, read_point(client, run).provenance), record)
         for run in point_runs(client, sweep_id)
@@ -113,7 +113,7 @@ def rebuild_proofs(uri: str, sweep_id: str, split: HeldOut) -> dict[str, Proof]:
     Raises:
         DataError: a point's ``dynamics.json`` says something else than the records.
     """
-    client = open_store(uri)
+    client = read_store(uri)
     return {
         run.data.tags[glossary.POINT_ID]: load_proof(client, run, split)
         for run in point_runs(client, sweep_id)
@@ -155,15 +155,19 @@ def read_sweep(client: MlflowClient, sweep_id: str) -> dict[str, Any]:
     """Return the settings that a sweep was started with.
 
     Raises:
-        DataError: no such sweep.
+        DataError: no such sweep, or it kept none.
     """
     run = sweep_run(client, sweep_id)
     if run is None:
         raise DataError(f"No sweep {sweep_id!r} is in the MLflow store.")
+    if glossary.SWEEP not in {file.path for file in client.list_artifacts(run.info.run_id)}:
+        raise DataError(f"Sweep {sweep_id!r} has no {glossary.SWEEP} in the store.")
     with tempfile.TemporaryDirectory() as folder:
         settings: dict[str, Any] = json.loads(
             download(client, run, glossary.SWEEP, folder).read_text()
         )
+    if "dataset" not in settings:
+        raise DataError(f"The {glossary.SWEEP} of sweep {sweep_id!r} names no dataset.")
     return settings
 
 
@@ -191,7 +195,7 @@ def read_proof(client: MlflowClient, run: Run, split: HeldOut) -> Proof:
 
 def rebuild_timings(uri: str, sweep_id: str) -> dict[str, list[PointTiming]]:
     """Return, by point id, how fast a sweep's points were, on every device that timed them."""
-    client = open_store(uri)
+    client = read_store(uri)
     return {
         run.data.tags[glossary.POINT_ID]: load_timings(client, run)
         for run in point_runs(client, sweep_id)

@@ -4,17 +4,22 @@ MLflow migrates a fresh database on first use; processes that do so together des
 SQLite store is created under a lock file beside it, before anything else opens it.
 """
 
+import atexit
 import os
 import re
+import shutil
+import sqlite3
+import tempfile
 import urllib.error
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
-from runtime_pruning.errors import ConfigError, UserError
+from runtime_pruning.errors import ConfigError, DataError, UserError
 from runtime_pruning.files import locked
 
 _SQLITE = "sqlite:///"
@@ -64,6 +69,41 @@ def open_store(uri: str) -> MlflowClient:
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
         return client
+
+
+def read_store(uri: str) -> MlflowClient:
+    """Return a client of a store that is there already, for reading; nothing is created.
+
+    A SQLite store that may not be written to, or beside which no lock may lie, is read as a copy.
+
+    Raises:
+        DataError: no store is there.
+        StoreUnavailableError: a server that does not answer.
+    """
+    database = database_path(uri)
+    if database is None:
+        return open_store(uri)
+    if not database.is_file():
+        raise DataError(
+            f"No sweep has left results in {str(database.parent)!r}: name the folder of yours with "
+            "--results or RUNTIME_PRUNING_RESULTS."
+        )
+    if os.access(database, os.W_OK) and os.access(database.parent, os.W_OK):
+        return open_store(uri)
+    return open_store(f"{_SQLITE}{_copy_of(database)}")
+
+
+def _copy_of(database: Path) -> Path:
+    """Return a copy of a database, consistent while others write, that goes when we do."""
+    folder = tempfile.mkdtemp(prefix="runtime-pruning-store-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    copy = Path(folder) / database.name
+    with (
+        closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as source,
+        closing(sqlite3.connect(copy)) as target,
+    ):
+        source.backup(target)
+    return copy
 
 
 def check_alive(uri: str, timeout_s: float = 5.0) -> None:
