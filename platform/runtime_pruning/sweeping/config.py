@@ -45,6 +45,9 @@ class PrepareConfig:
         pretrained: start from the family's published weights rather than from chance.
         pretraining_epochs: passes over the training split at full width, first.
         anywidth_epochs: passes in which full, smallest and random plans learn together.
+        reference_epochs: passes of the dense network that losses of accuracy are counted from, at
+            full width from the start; None takes the one that any-width training begins with, which
+            is trained for fewer passes than what it is held against.
         lr: peak learning rate of pretraining.
         anywidth_lr: peak learning rate of the any-width passes; None is that of pretraining.
         limit: learn from this many training images only; None learns from all.
@@ -57,6 +60,7 @@ class PrepareConfig:
     pretrained: bool = False
     pretraining_epochs: CountOrNone = 0
     anywidth_epochs: CountOrNone = 10
+    reference_epochs: Count | None = None
     batch_size: int = 128
     lr: float = 0.1
     anywidth_lr: Positive | None = None
@@ -75,6 +79,11 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         self.pretraining(seed=0), self.anywidth(seed=0)  # they refuse the rest
+        if self.pretrained and self.reference_epochs is not None:
+            raise ValueError(
+                "`reference_epochs` must be absent where weights are `pretrained`: the published "
+                f"network is the reference, but got {self.reference_epochs}."
+            )
 
     def pretraining(self, *, seed: int) -> TrainConfig:
         """Return how the full width is trained; nothing in it depends on any-width settings."""

@@ -1,7 +1,8 @@
 """The network that all trials start from: trained once, found again by a hash of what made it.
 
 There are two entries per preparation: the dense network, and the any-width network made from it.
-Preparations that differ in any-width settings alone share the dense one.
+Preparations that differ in any-width settings alone share the dense one. A third is the dense
+network that was trained for as long as the others together, where one is asked for.
 """
 
 import copy
@@ -10,7 +11,7 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -75,20 +76,39 @@ def prepare(
     dense_effort = kept(cache / "dense" / dense_key, dense, settings, make)
     network, settings = copy.deepcopy(dense), _anywidth_settings(material, dense_key)
     key, make = _key(settings), partial(_order_and_widen, material=material, tell=tell)
-    effort = kept(cache / "anywidth" / key, network, settings, make)
+    effort = dense_effort + kept(cache / "anywidth" / key, network, settings, make)
+    longer = _reference(material)
+    if longer is not None:
+        dense, settings = copy.deepcopy(material.network), _dense_settings(longer)
+        make = partial(_pretrain, material=longer, tell=tell)
+        dense_effort = kept(cache / "dense" / _key(settings), dense, settings, make)
     return Prepared(
         dense=dense.eval(),
         network=network.eval(),
-        key=key,
+        key=preparation_key(material),
         dense_effort=dense_effort,
-        network_effort=dense_effort + effort,
+        network_effort=effort,
     )
 
 
-def entries(material: Material) -> tuple[str, str]:
-    """Return the folders of a cache that a preparation makes, or finds: dense, then any width."""
+def _reference(material: Material) -> Material | None:
+    """Return what the reference is trained by, where it is not the dense network at hand."""
+    prepare = material.sweep.prepare
+    if prepare.reference_epochs in (None, prepare.pretraining_epochs):
+        return None
+    longer = replace(prepare, pretraining_epochs=prepare.reference_epochs)
+    return replace(material, sweep=replace(material.sweep, prepare=longer))
+
+
+def entries(material: Material) -> tuple[str, ...]:
+    """Return the folders of a cache that a preparation makes, or finds: dense, then any width.
+
+    The reference's is the last, where it is another network.
+    """
     dense_key = _key(_dense_settings(material))
-    return f"dense/{dense_key}", f"anywidth/{_key(_anywidth_settings(material, dense_key))}"
+    own = f"dense/{dense_key}", f"anywidth/{_key(_anywidth_settings(material, dense_key))}"
+    longer = _reference(material)
+    return own if longer is None else (*own, f"dense/{_key(_dense_settings(longer))}")
 
 
 def is_prepared(material: Material, cache: Place) -> bool:
@@ -98,7 +118,9 @@ def is_prepared(material: Material, cache: Place) -> bool:
 
 def preparation_key(material: Material) -> str:
     """Return the hash of everything that the prepared weights depend on."""
-    return _key(_anywidth_settings(material, _key(_dense_settings(material))))
+    key = _key(_anywidth_settings(material, _key(_dense_settings(material))))
+    longer = _reference(material)
+    return key if longer is None else _key({"network": key, "dense": _dense_settings(longer)})
 
 
 def _dense_settings(material: Material) -> Settings:
