@@ -140,6 +140,7 @@ TRIAL_KEY = "frontier.trial_key"
 POINT_ID = "frontier.point_id"
 ON_FRONT = "frontier.on_front"  # "true" or "false"
 METHOD = "frontier.method"
+TEST_READINGS = "frontier.test_readings"  # of a sweep: how often its test split was read
 TESTED = "frontier.tested"  # "true" once the test split was read
 VERDICT = "frontier.verdict"  # "dynamic", "static" and the like, on validation
 TEST_VERDICT = "frontier.test_verdict"

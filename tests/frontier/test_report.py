@@ -135,6 +135,21 @@ def test_verdicts_are_in_the_table_and_on_the_page(measured: Measured, tmp_path:
     assert gains["verdict"] == "dynamic"
 
 
+def test_what_other_images_chose_is_the_front(measured: Measured, tmp_path: Path) -> None:
+    cheapest, dearest = measured[0][0], measured[-1][0]
+    usual = draw_report(measured, tmp_path, reference=Reference()).summary
+    files = draw_report(
+        measured, tmp_path, reference=Reference(), chosen={dearest.point_id, cheapest.point_id}
+    )
+    assert {point.point_id for point in files.summary.front} == {
+        cheapest.point_id,
+        dearest.point_id,
+    }
+    assert files.summary.hypervolume < usual.hypervolume
+    with pytest.raises(DataError, match="None of the points that were chosen is among"):
+        draw_report(measured, tmp_path, reference=Reference(), chosen={"of another sweep"})
+
+
 def test_table(summary: FrontierSummary) -> None:
     cheap = summary.front[0]
     lines = markdown_table(summary).splitlines()

@@ -129,7 +129,8 @@ def test_the_test_split_is_read_for_the_front_and_the_dense_network_only(
     front = {each["point_id"] for each in points if each["on_front"] == "true"}
     dense = {each["point_id"] for each in points if each["method"] == "dense"}
     assert front
-    assert tested == front | dense
+    fixed = {each["point_id"] for each in points if each["method"] == "fixed-width"}
+    assert tested == front | dense | fixed
 
 
 def test_the_same_id_again_runs_and_logs_nothing_twice(

@@ -76,6 +76,19 @@ def test_what_is_found_is_what_was_made(tmp_path: Path) -> None:
         assert not getattr(found, state).training
 
 
+def test_losses_may_be_counted_from_a_dense_network_that_learned_as_long(tmp_path: Path) -> None:
+    usual = prepared(tmp_path)
+    fair = prepared(tmp_path, "prepare.reference_epochs=2")
+    assert fair.dense_effort.epochs == fair.network_effort.epochs == 2 * usual.dense_effort.epochs
+    assert torch.equal(weight(fair, "network"), weight(usual, "network"))
+    assert not torch.equal(weight(fair, "dense"), weight(usual, "dense"))
+    assert fair.key != usual.key
+    assert (len(entries(tmp_path, "dense")), len(entries(tmp_path, "anywidth"))) == (2, 1)
+    # It is the dense network of whoever pretrains for as long; as long as is begun with is none.
+    assert prepared(tmp_path, "prepare.reference_epochs=1").key == usual.key
+    assert len(entries(tmp_path, "dense")) == 2
+
+
 def test_settings_reach_the_training_that_they_are_for() -> None:
     shared = {
         "batch_size": 32,
@@ -107,6 +120,7 @@ def test_settings_reach_the_training_that_they_are_for() -> None:
         ({"distillation": 1.5}, r"`0 <= distillation <= 1` must hold, but got 1\.5"),
         ({"temperature": 0.0}, r"`temperature > 0` must hold, but got 0\.0"),
         ({"label_smoothing": 1.0}, r"`0 <= label_smoothing < 1` must hold, but got 1\.0"),
+        ({"pretrained": True, "reference_epochs": 3}, r"`reference_epochs` must be absent where"),
         ({"batch_size": 1}, r"`batch_size >= 2` must hold, but got 1"),
     ],
 )

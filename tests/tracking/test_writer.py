@@ -28,6 +28,10 @@ def test_the_test_split_is_added_once(
         tracker.log_test_point(derive(record_again, point.provenance), path)
         settle(tracker)
 
+    for readings in (1, 2, 1):  # an old one, told again, takes none back
+        tracker.log_readings(readings)
+    settle(tracker)
+    assert runs_of(uri, "sweep")[0].data.tags[glossary.TEST_READINGS] == "2"
     (run,) = runs_of(uri, "point")
     assert run.data.metrics["test_accuracy"] == expected.accuracy
     assert run.data.metrics["test_macs_per_image"] == expected.macs_per_image

@@ -99,15 +99,18 @@ def _report_test(uri: str, sweep_ids: list[str], out: Path) -> None:
     from runtime_pruning.frontier.dominance import Reference
     from runtime_pruning.frontier.report import draw_report
     from runtime_pruning.frontier.uncertainty import Evidence
+    from runtime_pruning.tracking.boards import read_board
     from runtime_pruning.tracking.rebuild import rebuild_proofs, rebuild_test
 
     if len(sweep_ids) > 1:
         raise ConfigError(f"The test split is reported of one sweep, but got {sweep_ids}.")
     stored = rebuild_test(uri, sweep_ids[0])
+    on_front = read_board(uri, sweep_ids).on_front()
     draw_report(
         [(each.point, Evidence.of(each.record)) for each in stored],
         out,
         reference=Reference(),
+        chosen={point_id for point_id, stays in on_front.items() if stays},
         proofs=rebuild_proofs(uri, sweep_ids[0], "test"),
     )
     print(f"Drew {len(stored)} points into {out.resolve()}")

@@ -9,6 +9,7 @@ from runtime_pruning.cli.options import (
     DataDir,
     Panel,
     Results,
+    SweepId,
     Threads,
     preset_names,
     presets_folder,
@@ -81,12 +82,9 @@ def sweep(
     extend: Extend = None,
 ) -> int:
     """Sweep runtime pruning, and draw the accuracy-cost frontier."""
-    import pruning_envs
-    import runtime_pruning
     from runtime_pruning.sweeping.arguments import Arguments
     from runtime_pruning.sweeping.run import run_sweep
 
-    packages = [runtime_pruning, pruning_envs]
     return run_sweep(
         Arguments(
             preset=preset,
@@ -104,7 +102,7 @@ def sweep(
             sweep_id=sweep_id,
             extend=extend,
         ),
-        py_modules=[Path(str(package.__file__)).parent for package in packages],
+        py_modules=_packages(),
         presets=presets_folder(),
     )
 
@@ -134,6 +132,29 @@ def prepare(
         results=results,
         prepare_only=True,
     )
+
+
+@command
+def exam(
+    sweep_id: SweepId,
+    data_dir: DataDir = None,
+    weights_dir: WeightsDir = None,
+    results: Results = None,
+) -> int:
+    """Read the test split, once, for what a finished sweep has chosen; readings are counted."""
+    from runtime_pruning.sweeping.arguments import Arguments
+    from runtime_pruning.sweeping.run import hold_exam
+
+    arguments = Arguments(data_dir=data_dir, weights_dir=weights_dir, results=results)
+    return hold_exam(sweep_id, arguments, py_modules=_packages())
+
+
+def _packages() -> list[Path]:
+    """Return the folders of the packages that workers import."""
+    import pruning_envs
+    import runtime_pruning
+
+    return [Path(str(package.__file__)).parent for package in (runtime_pruning, pruning_envs)]
 
 
 @command

@@ -4,7 +4,7 @@ All three are functions of a :class:`~runtime_pruning.frontier.summary.FrontierS
 points and their evidence gets it and them from :func:`draw_report`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -42,6 +42,7 @@ def draw_report(
     folder: Path,
     *,
     reference: Reference,
+    chosen: Collection[str] | None = None,
     proofs: Proofs | None = None,
     timings: Timings | None = None,
     extras: Extras | None = None,
@@ -55,6 +56,7 @@ def draw_report(
         measured: points of one frontier with what the bootstrap needs of their records.
         folder: where to; created if absent.
         reference: corner of the hypervolume.
+        chosen: ids of the points that are the front, where other images chose it.
         proofs: by point id.
         timings: by point id.
         extras: what the page shows of a point beside these, by point id.
@@ -66,7 +68,9 @@ def draw_report(
         DataError: no points, or points that may not share a frontier.
     """
     points, evidence = [*zip(*measured, strict=True)] or ((), ())
-    summary = summarise(points, evidence, reference=reference, proofs=proofs, timings=timings)
+    summary = summarise(
+        points, evidence, reference=reference, chosen=chosen, proofs=proofs, timings=timings
+    )
     if summary.dense is not None:
         dense_accuracy = summary.dense.accuracy
     drawn = Report(summary, folder / PAGE, folder / PICTURE, folder / TABLE)

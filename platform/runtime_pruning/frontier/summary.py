@@ -1,6 +1,6 @@
 """A frontier in one value: points, who is on it, how sure that is, and what it covers."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,7 +36,8 @@ class FrontierSummary:
 
     Attributes:
         points: P points in ascending order of executed MACs.
-        on_front_P: where no other point beats one.
+        on_front_P: where no other point beats one; or, on other images than those that chose the
+            front, which points it holds.
         accuracy: interval of each point's accuracy.
         probability_P: share of redraws of the images in which a point is on the front.
         band: interval of the accuracy that a budget buys, at the front's F points.
@@ -79,6 +80,7 @@ def summarise(
     evidence: Sequence[Evidence],
     *,
     reference: Reference,
+    chosen: Collection[str] | None = None,
     proofs: Proofs | None = None,
     timings: Timings | None = None,
     replicates: int = 1000,
@@ -91,6 +93,8 @@ def summarise(
         points: at least one, all of one dataset, split and dense cost.
         evidence: of the same points, in the same order.
         reference: corner of the hypervolume.
+        chosen: ids of the points that are the front, where other images chose it; they are shown as
+            chosen. None: those that no other beats on these images.
         proofs: by point id, of the same split; those of other points are left out.
         timings: by point id; likewise.
         replicates: redraws of the images.
@@ -98,7 +102,7 @@ def summarise(
         seed: of the redraws.
 
     Raises:
-        DataError: no points, or points that may not share a frontier.
+        DataError: no points, points that may not share a frontier, or none of the chosen ones.
     """
     _check_comparable(points)
     pairs = sorted(
@@ -113,13 +117,17 @@ def summarise(
     known, timed = proofs or {}, timings or {}
     losses_P2 = losses_of(ordered)
     on_front_P = pareto_mask(losses_P2)
+    if chosen is not None:
+        on_front_P = np.array([point.point_id in chosen for point in ordered])
+        if not on_front_P.any():
+            raise DataError("None of the points that were chosen is among those measured.")
     return FrontierSummary(
         points=tuple(ordered),
         on_front_P=on_front_P,
         accuracy=accuracy,
         probability_P=probability_on_front(redrawn),
         band=attained_band(Interval(*(ends_P[on_front_P] for ends_P in accuracy))),
-        hypervolume=hypervolume(losses_P2, reference.losses_K),
+        hypervolume=hypervolume(losses_P2[on_front_P], reference.losses_K),
         reference=reference,
         level=level,
         proofs={p.point_id: known[p.point_id] for p in ordered if p.point_id in known},

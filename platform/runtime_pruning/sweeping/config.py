@@ -196,6 +196,8 @@ class SweepConfig:
         search: dimensions by name; ``groups`` or settings of the method.
         settings: the method's settings that are not searched.
         early_stopping: when trials that fall behind are stopped; None lets each run to its end.
+        exam: read the test split at the sweep's end: of the front, the method's own front and the
+            fixed points. Without it, ``runtime-pruning exam`` does, once all is chosen.
         plugins: modules that are imported before names are looked up, here and on every worker.
         eval_batch: images per batch when a point is measured.
         held_out_limit: measure points on this many held-out images only; None measures on all.
@@ -217,6 +219,7 @@ class SweepConfig:
     proof: ProofConfig = field(default_factory=ProofConfig)
     timing: TimingConfig = field(default_factory=TimingConfig)
     early_stopping: EarlyStopping | None = None
+    exam: bool = False
     plugins: tuple[str, ...] = ()
     eval_batch: Count = 256
     held_out_limit: Count | None = None

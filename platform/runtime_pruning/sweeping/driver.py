@@ -24,12 +24,13 @@ from runtime_pruning.sweeping.callback import listening
 from runtime_pruning.sweeping.checks import Material
 from runtime_pruning.sweeping.cluster import sigint_given_back
 from runtime_pruning.sweeping.config import SweepConfig
+from runtime_pruning.sweeping.exam import count_reading
 from runtime_pruning.sweeping.ledger import Ledger
 from runtime_pruning.sweeping.parts import Part, Parts
 from runtime_pruning.sweeping.point_timing import time_point, timing_options
 from runtime_pruning.sweeping.prepare import Prepared
 from runtime_pruning.sweeping.provenance import code_version
-from runtime_pruning.sweeping.proving import measure_on_test, prove_point
+from runtime_pruning.sweeping.proving import is_tested, measure_on_test, prove_point
 from runtime_pruning.sweeping.reports import ENDED, STATE, Stop, stop_mark
 from runtime_pruning.sweeping.states import States
 from runtime_pruning.sweeping.trial import SweepInputs, run_control, run_trial, trial_config
@@ -77,7 +78,8 @@ class Sweep:
     def run(self) -> None:
         """Run the controls and the trials, then prove the front's points, test and time them.
 
-        That is the only reading of the test split: of the front, and of its points' controls.
+        The exam, where it is asked for, is the only reading of the test split: of the points that
+        are reported or held against, and of the proved points' controls.
         """
         inputs = SweepInputs(
             data=ray.put(self.material.data),
@@ -98,9 +100,17 @@ class Sweep:
         proved = self._prove(
             self.ledger.proof_candidates(self.sweep.proof.points), "validation", inputs
         )
-        tested = set(self._measure_on_test(inputs))
-        self._prove([folder for folder in proved if folder in tested], "test", inputs)
+        if self.sweep.exam:
+            self._hold_exam(proved, inputs)
         self._time(inputs)
+
+    def _hold_exam(self, proved: list[Path], inputs: SweepInputs) -> None:
+        """Measure what was chosen on the test split, count the reading, prove it there."""
+        unread = [each for each in self.ledger.test_candidates() if not is_tested(each)]
+        tested = set(self._measure_on_test(inputs))
+        if tested & set(unread):
+            self.ledger.add_reading(count_reading(self.mirror.place, len(tested & set(unread))))
+        self._prove([folder for folder in proved if folder in tested], "test", inputs)
 
     @property
     def sweep(self) -> SweepConfig:

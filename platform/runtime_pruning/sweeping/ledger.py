@@ -80,6 +80,11 @@ class Ledger:
         self._tracker.log_test_point(tested, folder / TEST_RECORD)
         self._test_accuracy[tested.point_id] = tested.accuracy
 
+    def add_reading(self, readings: int) -> None:
+        """Take note of how often the test split was read for the sweep."""
+        self._tracker.log_readings(readings)
+        tqdm.write(f"The test split was read, for the {nth(readings)} time in this sweep.")
+
     def add_proof(self, folder: Path, split: HeldOut) -> None:
         """Take in what a point's controls show on a split."""
         point = self.add(folder)
@@ -231,6 +236,12 @@ def _spread(points: list[OperatingPoint], limit: int) -> list[OperatingPoint]:
 def speed_text(timing: PointTiming) -> str:
     """Return a measured speed-up over dense, or that there is none to be believed."""
     return timing.verdict if timing.speedup is None else f"{timing.speedup[1]:.2f}x"
+
+
+def nth(number: int) -> str:
+    """Return an ordinal: 1st, 2nd, 3rd, 4th."""
+    teens = 10 <= number % 100 <= 20
+    return f"{number}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
 
 
 def describe(point: OperatingPoint) -> str:

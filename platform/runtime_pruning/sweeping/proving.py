@@ -71,9 +71,14 @@ FOLDERS: dict[HeldOut, str] = {"validation": DYNAMICS, "test": TEST_DYNAMICS}
 FIXED_WIDTH = "fixed-width"
 
 
+def is_tested(folder: Path) -> bool:
+    """Whether the test split was read for the point of a folder."""
+    return (folder / TEST_POINT).exists()
+
+
 def measure_on_test(folder: Path, *, sweep: SweepConfig, data: ImageDataset) -> None:
     """Run a point's bundle on the test split; write record and figures beside the point's own."""
-    if (folder / TEST_POINT).exists():
+    if is_tested(folder):
         return
     device = sweep.resources.control.use()
     bundle, images = read_bundle(folder / BUNDLE).to(device), limited(data.test, sweep)

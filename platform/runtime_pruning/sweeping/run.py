@@ -35,6 +35,7 @@ from runtime_pruning.sweeping.cluster import (
 from runtime_pruning.sweeping.cluster_training import prepare_on_cluster
 from runtime_pruning.sweeping.config import SweepConfig
 from runtime_pruning.sweeping.driver import Sweep
+from runtime_pruning.sweeping.exam import SETTINGS, examined
 from runtime_pruning.sweeping.ledger import Ledger
 from runtime_pruning.sweeping.parts import Parts
 from runtime_pruning.sweeping.places import in_submitted_job, results_place, results_root
@@ -47,7 +48,7 @@ from runtime_pruning.tracking.runs import flat
 from runtime_pruning.tracking.storage import open_store, resolve_uri
 
 EXPERIMENT = "frontier"
-_SETTINGS = "sweep.json"
+_MAY_CHANGE = ("resources", "exam")  # of the settings of a sweep that goes on
 
 
 def run_sweep(arguments: Arguments, *, py_modules: Sequence[Path], presets: Path) -> int:
@@ -58,6 +59,21 @@ def run_sweep(arguments: Arguments, *, py_modules: Sequence[Path], presets: Path
     """
     sweep = load_preset(arguments.preset, presets, _overrides(arguments))
     sweep = replace(sweep, plugins=(*sweep.plugins, *arguments.plugins))
+    return _run(sweep, arguments, py_modules)
+
+
+def hold_exam(sweep_id: str, arguments: Arguments, *, py_modules: Sequence[Path]) -> int:
+    """Read the test split for what a finished sweep has chosen; return 0, or 1 if it failed.
+
+    Raises:
+        UserError: no such sweep, or what it needs is missing.
+    """
+    sweep = examined(sweep_id, results_place(arguments.results))
+    return _run(sweep, replace(arguments, sweep_id=sweep_id), py_modules)
+
+
+def _run(sweep: SweepConfig, arguments: Arguments, py_modules: Sequence[Path]) -> int:
+    """Check, prepare, sweep and draw; what an earlier start has done stays."""
     use_plugins(sweep.plugins)
     material = check_sweep(sweep, data_dir=arguments.data_dir, weights_dir=arguments.weights_dir)
     refuse_dead_address(os.environ.get("RAY_ADDRESS", "local"))
@@ -188,21 +204,22 @@ def open_place(results: Place, sweep_id: str, sweep: SweepConfig) -> Place:
         PlaceError: nothing can be written there.
     """
     place, settings = results / sweep_id, json.loads(json.dumps(asdict(sweep)))
-    text = place.read_text(_SETTINGS)
+    text = place.read_text(SETTINGS)
     started = settings if text is None else json.loads(text)
     before, now = flat(started), flat(settings)
     changes = [
         f"{name} from {before.get(name)!r} to {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name) and name.split(".")[0] != "resources"
+        if before.get(name) != now.get(name) and name.split(".")[0] not in _MAY_CHANGE
     ]
     if changes:
         raise ConfigError(
             f"Sweep {sweep_id!r} goes on with the settings that it was started with, `resources` "
-            f"excepted, but this start changes {', '.join(changes)}: choose another --sweep-id."
+            f"and `exam` excepted, but this start changes {', '.join(changes)}: choose another "
+            "--sweep-id."
         )
     if text is None or started != settings:
-        place.write_text(_SETTINGS, json.dumps(settings, indent=2) + "\n")
+        place.write_text(SETTINGS, json.dumps(settings, indent=2) + "\n")
     return place
 
 

@@ -143,6 +143,10 @@ class FrontierTracker:
         payload = {"key": point_key(point), "point": json.loads(point.to_json())}
         self._log("test", point.point_id, payload, {glossary.TEST_RECORD: record_path})
 
+    def log_readings(self, readings: int) -> None:
+        """Add how often the test split was read for the sweep."""
+        self._log("exam", str(readings), {"readings": readings})
+
     def log_dynamics(self, point: OperatingPoint, split: HeldOut, folder: Path) -> None:
         """Add what a point's controls show on one split, once.
 

@@ -66,6 +66,7 @@ class EventWriter:
             "trial": self._write_trial,
             "point": self._write_point,
             "test": self._write_test,
+            "exam": self._write_exam,
             "dynamics": self._write_dynamics,
             "timing": self._write_timing,
             "trial_end": self._write_trial_end,
@@ -144,6 +145,13 @@ class EventWriter:
         self._board.add_test(tested.point_id, Tested.of(tested, Evidence.of(read_record(path))))
         figures = _numbers(tested.figures, "test_")
         self._runs.write(run, metrics=figures, tags={glossary.TESTED: "true"}, at_ms=event.at_ms)
+
+    def _write_exam(self, event: Event) -> None:
+        """Tag the sweep with how often its test split was read; a count never falls."""
+        run = self._sweep_run(event.at_ms)
+        known = int(run.data.tags.get(glossary.TEST_READINGS, 0))
+        count = max(known, int(event.payload["readings"]))
+        self._runs.write(run, tags={glossary.TEST_READINGS: str(count)}, at_ms=event.at_ms)
 
     def _write_dynamics(self, event: Event) -> None:
         split: HeldOut = event.payload["split"]
