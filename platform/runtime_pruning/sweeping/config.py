@@ -164,6 +164,9 @@ class TimingConfig:
             )
 
 
+Objective = Literal["accuracy", "macs", "latency"]
+
+
 @config_class
 class EarlyStopping:
     """When a trial is held against others, and stopped if it has fallen behind.
@@ -190,6 +193,8 @@ class SweepConfig:
         dataset_settings: of the dataset, such as ``image_size`` of ``image-folder``.
         controls: methods without a search that run once per group count beside the sweep.
         trials: how many configurations Optuna suggests.
+        objectives: that Optuna trades against each other: ``accuracy``, and ``macs``, ``latency``
+            (CPU time on the trial's node) or both.
         seed: of the search, every trial, and the preparation unless that names its own.
         align: channel bounds of groups are multiples of this where the site is wide enough.
         streams: whether convolutions that end in a residual add are sites, see `trace`.
@@ -213,6 +218,7 @@ class SweepConfig:
     align: Count = 8
     streams: bool = True
     search: dict[str, Dimension]
+    objectives: tuple[Objective, ...] = ("accuracy", "macs")
     settings: dict[str, Any] = field(default_factory=dict)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     resources: Resources = field(default_factory=Resources)
@@ -225,6 +231,13 @@ class SweepConfig:
     held_out_limit: Count | None = None
 
     def __post_init__(self) -> None:
+        costs = [name for name in self.objectives if name != "accuracy"]
+        twice = len(set(self.objectives)) < len(self.objectives)
+        if twice or not costs or "accuracy" not in self.objectives:
+            raise ValueError(
+                "`objectives` must name accuracy and a cost, each once, but got "
+                f"{list(self.objectives)}."
+            )
         if "groups" not in self.search:
             raise ValueError("`search` must name the group counts: `groups: [2, 4]`.")
         for name, dimension in self.search.items():

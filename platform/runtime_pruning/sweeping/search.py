@@ -1,4 +1,4 @@
-"""Optuna's search over two objectives, as Ray Tune asks for it.
+"""Optuna's search over two objectives or three, as Ray Tune asks for it.
 
 The study lives in memory and travels in Tune's own snapshot, which makes a resumed sweep suggest
 exactly what an uninterrupted one would have. Two things the stock `OptunaSearch` does not do: it
@@ -20,10 +20,8 @@ from optuna.trial import TrialState, create_trial
 from ray.tune.search.optuna import OptunaSearch
 
 from runtime_pruning.frontier.points import OperatingPoint
-from runtime_pruning.glossary import ACCURACY, MACS_FRACTION
 from runtime_pruning.sweeping.config import Dimension, Range, SweepConfig
-
-OBJECTIVES = {ACCURACY.name: "max", MACS_FRACTION.name: "min"}
+from runtime_pruning.sweeping.objectives import directions, values_of
 
 
 def search_space(search: Mapping[str, Dimension]) -> dict[str, BaseDistribution]:
@@ -64,28 +62,30 @@ class FrontierSearch(OptunaSearch):  # type: ignore[misc]
 
     Args:
         sweep: what is searched.
-        known: the swept method's points so far, where a sweep is extended.
+        known: the swept method's points so far, where a sweep is extended; nothing is learned from
+            them where a latency is an objective, which they do not hold.
     """
 
     def __init__(self, sweep: SweepConfig, known: Sequence[OperatingPoint] = ()) -> None:
         space = search_space(sweep.search)
+        wanted = directions(sweep)
         super().__init__(
             space=space,
-            metric=list(OBJECTIVES),
-            mode=list(OBJECTIVES.values()),
+            metric=list(wanted),
+            mode=list(wanted.values()),
             points_to_evaluate=None if known else opening_points(sweep)[: sweep.trials],
             sampler=optuna.samplers.TPESampler(
                 seed=sweep.seed + len(known), n_startup_trials=min(10, max(2, sweep.trials // 2))
             ),
         )
+        self._objectives = list(wanted)
         # Objective values by trial and point index: a point reported twice counts once.
         self._points: dict[str, dict[int, list[float]]] = {}
         self._most_live: int | None = None
         for point in known:
-            self._tell(
-                {name: point.config[name] for name in space},
-                [float(getattr(point, name)) for name in OBJECTIVES],
-            )
+            values = values_of(point, wanted)
+            if values is not None:
+                self._tell({name: point.config[name] for name in space}, values)
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
         """Take over from Tune's limiter, whose snapshot would bring an earlier limit back."""
@@ -108,7 +108,7 @@ class FrontierSearch(OptunaSearch):  # type: ignore[misc]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep a point until its trial ends: Optuna takes no intermediate multi-objectives."""
-        values = [float(result[name]) for name in OBJECTIVES]
+        values = [float(result[name]) for name in self._objectives]
         if all(math.isfinite(value) for value in values):
             self._points.setdefault(trial_id, {})[int(result["point"])] = values
 

@@ -44,6 +44,7 @@ from runtime_pruning.network.policies import Policy
 from runtime_pruning.places import Place
 from runtime_pruning.sweeping.checks import control_config, method_config
 from runtime_pruning.sweeping.config import SweepConfig
+from runtime_pruning.sweeping.objectives import latency_of
 from runtime_pruning.sweeping.reports import (
     ENDED,
     STATE,
@@ -278,14 +279,18 @@ def run_trial(
     per_stage = method().points_per_stage(method_config(sweep, method, params))
     reported: dict[str, Any] = {}
 
+    def heard(point: OperatingPoint, folder: Path) -> dict[str, Any]:
+        costs = latency_of(folder, sweep, partial(ray.get, inputs.data))
+        return {**metrics_of(point, per_stage), **costs}
+
     def emit(point: OperatingPoint, folder: Path) -> None:
-        reported.update(metrics_of(point, per_stage))
+        reported.update(heard(point, folder))
         tune.report(dict(reported), checkpoint=tune.Checkpoint.from_directory(str(folder)))
 
     key = trial_key(trial_config(sweep, sweep.method, params, inputs.prepared_key))
     with last_point(tune.get_checkpoint()) as last:
         if last is not None:
-            reported.update(metrics_of(last.point, per_stage))
+            reported.update(heard(last.point, last.folder))
         if not inputs.place.holds(stop_mark(key)):
             _fit(sweep.method, params, sweep, sweep_id, inputs, emit, last, device)
     # Tune's own mark of a trial's end does not outlive the driver.
