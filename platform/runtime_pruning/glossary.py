@@ -138,6 +138,7 @@ KEY = "frontier.key"  # what a run is; found before one is created
 SWEEP_ID = "frontier.sweep_id"
 TRIAL_KEY = "frontier.trial_key"
 POINT_ID = "frontier.point_id"
+INFEASIBLE = "frontier.infeasible"  # of a trial: why points that were asked for do not exist
 ON_FRONT = "frontier.on_front"  # "true" or "false"
 METHOD = "frontier.method"
 TEST_READINGS = "frontier.test_readings"  # of a sweep: how often its test split was read

@@ -13,11 +13,11 @@ from runtime_pruning.deploy import write_bundle
 from runtime_pruning.deploy.card import Card
 from runtime_pruning.deploy.export import Origin, Shipment, export_bundle
 from runtime_pruning.frontier.points import Provenance, derive
+from runtime_pruning.methods.recording import measure
 from runtime_pruning.network import PrunableNetwork, trace
 from runtime_pruning.network.policies import FixedPolicy, Policy, SecondLookPolicy
 from runtime_pruning.network.trainer import TrainConfig
 from runtime_pruning.network.training import recalibrate_batch_norm, train
-from runtime_pruning.sweeping.trial import measure
 
 SHAPE = (1, 8, 8)
 

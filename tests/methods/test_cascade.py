@@ -17,11 +17,11 @@ from runtime_pruning.errors import ConfigError, DataError
 from runtime_pruning.methods import CascadeConfig, Effort, KnownPoint, Sources, Task
 from runtime_pruning.methods.cascade_members import Elsewhere, Member, chosen, find_elsewhere
 from runtime_pruning.methods.evaluation import measured
+from runtime_pruning.methods.recording import measure, record_of
 from runtime_pruning.network import PrunableNetwork, trace
 from runtime_pruning.network.policies import FixedPolicy, Policy
 from runtime_pruning.network.trainer import TrainConfig
 from runtime_pruning.network.training import train
-from runtime_pruning.sweeping.trial import measure, record_of
 
 SHAPE = (1, 8, 8)
 

@@ -15,12 +15,12 @@ from runtime_pruning.deploy import read_bundle, write_bundle
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.methods import Effort, ManidpConfig, Task
 from runtime_pruning.methods.manidp import mean_loss
+from runtime_pruning.methods.recording import measure
 from runtime_pruning.network import PrunableNetwork, trace
 from runtime_pruning.network.saliency import SubsetPolicy, saliency_policy
 from runtime_pruning.network.subset_run import SubsetExecution, subset_macs
 from runtime_pruning.network.trainer import TrainConfig
 from runtime_pruning.network.training import train
-from runtime_pruning.sweeping.trial import measure
 
 CONFIG = ManidpConfig(keep=0.6, epochs=3, batch_size=64, precision="float32")
 

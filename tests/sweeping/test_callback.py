@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from runtime_pruning.sweeping.callback import SweepCallback, listening
-from runtime_pruning.sweeping.trial import ENDED
+from runtime_pruning.sweeping.reports import ENDED, INFEASIBLE
 
 TRIAL: Any = SimpleNamespace(
     config={"penalty": 0.5},
     storage=SimpleNamespace(trial_fs_path="/there/trial-1"),
     local_path="/here/trial-1",
+    last_result={},
 )
 
 
@@ -28,8 +29,10 @@ class Heard:
     def on_point(self, folder: Path) -> None:
         self.said.append(("point", folder))
 
-    def on_trial_end(self, params: dict[str, Any], error: Path | None) -> None:
-        self.said.append(("end", params, error))
+    def on_trial_end(
+        self, params: dict[str, Any], error: Path | None, infeasible: str = ""
+    ) -> None:
+        self.said.append(("end", params, error, *([infeasible] if infeasible else [])))
 
 
 def test_a_sweeps_listener_hears_of_its_trials_only() -> None:
@@ -48,6 +51,15 @@ def test_a_sweeps_listener_hears_of_its_trials_only() -> None:
         ("end", {"penalty": 0.5}, Path("/here/trial-1/error.txt")),
     ]
     assert others.said == []
+
+
+def test_why_points_are_missing_is_told_at_the_end() -> None:
+    ours = Heard()
+    told = {ENDED: True, INFEASIBLE: "No network is that small."}
+    trial: Any = SimpleNamespace(config={"budget": 0.1}, last_result=told)
+    with listening("s1", ours):
+        SweepCallback("s1").on_trial_complete(0, [], trial)
+    assert ours.said == [("end", {"budget": 0.1}, None, "No network is that small.")]
 
 
 def test_nobody_listens_once_the_sweep_is_over() -> None:

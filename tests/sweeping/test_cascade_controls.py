@@ -17,12 +17,12 @@ from runtime_pruning.frontier.explanation import explain
 from runtime_pruning.frontier.proof import Controls, control_path
 from runtime_pruning.frontier.records import read_record
 from runtime_pruning.methods.evaluation import measured
+from runtime_pruning.methods.recording import record_of
 from runtime_pruning.network import trace
 from runtime_pruning.network.policies import FixedPolicy
 from runtime_pruning.sweeping.cascade_controls import best_sets, sets_of
 from runtime_pruning.sweeping.config import ProofConfig
 from runtime_pruning.sweeping.proving import Subject, measure_controls
-from runtime_pruning.sweeping.trial import record_of
 
 SHAPE = (1, 8, 8)
 SUM = Combination(

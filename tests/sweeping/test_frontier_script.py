@@ -18,7 +18,7 @@ from runtime_pruning.deploy.evaluation import evaluate_bundle
 from runtime_pruning.frontier.points import OperatingPoint
 from runtime_pruning.frontier.records import read_record
 from runtime_pruning.frontier.timings import read_timings
-from runtime_pruning.sweeping.trial import measure
+from runtime_pruning.methods.recording import measure
 from runtime_pruning.tracking.rebuild import (
     rebuild,
     rebuild_proofs,

@@ -8,12 +8,12 @@ import pytest
 from runtime_pruning import backbones, datasets
 from runtime_pruning.deploy import write_bundle
 from runtime_pruning.frontier.points import OperatingPoint, Provenance, derive
+from runtime_pruning.methods.recording import measure
 from runtime_pruning.network import trace
 from runtime_pruning.network.policies import FixedPolicy
 from runtime_pruning.sweeping.config import SweepConfig, TimingConfig
 from runtime_pruning.sweeping.objectives import LATENCY, directions, latency_of, values_of
 from runtime_pruning.sweeping.search import FrontierSearch
-from runtime_pruning.sweeping.trial import measure
 
 DATA = datasets.load("digits")
 

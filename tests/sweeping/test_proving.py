@@ -17,6 +17,7 @@ from runtime_pruning.frontier.dynamics import Dynamics
 from runtime_pruning.frontier.explanation import explain
 from runtime_pruning.frontier.proof import Controls, prove
 from runtime_pruning.frontier.records import read_record
+from runtime_pruning.methods.recording import measure
 from runtime_pruning.network.policies import (
     FixedPolicy,
     PlanPolicy,
@@ -30,7 +31,6 @@ from runtime_pruning.sweeping.proving import (
     measure_controls,
     write_dynamics,
 )
-from runtime_pruning.sweeping.trial import measure
 
 
 @pytest.fixture(scope="module")

@@ -203,7 +203,7 @@ def test_each_trial_has_its_own_end(
     for key in ("good", "bad", "cut"):
         tracker.start_trial(key, {"p": key})
     tracker.finish_trial("bad", "FAILED", "Traceback: ZeroDivisionError")
-    tracker.finish_trial("good")
+    tracker.finish_trial("good", infeasible="No network is that small.")
     tracker.finish("FAILED")
     runs = {run.data.tags[glossary.TRIAL_KEY]: run for run in runs_of(uri, "trial")}
     assert {key: run.info.status for key, run in runs.items()} == {
@@ -215,6 +215,8 @@ def test_each_trial_has_its_own_end(
     client, bad = MlflowClient(uri), runs["bad"].info.run_id
     assert [file.path for file in client.list_artifacts(bad)] == [glossary.ERROR]
     assert runs_of(uri, "sweep")[0].info.status == "FAILED"
+    told = {key: run.data.tags.get(glossary.INFEASIBLE) for key, run in runs.items()}
+    assert told == {"good": "No network is that small.", "bad": None, "cut": None}
 
 
 def test_a_report_is_drawn_though_the_store_is_dead(synthetic: ModuleType, tmp_path: Path) -> None:

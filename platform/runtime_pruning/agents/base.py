@@ -127,6 +127,10 @@ class ConstrainedAgent(Protocol):
     def env_steps(self) -> int:
         """Layers decided so far, over all environments."""
 
+    @property
+    def num_layers(self) -> int:
+        """Decisions that prune a network."""
+
     def learn(self, episodes: int) -> None:
         """Train on at least so many more episodes."""
 

@@ -35,12 +35,16 @@ from runtime_pruning.errors import UserError
 
 
 class PPOLagrangianConfig(PPOConfig):  # type: ignore[misc]
-    """RLlib's configuration, with ``settings`` and ``budgets``. Made by `lagrangian_config`."""
+    """RLlib's configuration, with ``settings``, ``budgets`` and the number of ``layers``.
+
+    Made by `lagrangian_config`.
+    """
 
     def __init__(self, algo_class: type[PPO] | None = None) -> None:
         super().__init__(algo_class=algo_class or PPOLagrangian)
         self.settings = PPOLagrangianSettings()
         self.budgets: tuple[float, ...] = ()
+        self.layers = 1
 
 
 class PPOLagrangian(StoredAlgorithm, PPO):  # type: ignore[misc]
@@ -69,6 +73,11 @@ class PPOLagrangian(StoredAlgorithm, PPO):  # type: ignore[misc]
         """Layers decided so far, over all env runners."""
         steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
         return int(steps)
+
+    @property
+    def num_layers(self) -> int:
+        """Decisions that prune a network: the length of every episode."""
+        return int(self.config.layers)
 
     def learn(self, episodes: int) -> None:
         """Train on at least so many more episodes."""
@@ -195,7 +204,7 @@ def lagrangian_config(
         num_cpus_per_learner=learner.cpus,
         num_gpus_per_learner=learner.gpus,
     )
-    layers = len(problem.network.layers_TF)
+    layers = config.layers = len(problem.network.layers_TF)
     config.training(
         lr=settings.lr,
         train_batch_size=settings.batch_episodes * layers,

@@ -87,7 +87,7 @@ def _layers(
     """Return all layers that cost MACs."""
     written = {name: index for index, group in enumerate(groups) for name in group.coupled}
     found = []
-    for name, calls in _positions(backbone, image_shape).items():
+    for name, calls in positions(backbone, image_shape).items():
         module = backbone.get_submodule(name)
         assert isinstance(module, nn.Conv2d | nn.Linear)
         inputs, taps = module.weight.shape[1], module.weight[0, 0].numel()
@@ -101,7 +101,7 @@ def _layers(
     return found
 
 
-def _positions(backbone: nn.Module, image_shape: tuple[int, int, int]) -> Mapping[str, int]:
+def positions(backbone: nn.Module, image_shape: tuple[int, int, int]) -> Mapping[str, int]:
     """Return at how many places each convolution or linear layer is computed for one image."""
     positions: dict[str, int] = {}
     names = {module: name for name, module in backbone.named_modules()}

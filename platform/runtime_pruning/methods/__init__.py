@@ -17,6 +17,7 @@ from runtime_pruning.methods.base import (
     register,
 )
 from runtime_pruning.methods.cascade import Cascade, CascadeConfig
+from runtime_pruning.methods.constrained_rl import ConstrainedRL, ConstrainedRLConfig
 from runtime_pruning.methods.dense import Dense, DenseConfig
 from runtime_pruning.methods.fixed_width import FixedWidth
 from runtime_pruning.methods.magnitude import Magnitude, MagnitudeConfig
@@ -33,6 +34,8 @@ __all__ = [
     "CalibratedConfig",
     "Cascade",
     "CascadeConfig",
+    "ConstrainedRL",
+    "ConstrainedRLConfig",
     "Dense",
     "DenseConfig",
     "Effort",

@@ -1,7 +1,7 @@
 """What a method is given, what it gives back, and where it is filed."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -101,6 +101,12 @@ class Report(Protocol):
     ) -> None:
         """Record a point whose facts are known."""
 
+    def infeasible(self, reason: str) -> None:
+        """Say that a point which was asked for does not exist, and why.
+
+        A method that cannot keep to its budgets reports no point in place of one beyond them.
+        """
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
@@ -185,6 +191,14 @@ class Method(abc.ABC, Generic[ConfigT]):
     def points_per_stage(self, config: ConfigT) -> int:
         """Return how many points it reports after each stage of training."""
         return 1
+
+    def budgets(self, config: ConfigT) -> Mapping[str, float]:
+        """Return the most that a point may cost under these settings.
+
+        Fractions of the dense network's costs, by their names in `runtime_pruning.cost.whole`;
+        empty where nothing is promised.
+        """
+        return {}
 
     @abc.abstractmethod
     def fit(self, task: Task, config: ConfigT, report: Report) -> None:

@@ -14,6 +14,7 @@ from runtime_pruning.network.finetuning import FinetuneConfig, distil
 from runtime_pruning.network.policies import FixedPolicy
 from runtime_pruning.network.tracing import trace
 from runtime_pruning.network.training import recalibrate_batch_norm
+from runtime_pruning.network.weight_sparsity import Masks
 
 # One share, which a search may draw, or several: as many operating points of one trial.
 Targets: TypeAlias = SomeShare | Annotated[tuple[SomeShare, ...], Field(min_length=1)]
@@ -42,6 +43,7 @@ def finetune_and_report(
     spent: Effort,
     *,
     index: int,
+    masks: Masks | None = None,
 ) -> None:
     """Fine-tune a network after surgery, and report it as one operating point.
 
@@ -55,6 +57,7 @@ def finetune_and_report(
         report: of the trial.
         spent: what the network has cost before.
         index: which of the trial's points it is.
+        masks: of the backbone's layers, where single weights are pruned.
     """
     device = next(task.dense.parameters()).device
     streams = task.dense.graph.streams
@@ -68,6 +71,7 @@ def finetune_and_report(
             images,
             config.training(seed=task.seed, pad=task.pad, flip=task.flip),
             teacher=task.dense if config.distillation else None,
+            masks={f"backbone.{name}": mask for name, mask in (masks or {}).items()},
             checkpoint=checkpoint(task, index),
         )
         epochs, seconds = len(done.epochs) * len(images) / len(training), done.seconds

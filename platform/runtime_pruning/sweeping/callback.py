@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ray import tune
 from ray.tune.experiment import Trial
 
-from runtime_pruning.sweeping.reports import ENDED, Stop
+from runtime_pruning.sweeping.reports import ENDED, INFEASIBLE, Stop
 
 
 class Listener(Protocol):
@@ -23,8 +23,16 @@ class Listener(Protocol):
     def on_stop(self, params: dict[str, Any], stop: Stop) -> None:
         """Take note that a trial is stopped, since others are better; its end comes next."""
 
-    def on_trial_end(self, params: dict[str, Any], error: Path | None) -> None:
-        """Take note that a trial ended; ``error`` holds the traceback if it failed."""
+    def on_trial_end(
+        self, params: dict[str, Any], error: Path | None, infeasible: str = ""
+    ) -> None:
+        """Take note that a trial ended.
+
+        Args:
+            params: of the trial.
+            error: holds the traceback if it failed.
+            infeasible: why points that were asked for do not exist.
+        """
 
 
 # Tune pickles its callbacks with the experiment, and a listener holds what cannot be pickled. So a
@@ -69,7 +77,8 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
     ) -> None:
         """Count a trial that ended well."""
-        listener_of(self.sweep_id).on_trial_end(trial.config, None)
+        infeasible = (trial.last_result or {}).get(INFEASIBLE, "")
+        listener_of(self.sweep_id).on_trial_end(trial.config, None, infeasible)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Say which configuration failed for good, and where its traceback lies."""

@@ -25,8 +25,8 @@ from runtime_pruning.frontier.proof import control_path
 from runtime_pruning.frontier.records import Ints, Record, write_record
 from runtime_pruning.glossary import CONTROLS_FILE, ORACLE
 from runtime_pruning.methods.evaluation import measured
+from runtime_pruning.methods.recording import record_of
 from runtime_pruning.sweeping.config import ProofConfig
-from runtime_pruning.sweeping.trial import record_of
 
 Floats = npt.NDArray[np.float64]
 

@@ -210,10 +210,18 @@ class Sweep:
             f"have come to {stop.effort:g} {self.sweep.early_stopping.effort}; {stop.kept} go on."
         )
 
-    def on_trial_end(self, params: dict[str, Any], error: Path | None) -> None:
-        """Close a trial in the ledger; move the progress bar on; keep and show what failed."""
+    def on_trial_end(
+        self, params: dict[str, Any], error: Path | None, infeasible: str = ""
+    ) -> None:
+        """Close a trial in the ledger; move the progress bar on; keep and show what failed.
+
+        A trial that found no point within its budgets has not failed: it says so.
+        """
         self._bar.update()
-        self.ledger.end_trial(self._config_of(params), None if error is None else _text_of(error))
+        told = None if error is None else _text_of(error)
+        self.ledger.end_trial(self._config_of(params), told, infeasible)
+        if infeasible:
+            tqdm.write(f"The trial with {params} found no feasible point: {infeasible}")
         if error is not None:
             self._fail(f"The trial with {params} failed: see {error}")
 

@@ -53,11 +53,13 @@ class Ledger:
             self._started_trials.add(key)
             self._tracker.start_trial(key, config)
 
-    def end_trial(self, config: dict[str, Any], error: str | None = None) -> None:
-        """Take note of how a trial ended: well, or with an error's traceback."""
+    def end_trial(
+        self, config: dict[str, Any], error: str | None = None, infeasible: str = ""
+    ) -> None:
+        """Take note of how a trial ended: well, without some points, or with a traceback."""
         self.start_trial(config)
         status: Status = "FINISHED" if error is None else "FAILED"
-        self._tracker.finish_trial(trial_key(config), status, error)
+        self._tracker.finish_trial(trial_key(config), status, error, infeasible)
 
     def add(self, folder: Path) -> OperatingPoint:
         """Take in the point that a folder holds, unless it is known; return it."""

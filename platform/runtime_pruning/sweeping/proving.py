@@ -49,6 +49,7 @@ from runtime_pruning.glossary import (
 )
 from runtime_pruning.methods.controls import Groups, groups_of, scattered, shuffled
 from runtime_pruning.methods.evaluation import measured
+from runtime_pruning.methods.recording import measure, record_of
 from runtime_pruning.methods.static_search import (
     FixedPlan,
     Plan,
@@ -64,7 +65,7 @@ from runtime_pruning.sweeping.cascade_controls import measure_cascade_controls, 
 from runtime_pruning.sweeping.checks import CALIBRATION
 from runtime_pruning.sweeping.config import ProofConfig, SweepConfig
 from runtime_pruning.sweeping.reports import read_point
-from runtime_pruning.sweeping.trial import limited, measure, record_of
+from runtime_pruning.sweeping.trial import limited
 
 RECORDS: dict[HeldOut, str] = {"validation": RECORD, "test": TEST_RECORD}
 FOLDERS: dict[HeldOut, str] = {"validation": DYNAMICS, "test": TEST_DYNAMICS}

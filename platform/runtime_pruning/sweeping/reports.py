@@ -11,8 +11,8 @@ from runtime_pruning.glossary import ACCURACY, ENV_STEPS, EPOCHS, MACS_FRACTION,
 if TYPE_CHECKING:
     from ray import tune
 
-# In a trial's last report, which brings no point.
-ENDED = "ended"
+# In a trial's last report, which brings no point: that it ended, and why points are missing.
+ENDED, INFEASIBLE = "ended", "infeasible"
 # In a report: more training comes before the next point.
 STAGE_ENDED = "stage_ended"
 STATE = "state"  # the folder beside a point that its trial goes on from

@@ -10,26 +10,26 @@ A point is a folder that is complete before anyone hears of it:
 """
 
 import copy
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import ray
-import torch
+from tqdm import tqdm
 
 from runtime_pruning import methods
-from runtime_pruning.cost.macs import dense_macs, policy_macs
-from runtime_pruning.datasets import HeldOutSplit, ImageDataset, PolicySplit, Split, TestSplit
+from runtime_pruning.cost.macs import dense_macs
+from runtime_pruning.datasets import HeldOutSplit, ImageDataset, PolicySplit, Split
 from runtime_pruning.deploy import write_bundle
 from runtime_pruning.files import write_text
 from runtime_pruning.frontier.points import OperatingPoint, Provenance, derive, trial_key
-from runtime_pruning.frontier.records import AnswerKind, Judged, Record, write_record
+from runtime_pruning.frontier.records import Record, write_record
 from runtime_pruning.glossary import (
     BUNDLE,
     POINT,
@@ -38,15 +38,16 @@ from runtime_pruning.glossary import (
     TEST_POINT,
 )
 from runtime_pruning.methods import Effort, KnownPoint, Task
-from runtime_pruning.methods.evaluation import Measured, evaluate, judge
+from runtime_pruning.methods.recording import measure
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import Policy
 from runtime_pruning.places import Place
 from runtime_pruning.sweeping.checks import control_config, method_config
 from runtime_pruning.sweeping.config import SweepConfig
-from runtime_pruning.sweeping.objectives import latency_of
+from runtime_pruning.sweeping.objectives import directions, latency_of
 from runtime_pruning.sweeping.reports import (
     ENDED,
+    INFEASIBLE,
     STATE,
     Reported,
     last_point,
@@ -103,6 +104,7 @@ class PointReport:
     code_version: str
     reference_macs: int
     index: int = 0
+    missing: list[str] = field(default_factory=list)
 
     def __call__(
         self,
@@ -159,6 +161,11 @@ class PointReport:
             self.emit(derived, folder)
         self.index += 1
 
+    def infeasible(self, reason: str) -> None:
+        """Keep why a point that was asked for does not exist, and say so."""
+        self.missing.append(reason)
+        tqdm.write(f"{self.method}: no feasible point. {reason}")
+
     def _measure(
         self, network: PrunableNetwork, policy: Policy, split: HeldOutSplit | PolicySplit
     ) -> tuple[Record, float]:
@@ -183,63 +190,6 @@ class PointReport:
             train_seconds=effort.train_seconds,
             epochs=effort.epochs,
         )
-
-
-def measure(
-    network: PrunableNetwork,
-    policy: Policy,
-    split: HeldOutSplit | PolicySplit,
-    batch_size: int,
-    *,
-    content: str | None = None,
-) -> tuple[Record, float]:
-    """Return the record of a policy on a split, and its mean analytic MACs per image.
-
-    Args:
-        network: is put into evaluation mode.
-        policy: what chooses the plans.
-        split: a policy split too, for choosers of cascades to learn on.
-        batch_size: images per batch.
-        content: hash of the dataset's content; with it the record keeps the answers.
-    """
-    if isinstance(split, PolicySplit):
-        facts = judge(network, policy, split, batch_size=batch_size)
-    else:
-        facts = evaluate(network, policy, split, batch_size=batch_size)
-    computed_B = policy_macs(network, policy, torch.from_numpy(facts.channels_BL))
-    analytic_macs = float(np.asarray(computed_B, dtype=np.float64).mean())
-    return record_of(facts, split, content=content), analytic_macs
-
-
-def record_of(
-    facts: Measured, split: HeldOutSplit | PolicySplit, *, content: str | None = None
-) -> Record:
-    """Return facts as a record of a split; with a hash of the dataset's content it has answers."""
-    kept: dict[str, Any] = {}
-    if content is not None:
-        kept = {
-            "answers": AnswerKind(num_classes=facts.num_classes, content=content),
-            "log_probabilities_NA": facts.log_probabilities_BA,
-            "answer_classes_NA": facts.answer_classes_BA,
-        }
-    return Record.from_arrays(
-        split=split_name(split),
-        image_ids_N=split.ids_N,
-        labels_N=split.labels_N,
-        predictions_N=facts.predictions_B,
-        losses_N=facts.losses_B,
-        channels_NL=facts.channels_BL,
-        executed_macs_N=facts.executed_macs_B,
-        sources_N=split.sources_N,
-        **kept,
-    )
-
-
-def split_name(split: HeldOutSplit | PolicySplit) -> Judged:
-    """Return the name that a record carries for a split."""
-    if isinstance(split, PolicySplit):
-        return "policy"
-    return "test" if isinstance(split, TestSplit) else "validation"
 
 
 MeasuredSplit = TypeVar("MeasuredSplit", bound=Split)
@@ -291,10 +241,13 @@ def run_trial(
     with last_point(tune.get_checkpoint()) as last:
         if last is not None:
             reported.update(heard(last.point, last.folder))
+        missing: list[str] = []
         if not inputs.place.holds(stop_mark(key)):
-            _fit(sweep.method, params, sweep, sweep_id, inputs, emit, last, device)
+            missing = _fit(sweep.method, params, sweep, sweep_id, inputs, emit, last, device)
+    # A trial without a point has objectives that are no numbers: Tune wants them, Optuna does not.
+    nothing = dict.fromkeys(directions(sweep), math.nan)
     # Tune's own mark of a trial's end does not outlive the driver.
-    tune.report({**reported, ENDED: True})
+    tune.report({**nothing, **reported, ENDED: True, INFEASIBLE: "\n".join(missing)})
 
 
 def run_control(
@@ -328,8 +281,11 @@ def _fit(
     emit: Emit,
     last: "Reported | None",
     device: str,
-) -> None:
-    """Give a method its task; ``last`` is the last point that is recorded."""
+) -> list[str]:
+    """Give a method its task; return why points are missing.
+
+    ``last`` is the last point that is recorded.
+    """
     method = methods.get(name)
     swept = name == sweep.method
     config = method_config(sweep, method, params) if swept else control_config(sweep, method)
@@ -377,3 +333,4 @@ def _fit(
         task = replace(task, work=folder, control_points=tuple(controls))
         method().fit(task, config, report)
     (inputs.place / "work").delete(trial_key(identity))
+    return report.missing

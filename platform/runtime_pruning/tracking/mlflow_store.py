@@ -182,7 +182,11 @@ class FrontierTracker:
         self._log("timing", f"{point.point_id}-{devices[0]}", payload, {glossary.TIMINGS: path})
 
     def finish_trial(
-        self, trial_key: str, status: Status = "FINISHED", error: str | None = None
+        self,
+        trial_key: str,
+        status: Status = "FINISHED",
+        error: str | None = None,
+        infeasible: str = "",
     ) -> None:
         """Close a trial's run.
 
@@ -190,8 +194,10 @@ class FrontierTracker:
             trial_key: whose.
             status: how it ended.
             error: why it failed: kept as the artifact ``error.txt``.
+            infeasible: why points that were asked for do not exist: a tag.
         """
         payload = {"trial_key": trial_key, "status": status, "error": error}
+        payload |= {"infeasible": infeasible} if infeasible else {}
         self._log("trial_end", f"{trial_key}-{status}", payload)
 
     def finish(self, status: Status = "FINISHED") -> int:

@@ -194,6 +194,8 @@ class EventWriter:
         run = self._trial_run(event.payload["trial_key"], event.at_ms)
         if event.payload["error"]:
             self._runs.client.log_text(run.info.run_id, event.payload["error"], glossary.ERROR)
+        if infeasible := event.payload.get("infeasible"):
+            self._runs.client.set_tag(run.info.run_id, glossary.INFEASIBLE, infeasible)
         if run.info.status == "RUNNING":
             self._runs.end(run, event.payload["status"], event.at_ms)
 
