@@ -38,7 +38,6 @@ from runtime_pruning.network.policies import (
     PlanPolicy,
     Policy,
     RandomPolicy,
-    SecondLookPolicy,
 )
 from runtime_pruning.network.training import (
     TrainConfig,
@@ -143,11 +142,10 @@ def elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         yield "meta"
 
 
-def prunable(second_look: bool = False) -> PrunableNetwork:
+def prunable() -> PrunableNetwork:
     torch.manual_seed(0)
     backbone = backbones.create("digits-cnn", num_classes=10, image_shape=(1, 8, 8))
-    network = trace(backbone, (1, 8, 8), groups=3, align=1).eval()
-    return network.with_second_look() if second_look else network
+    return trace(backbone, (1, 8, 8), groups=3, align=1).eval()
 
 
 def deciding(network: PrunableNetwork, cell: Any = "gru") -> DecisionNetwork:
@@ -217,21 +215,6 @@ def test_a_policy_plans_the_same_elsewhere(elsewhere: str, mode: Any, name: str)
     assert found.total_macs_B.tolist() == expected.total_macs_B.tolist()
     assert found.channels_BL.tolist() == expected.channels_BL.tolist()
     assert found.logits_BK.device.type == elsewhere
-    close(found.logits_BK, expected.logits_BK)
-
-
-@pytest.mark.parametrize("learned", [False, True])
-def test_a_second_look_is_the_same_elsewhere(elsewhere: str, learned: bool) -> None:
-    network, images_BCHW = prunable(second_look=True), images()
-    policy: Policy = SecondLookPolicy(3, len(network.sites) - 1, 0.5)
-    if learned:
-        policy = DecisionPolicy(deciding(network), 0.3)
-    with torch.no_grad():
-        expected = network.execute(images_BCHW, policy)
-        network.to(elsewhere)
-        found = network.execute(images_BCHW.to(elsewhere), policy)
-    assert found.groups_BL.tolist() == expected.groups_BL.tolist()
-    assert found.total_macs_B.tolist() == expected.total_macs_B.tolist()
     close(found.logits_BK, expected.logits_BK)
 
 

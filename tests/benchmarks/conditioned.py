@@ -25,7 +25,7 @@ from runtime_pruning.cost.macs import dense_macs
 from runtime_pruning.frontier.dominance import Reference, hypervolume
 from runtime_pruning.methods import RNPConfig, Task
 from runtime_pruning.methods.evaluation import evaluate
-from runtime_pruning.methods.rnp import as_decided, build_agent
+from runtime_pruning.methods.rnp import build_agent
 from runtime_pruning.sweeping.checks import Material, check_sweep, method_config
 from runtime_pruning.sweeping.prepare import prepare
 from runtime_pruning.sweeping.presets import load_preset
@@ -70,7 +70,6 @@ def compare(material: Material, task: Task, args: argparse.Namespace) -> None:
     penalties = np.geomspace(args.high, args.low, args.agents).tolist()
     base = method_config(material.sweep, material.method, {"penalty": 1.0})
     base = dataclasses.replace(base, rounds=1)
-    task = as_decided(task, base)
     dense = float(dense_macs(task.network))
     own, seconds = [], 0.0
     for penalty in penalties:

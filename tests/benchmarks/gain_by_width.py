@@ -24,7 +24,6 @@ from runtime_pruning.datasets import Split, to_float
 from runtime_pruning.executor import deploy
 from runtime_pruning.executor.deployed import DeployedNetwork
 from runtime_pruning.network import PrunableNetwork
-from runtime_pruning.network.staged_run import certainty
 from runtime_pruning.sweeping.checks import check_sweep
 from runtime_pruning.sweeping.prepare import prepare
 from runtime_pruning.sweeping.presets import load_preset
@@ -50,6 +49,11 @@ class Seen:
     def choose(self, site: int, features_BF: Tensor) -> Tensor:
         self.features[site].append(features_BF.clone())
         return torch.full((len(features_BF),), self.plan[site])
+
+
+def certainty(logits_NK: Tensor) -> Tensor:
+    """Return class probabilities, greatest first."""
+    return logits_NK.float().softmax(1).sort(1, descending=True).values
 
 
 class Outcome:

@@ -9,9 +9,3 @@ def test_macs_of_each_width() -> None:
     assert macs.dense == 76 + 640 * 8
     assert macs.fraction((1,)) == (76 + 640 * 2) / (76 + 640 * 8)
     assert macs.fraction((4,)) == 1.0
-
-
-def test_a_plan_of_a_first_pass_looks_once() -> None:
-    macs = PlanMacs(residual().with_second_look())
-    assert macs.fraction((4,)) == macs.fraction((4, 1)) == 1.0
-    assert macs.fraction((4, 4)) == 2.0

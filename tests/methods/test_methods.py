@@ -11,10 +11,9 @@ from runtime_pruning.config import build_config
 from runtime_pruning.datasets import load
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.methods import RNPConfig, Task
-from runtime_pruning.methods.evaluation import judge
 from runtime_pruning.methods.rnp import reward_scale
-from runtime_pruning.network import PrunableNetwork, trace
-from runtime_pruning.network.policies import FixedPolicy, SecondLookPolicy
+from runtime_pruning.network import trace
+from runtime_pruning.network.policies import FixedPolicy
 
 
 def task(**changes: Any) -> Task:
@@ -63,45 +62,6 @@ def test_fixed_width_takes_statistics_anew_for_each_width() -> None:
     before = norm.running_mean.clone()
     reported("fixed-width", given)
     assert not torch.equal(norm.running_mean, before)
-
-
-def test_a_threshold_gives_the_wanted_share_a_second_look() -> None:
-    given = task()
-    shares = {}
-
-    def report(policy: SecondLookPolicy, network: PrunableNetwork, *_: Any) -> None:
-        facts = judge(network, policy, given.data.policy)
-        again_N = facts.channels_BL[:, -1]
-        assert set(again_N.tolist()) == {1, policy.groups}
-        assert (facts.channels_BL[:, :-1] == [site.bounds[1] for site in network.sites[:-1]]).all()
-        shares[policy.groups, policy.threshold] = (again_N > 1).mean()
-
-    config = methods.SecondLookConfig(shares=(0.4, 0.15), calibration_batches=0)
-    methods.get("second-look")().fit(given, config, report)
-    assert [groups for groups, _ in shares] == [2, 2, 3, 3, 4, 4]
-    assert list(shares.values()) == pytest.approx([0.15, 0.4] * 3, abs=0.01)
-
-
-def test_an_interrupted_second_look_reports_the_rest() -> None:
-    found = []
-    given, config = task(points_done=5), methods.SecondLookConfig(calibration_batches=0)
-    methods.get("second-look")().fit(given, config, lambda policy, *_: found.append(policy.groups))
-    assert found == [4]
-
-
-@pytest.mark.parametrize(
-    ("shares", "message"),
-    [
-        ((), r"shares: .*at least 1 item.* but got \(\)"),
-        ((0.0,), r"`shares\[0\] > 0` must hold, but got 0"),
-        ((0.5, 1.0), r"`shares\[1\] < 1` must hold, but got 1"),
-    ],
-)
-def test_a_second_look_refuses_shares_that_are_none(
-    shares: tuple[float, ...], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        methods.SecondLookConfig(shares=shares)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """RNP with a conditioned agent: its points, and how an interrupted round goes on."""
 
 import copy
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,33 +100,6 @@ def test_a_round_is_measured_at_each_dial_and_goes_on_where_it_was_interrupted(
     assert rest.penalties == pytest.approx([0.1, 10.0, 1.0, 0.1])
     assert torch.equal(rest.weights[0], cut.weights[-1])  # measured on, not trained again
     assert rest.steps == [384, 768, 768, 768]
-
-
-@pytest.mark.parametrize("first_pass", ["decided", "narrowest"])
-def test_an_agent_may_learn_to_look_twice(tmp_path: Path, first_pass: Any) -> None:
-    given, found = task(), []
-
-    def report(policy: Any, network: Any, effort: Any, *, save_state: Any) -> None:
-        assert network.second_look
-        assert network.backbone is given.network.backbone
-        with torch.no_grad():
-            found.append(network.execute(torch.rand(8, 1, 8, 8), policy))
-        save_state(tmp_path)
-        # Three sites and the second look, or that alone; 128 images.
-        assert effort.env_steps == 128 * (1 if first_pass == "narrowest" else 4)
-
-    config = dataclasses.replace(CONFIG, rounds=1, second_look=True, first_pass=first_pass)
-    RNP().fit(given, config, report)
-    assert len(found) == 3
-    for execution in found:
-        assert execution.groups_BL.shape == (8, 4)
-        if first_pass == "narrowest":
-            assert (execution.groups_BL[:, :3] == 1).all()
-
-
-def test_a_first_pass_that_nobody_decides_needs_a_second() -> None:
-    with pytest.raises(ValueError, match="`second_look` must be on"):
-        RNPConfig(penalty=0.5, first_pass="narrowest")
 
 
 def test_one_penalty_is_one_point_a_round() -> None:

@@ -68,5 +68,3 @@ def test_what_does_not_fit_is_refused() -> None:
         SubsetPolicy([])
     with pytest.raises(ConfigError, match="no counts of groups"):
         SubsetPolicy([hand_made()]).start(1)
-    with pytest.raises(ConfigError, match="must look once"):
-        saliency_policy(network.with_second_look())

@@ -152,5 +152,3 @@ def test_a_policy_of_another_network_is_refused() -> None:
     network, policy = by_hand()
     with pytest.raises(ConfigError, match="a branch per site"):
         network.execute(torch.zeros(1, 1, 1, 1), SubsetPolicy([policy.branch(0)]))
-    with pytest.raises(ConfigError, match="must look once"):
-        network.with_second_look().execute(torch.zeros(1, 1, 1, 1), policy)

@@ -40,21 +40,17 @@ class LatencyStepCost:
     """
 
     def __init__(self, table: LatencyTable, network: PrunableNetwork, *, batch: int = 1) -> None:
-        plain = network.plain
-        if table.network_key != network_key(plain):
+        if table.network_key != network_key(network):
             raise ConfigError(
                 f"The latency table is of another network ({table.backbone!r}, key "
-                f"{table.network_key}, not {network_key(plain)}): calibrate this one."
+                f"{table.network_key}, not {network_key(network)}): calibrate this one."
             )
         self._bounds_GL = torch.tensor([site.bounds for site in network.sites]).T.contiguous()
-        stages = range(1, len(plain.sites) + 1)
+        stages = range(1, len(network.sites) + 1)
         units = table.units(batch)
         self._stages = tuple(tuple(u for u in units if u.stage == stage) for stage in stages)
-        uniform_GL = torch.tensor([plain.uniform(g) for g in range(1, network.groups + 1)])
-        passes_G = table.price(plain.channels(uniform_GL), batch=batch) * batch
-        self.dense_ms = float(passes_G[-1])
-        # By group count of a second look: none with one, all of a pass with more.
-        self._again_G = torch.tensor([0.0, 0.0, *passes_G[1:].tolist()], dtype=torch.float64)
+        full_1L = network.channels(torch.tensor([network.uniform(network.groups)]))
+        self.dense_ms = float(table.price(full_1L, batch=batch)[0]) * batch
         none_10 = torch.empty(1, 0, dtype=torch.int64).numpy()
         first_ms = sum(float(unit(none_10)[0]) for unit in units if unit.stage == 0)
         self.before = (table.fixed_ms(batch) + first_ms) / self.dense_ms
@@ -70,8 +66,6 @@ class LatencyStepCost:
             ConfigError: another number of columns.
         """
         channels = channels_so_far(self._bounds_GL, site, groups_BL).numpy()
-        if site == len(self._stages):
-            return self._again_G[groups_BL[:, site]] / self.dense_ms
         cost_B = torch.zeros(len(channels), dtype=torch.float64)
         for unit in self._stages[site]:
             cost_B += torch.from_numpy(unit(channels))
@@ -96,7 +90,7 @@ def find_table(network: PrunableNetwork, folder: Path | None = None) -> LatencyT
     if folder is None and (named := os.environ.get(CALIBRATION_ENV)):
         folder = Path(named)
     like = next(network.parameters())
-    timed = timed_deployed(network.plain, dtype=like.dtype, device=like.device)
+    timed = timed_deployed(network, dtype=like.dtype, device=like.device)
     path = None if folder is None else table_path(folder, timed)
     if path is not None and path.is_file():
         return LatencyTable.read(path)

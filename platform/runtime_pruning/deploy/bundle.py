@@ -23,13 +23,13 @@ from runtime_pruning.deploy.sealed import check_files, read_sealed, sha256_of, w
 from runtime_pruning.errors import ConfigError, ContractError, DataError
 from runtime_pruning.files import save_tensors
 from runtime_pruning.network import Execution, PrunableNetwork, trace
-from runtime_pruning.network.policies import FixedPolicy, Policy, SecondLookPolicy
+from runtime_pruning.network.policies import FixedPolicy, Policy
 from runtime_pruning.network.saliency import SaliencyBranch, SubsetPolicy
 from runtime_pruning.network.structure import structure_key
 from runtime_pruning.network.surgery import kept_channels, rebuild_pruned
 from runtime_pruning.registry import Registry
 
-SCHEMA = 3
+SCHEMA = 4
 MANIFEST, NETWORK, POLICY = "manifest.json", "network.safetensors", "policy.safetensors"
 Settings = dict[str, Any]
 Tensors = dict[str, Tensor]
@@ -105,20 +105,6 @@ policy_kinds.register("decision-network")(
 )
 
 
-def _dump_second_look(policy: SecondLookPolicy) -> tuple[Settings, Tensors]:
-    names = ("groups", "sites", "threshold")
-    return {name: getattr(policy, name) for name in names}, {}
-
-
-def _load_second_look(settings: Settings, tensors: Tensors) -> Policy:
-    return SecondLookPolicy(**settings)
-
-
-policy_kinds.register("second-look")(
-    PolicyKind(SecondLookPolicy, _dump_second_look, _load_second_look)
-)
-
-
 def _dump_subset(policy: SubsetPolicy) -> tuple[Settings, Tensors]:
     branches = [policy.branch(site) for site in range(len(policy.branches))]
     shapes = [[*branch.squeeze.weight.shape, branch.expand.out_features] for branch in branches]
@@ -170,10 +156,9 @@ def write_bundle(
             "traced_groups": network.graph.groups,
             "align": align,
             "streams": network.graph.streams,
-            "second_look": network.second_look,
             **({"kept": kept} if (kept := kept_channels(network.backbone)) else {}),
             "policy": {"kind": kind, **settings},
-            "structure": structure_key(network.plain),
+            "structure": structure_key(network),
             "torch": torch.__version__,
             "files": {name: sha256_of(folder / name) for name in (NETWORK, POLICY)},
         },
@@ -206,8 +191,6 @@ def read_network_bundle(folder: Path) -> Bundle:
     if manifest["groups"] != network.groups:
         network = network.regroup(manifest["groups"], manifest["align"])
     _load_weights(network, folder / NETWORK, manifest)
-    if manifest["second_look"]:
-        network = network.with_second_look()
     settings = dict(manifest["policy"])
     kind = policy_kinds.get(settings.pop("kind"))
     policy = kind.load(settings, load_file(folder / POLICY))

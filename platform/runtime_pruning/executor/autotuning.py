@@ -115,21 +115,15 @@ def measure_policy(
 def random_plans(
     deployed: DeployedNetwork, fraction: float, batch: int, generator: torch.Generator
 ) -> list[tuple[int, ...]]:
-    """Return random plans, one per image, whose MACs are about a fraction of the dense ones.
-
-    They look once.
-    """
-    sites = deployed.engine.sites
-    found = plans_near(
+    """Return random plans, one per image, whose MACs are about a fraction of the dense ones."""
+    return plans_near(
         deployed.macs.fraction,
-        sites=sites,
+        sites=deployed.engine.sites,
         groups=deployed.network.groups,
         fraction=fraction,
         batch=batch,
         generator=generator,
     )
-    once = (1,) * (len(deployed.network.sites) - sites)
-    return [(*plan, *once) for plan in found]
 
 
 def _wait_for(deployed: DeployedNetwork) -> Callable[[], None] | None:

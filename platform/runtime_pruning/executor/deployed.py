@@ -204,8 +204,6 @@ class DeployedNetwork:
         if (size, mode) == (1, "auto") and ragged and decide.compiled is not None:
             mode = "ragged"  # a compiled call or a few, where `image` has one for each stage
         chosen = self._mode(mode, size, partial(self._expected_of, policy, expected_fraction))
-        if chosen != "image" and self.engine.fixed(decide):
-            chosen = "prefix"  # it runs as one
         images_BCHW = self.engine.enter(images_BCHW)
         part = self.parts.size_in(chosen, size)
         deciders = [decide]
@@ -298,7 +296,7 @@ class DeployedNetwork:
         if mode != "auto" or not plans.alike:
             chosen = self._mode(mode, size, partial(self._fraction_of, plans))
         part = self.parts.size_in(chosen, size)
-        if part >= size and not self.network.second_look:
+        if part >= size:
             outcome = self.engine.planned(images_BCHW, plans, chosen)
         else:
             outcome = joined(
@@ -318,10 +316,7 @@ class DeployedNetwork:
         """Run images ``[first, last)`` together."""
         images_BCHW = images_BCHW[first:last]
         own = plans.part(first, last, self.engine.sites)
-        once = self.engine.planned(images_BCHW, own, mode)
-        if not self.network.second_look:
-            return once
-        return self.engine.again(once, images_BCHW, [row[-1] for row in plans.rows[first:last]])
+        return self.engine.planned(images_BCHW, own, mode)
 
     def _execution(self, outcome: Outcome, mode: str, policy_macs: int) -> Execution:
         return Execution(

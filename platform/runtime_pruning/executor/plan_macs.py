@@ -26,7 +26,7 @@ class PlanMacs:
         self.dense = self._macs(network.uniform(network.groups))
 
     def fraction(self, plan: tuple[int, ...]) -> float:
-        """Return a plan's share of the dense MACs; one of a first pass alone looks once."""
+        """Return a plan's share of the dense MACs."""
         found = self._fractions.get(plan)
         if found is None:
             if len(self._fractions) >= _MOST_KEPT:
@@ -35,6 +35,5 @@ class PlanMacs:
         return found
 
     def _macs(self, plan: tuple[int, ...]) -> int:
-        once = (1,) * (len(self._network.sites) - len(plan))
-        channels_1L = self._network.channels(torch.tensor([(*plan, *once)]))
+        channels_1L = self._network.channels(torch.tensor([plan]))
         return sum(int(unit.macs(channels_1L)[0]) for unit in self._network.priced_units)

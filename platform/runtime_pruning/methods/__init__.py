@@ -4,6 +4,7 @@ A plugin is one class with one abstract method, `Method.fit`, filed by `register
 name theirs under the entry-point group ``runtime_pruning.methods``.
 """
 
+# Built-in methods register on import.
 from runtime_pruning.methods.base import (
     CalibratedConfig,
     Effort,
@@ -23,9 +24,6 @@ from runtime_pruning.methods.fixed_width import FixedWidth
 from runtime_pruning.methods.magnitude import Magnitude, MagnitudeConfig
 from runtime_pruning.methods.manidp import Manidp, ManidpConfig
 from runtime_pruning.methods.rnp import RNP, RNPConfig
-
-# Built-in methods register on import.
-from runtime_pruning.methods.second_look import SecondLook, SecondLookConfig
 from runtime_pruning.methods.vanilla import Vanilla, VanillaConfig
 from runtime_pruning.methods.w_gates import WGates, WGatesConfig
 
@@ -48,8 +46,6 @@ __all__ = [
     "Method",
     "RNPConfig",
     "Report",
-    "SecondLook",
-    "SecondLookConfig",
     "Sources",
     "Task",
     "Vanilla",

@@ -14,7 +14,7 @@ import copy
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, field, replace
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -70,10 +70,6 @@ class RNPConfig:
             there, frozen: half the time, and they are taken anew afterwards.
         calibration_batches: batches of 256 training images over which batch-norm statistics are
             taken anew under the agent's plans, for each dial its own; 0 leaves them.
-        second_look: the agent decides once more when the logits are there: to keep the answer, or
-            to run the image again, all sites at a width of its choice.
-        first_pass: with a second look, whether the agent decides the sites of the first pass, too,
-            or all images run them at one group and it decides on the second look alone.
         agent: how the agent learns: the name of an algorithm, and settings of that.
     """
 
@@ -91,8 +87,6 @@ class RNPConfig:
     finetune_distillation: Share = 0.0
     finetune_batch_norm: Literal["batch", "frozen"] = "batch"
     calibration_batches: CountOrNone = 8
-    second_look: bool = False
-    first_pass: Literal["decided", "narrowest"] = "decided"
     agent: Agency = field(default_factory=DQNSettings)
 
     def __post_init__(self) -> None:
@@ -101,11 +95,6 @@ class RNPConfig:
             raise ValueError(
                 "`penalty` must be a range, low to high, for `dials` to divide, but got "
                 f"{self.penalty} and {self.dials}."
-            )
-        if self.first_pass == "narrowest" and not self.second_look:
-            raise ValueError(
-                "`second_look` must be on where `first_pass` is 'narrowest', but got False: "
-                "nothing would be decided."
             )
         cost.get(self.cost)
 
@@ -131,7 +120,6 @@ class RNP(Method[RNPConfig]):
 
     def fit(self, task: Task, config: RNPConfig, report: Report) -> None:
         """Train agent and backbone in turns."""
-        task = as_decided(task, config)
         penalties = config.measured_penalties
         first, measured = divmod(task.points_done, len(penalties))
         agent = build_agent(task, config)
@@ -166,11 +154,8 @@ class RNP(Method[RNPConfig]):
         )
         images = self._train_backbone(task, config, policy, turn)
         agent.push_backbone(task.network.state_dict(), version=turn + 1)
-        # An episode steps through all sites; the agent decides those from the first decided on.
-        sites = len(task.network.sites)
-        decided = sites - first_decided(task.network, config)
         return Effort(
-            env_steps=(agent.env_steps - before) * decided // sites,
+            env_steps=agent.env_steps - before,
             epochs=images / len(task.data.training),
             train_seconds=time.monotonic() - started,
         )
@@ -217,13 +202,6 @@ class RNP(Method[RNPConfig]):
         recalibrate_batch_norm(task.network, task.data.training, policy, config.calibration_batches)
 
 
-def as_decided(task: Task, config: RNPConfig) -> Task:
-    """Return the task with the network that the agent decides on, on the same weights."""
-    if not config.second_look:
-        return task
-    return replace(task, network=task.network.with_second_look())
-
-
 def build_agent(task: Task, config: RNPConfig) -> Agent:
     """Return the agent that learns to prune the task's network, rewarded on the policy split."""
     problem = PruningProblem(
@@ -241,7 +219,6 @@ def build_agent(task: Task, config: RNPConfig) -> Agent:
         ),
         loss=config.reward_loss,
         step_cost=cost.get(config.cost)(task.network),
-        decides_from=first_decided(task.network, config),
         episodes=config.rounds * config.episodes_per_round,
         seed=task.seed,
         resources=task.resources,
@@ -275,11 +252,6 @@ def reward_scale(
         logits_BK = network.execute(images_BCHW, policy, mode="masked").logits_BK.cpu()
         total += float(answer_loss(logits_BK, labels_B, loss).sum())
     return 1.0 / max(total / len(some), 1e-3)
-
-
-def first_decided(network: PrunableNetwork, config: RNPConfig) -> int:
-    """Return the first site that the agent decides; those before it run one group."""
-    return len(network.sites) - 1 if config.first_pass == "narrowest" else 0
 
 
 def _saver(agent: Agent, trained: Mapping[str, Tensor], spent: Effort) -> Callable[[Path], None]:

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 from torch.fx.node import map_aggregate
 from torch.nn import functional
@@ -25,7 +24,7 @@ DISPATCHED = {
     if getattr(function, "__qualname__", name) != name
 }
 
-UnitKind = Literal["convolution", "depthwise", "linear", "add", "follow", "opaque", "again"]
+UnitKind = Literal["convolution", "depthwise", "linear", "add", "follow", "opaque"]
 
 
 @dataclass(frozen=True)
@@ -185,32 +184,6 @@ class Unit:
             return channels_BL.new_full((channels_BL.shape[0],), self.fixed_macs)
         macs_B = self.output.width.resolve(channels_BL) * self.mac_scale
         return macs_B * self.source.width.resolve(channels_BL) if self.mac_per_input else macs_B
-
-
-@dataclass(frozen=True)
-class SecondPass(Unit):
-    """The whole network once more, all sites at one group count, for the images that ask for it.
-
-    Its site is decided last, from the answer of the first pass. One group keeps that answer; with
-    g > 1 groups the image runs again with g groups at each site, from the image on: a channel of a
-    wide pass reads channels that the narrow one has not computed, so that nothing is reused.
-
-    Attributes:
-        bounds: channels by group count of each site of the first pass.
-        units: of either pass.
-    """
-
-    bounds: tuple[tuple[int, ...], ...] = ()
-    units: tuple[Unit, ...] = ()
-
-    def macs(self, channels_BL: Tensor) -> Tensor:
-        """Return ``macs_B``, int64: multiply-accumulates of the pass, zero where there is none."""
-        bounds_GL = torch.tensor(self.bounds).T
-        macs_G = torch.zeros(len(bounds_GL), dtype=torch.int64)
-        for unit in self.units:
-            macs_G += unit.macs(bounds_GL)
-        macs_G[:2] = 0
-        return macs_G.to(channels_BL.device)[channels_BL[:, self.site]]
 
 
 @dataclass(frozen=True)

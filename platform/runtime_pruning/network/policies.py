@@ -1,4 +1,4 @@
-"""What chooses a plan: the interface, the policies that look at nothing, and one that looks twice.
+"""What chooses a plan: the interface and the policies that look at nothing.
 
 Dimensions: B images, L sites, F features.
 """
@@ -141,43 +141,3 @@ class PlanPolicy:
             )
         self._next = (self._next + batch) % len(self.groups_BL)
         return PlannedChooser(rows_BL)
-
-
-class SecondLookPolicy:
-    """One group at each site; then, where the answer is less than certain, all over again.
-
-    Args:
-        groups: of the second pass, at each site.
-        sites: decisions of the first pass.
-        threshold: the probability of the likeliest class below which an image looks again.
-
-    Raises:
-        ConfigError: a second pass no wider than the first, or a threshold that is no probability.
-    """
-
-    macs_per_image = 0
-
-    def __init__(self, groups: int, sites: int, threshold: float) -> None:
-        if groups < 2 or sites < 1:
-            raise ConfigError(
-                "`groups >= 2` and `sites >= 1` must hold, "
-                f"but got (groups={groups}, sites={sites})."
-            )
-        if not 0 <= threshold <= 1:
-            raise ConfigError(f"`0 <= threshold <= 1` must hold, but got {threshold}.")
-        self.groups, self.sites, self.threshold = groups, sites, threshold
-        self.name = f"again with {groups} groups below probability {threshold:.3f}"
-
-    @property
-    def settled(self) -> int:
-        """For how many of the first sites the choice is one group, whatever is seen."""
-        return self.sites
-
-    def start(self, batch: int) -> "SecondLookPolicy":
-        """Return what decides for the next images: nothing is remembered between sites."""
-        return self
-
-    def choose(self, site: int, features_BF: Tensor) -> Tensor:
-        """Return ``groups_B``, int64."""
-        again_B = features_BF[:, 0] < self.threshold
-        return 1 + (self.groups - 1) * (again_B & (site == self.sites)).to(torch.int64)

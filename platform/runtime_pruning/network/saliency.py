@@ -146,17 +146,12 @@ def saliency_policy(
     """Return a policy with new branches for a network's sites, that still runs all channels.
 
     Args:
-        network: without a second look.
+        network: the sites' channels are what the branches look at.
         squeeze: by what hidden layers are narrower than their outputs, on sites that are wide.
         most: see `SaliencyBranch`.
         init_scale: likewise.
         seed: of the initial weights.
-
-    Raises:
-        ConfigError: the network looks twice.
     """
-    if network.second_look:
-        raise ConfigError("Salient channels are chosen in one pass: the network must look once.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         branches = [

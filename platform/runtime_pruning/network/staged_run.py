@@ -17,9 +17,9 @@ from torch.nn import functional
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network.batch_norm import NORMS, batch_norm
 from runtime_pruning.network.execution import Execution
-from runtime_pruning.network.graph import FxCall, Ref, SecondPass, TrainingOf, Unit, Value
+from runtime_pruning.network.graph import FxCall, Ref, TrainingOf, Unit, Value
 from runtime_pruning.network.per_channel import out_of_place, rule_for
-from runtime_pruning.network.policies import Chooser, FixedPolicy, PlannedChooser
+from runtime_pruning.network.policies import Chooser, PlannedChooser
 from runtime_pruning.network.sliced_calls import Extent, add_channels, assemble, buckets, convolve
 from runtime_pruning.network.traced import TracedNetwork
 
@@ -51,7 +51,6 @@ class StagedRun:
         self._batch = images_BCHW.shape[0]
         self._device = images_BCHW.device
         self._values: dict[str, Any] = {network.graph.images: images_BCHW}
-        self._images = images_BCHW if network.second_look else None
         self._groups: list[Tensor] = []
         self._extents: dict[frozenset[int], Extent] = {}
         self._present: dict[tuple[frozenset[int], int], Tensor] = {}
@@ -67,15 +66,10 @@ class StagedRun:
 
     @property
     def features_BF(self) -> Tensor:
-        """The pooled input of the site's convolution; absent channels are 0.
-
-        Before a second look: the class probabilities, greatest first.
-        """
+        """The pooled input of the site's convolution; absent channels are 0."""
         unit = self._next
         if unit is None:
             raise ConfigError("A finished run has no features: no site is left.")
-        if isinstance(unit, SecondPass):
-            return certainty(self._values[unit.source.name])
         pooled_BC = self._values[unit.source.name].mean((2, 3))
         missing = self._network.feature_widths[self.site] - pooled_BC.shape[1]
         return functional.pad(pooled_BC, (0, missing)) if missing else pooled_BC
@@ -170,8 +164,6 @@ class StagedRun:
         """Run one unit; keep its value, forget those that nobody reads any more."""
         if unit.kind == "opaque":
             result = self._opaque(unit)
-        elif isinstance(unit, SecondPass):
-            result = self._again(unit)
         elif unit.kind in ("add", "follow"):
             result = self._followed(unit, self._joined(unit))
         else:
@@ -200,21 +192,6 @@ class StagedRun:
         if isinstance(item, TrainingOf):
             return self._network.module(item.path).training
         return item
-
-    def _again(self, unit: SecondPass) -> Tensor:
-        """Return the logits of each image's last pass."""
-        assert self._images is not None
-        logits_BK: Tensor = self._values[unit.source.name]
-        plain, counts_B = self._network.plain, self._groups[-1]
-        plain.training = self._network.training
-        for groups in sorted({*counts_B.tolist()} - {1}):
-            rows_N = (counts_B == groups).nonzero()[:, 0]
-            rows = rows_N.to(self._device)
-            run = StagedRun(plain, self._images.index_select(0, rows), self.mode)
-            run.complete(FixedPolicy(plain.uniform(groups)).start(len(rows)))
-            logits_BK = logits_BK.index_copy(0, rows, run.logits_BK.to(logits_BK.dtype))
-            self._own_macs_B[rows_N] += run.executed_macs_B
-        return logits_BK
 
     def _joined(self, unit: Unit) -> Tensor:
         """Return the sum of an add's values, the narrower on the first channels of the wider."""
@@ -345,8 +322,3 @@ class StagedRun:
             present_BC = present_BC.repeat_interleave(factor, dim=1)
             self._present[key] = present_BC.to(self._device)
         return self._present[key]
-
-
-def certainty(logits_BK: Tensor) -> Tensor:
-    """Return ``features_BK``, float32: class probabilities, greatest first."""
-    return logits_BK.float().softmax(1).sort(1, descending=True).values

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from runtime_pruning.errors import ConfigError
 from runtime_pruning.network.execution import Execution
 from runtime_pruning.network.graph import Unit
 from runtime_pruning.network.saliency import SubsetPolicy
@@ -88,8 +87,6 @@ class SubsetRun(StagedRun):
     def __init__(
         self, network: TracedNetwork, images_BCHW: Tensor, policy: SubsetPolicy, mode: Mode
     ) -> None:
-        if network.second_look:
-            raise ConfigError("Subsets of channels run in one pass: the network must look once.")
         policy.check_fits(network)
         self._policy = policy
         self._carried = carried_subsets(network)

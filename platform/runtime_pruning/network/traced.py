@@ -4,20 +4,17 @@ Dimensions: B images, C channels, H W pixels, L sites, K classes.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import reduce
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from runtime_pruning.errors import ConfigError, TracingError
 from runtime_pruning.network.batch_norm import NORMS, condition, is_conditioned
-from runtime_pruning.network.graph import Graph, SecondPass, Site, Unit, Value, Width
+from runtime_pruning.network.graph import Graph, Site, Unit
 from runtime_pruning.network.groups import group_bounds, largest_fitting_alignment
 from runtime_pruning.network.weight_slices import SliceCache
-
-SECOND_LOOK = "second_look"  # the site's name, and the value's
 
 
 class TracedNetwork(nn.Module):
@@ -34,7 +31,6 @@ class TracedNetwork(nn.Module):
         weighted_units: those whose head is a convolution or a linear layer.
         priced_units: those that execute MACs.
         bounds_LG: channels by group count, from none on, at each site, int64.
-        plain: the network without its second look; the network itself where it has none.
     """
 
     def __init__(
@@ -45,14 +41,11 @@ class TracedNetwork(nn.Module):
         *,
         groups: int,
         align: int,
-        second_look: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.image_shape = image_shape
         self.groups = groups
-        self.second_look = second_look
-        self._align = align
         self.num_classes = graph.num_classes
         self._modules_by_path: dict[str, Any] = {}
         heads = [unit for unit in graph.units if unit.site is not None]
@@ -60,8 +53,7 @@ class TracedNetwork(nn.Module):
         self._slices = SliceCache()
         self.weighted_units = tuple(unit for unit in graph.units if unit.mac_scale)
         self.priced_units = tuple(unit for unit in graph.units if unit.executes_macs)
-        self._plain: list[TracedNetwork] = []  # a list hides it from torch: no module twice
-        self.graph = self._looking_twice(graph) if second_look else graph
+        self.graph = graph
         self.feature_widths = tuple(site.in_channels for site in self.sites)
         self.bounds_LG = torch.tensor([site.bounds for site in self.sites])
 
@@ -76,63 +68,12 @@ class TracedNetwork(nn.Module):
         Raises:
             TracingError: a site has fewer channels than ``groups``.
         """
-        return self._remade(groups, align, second_look=self.second_look)
-
-    def with_second_look(self) -> Self:
-        """Return a network on the same weights (shared, not copied) that may look twice.
-
-        It has one site more, the last, which is decided when the logits are there. Its features are
-        the class probabilities, greatest first; one group keeps the answer, g > 1 groups run the
-        image again with g groups at each site. Both passes are executed and counted. Its channels,
-        as `channels` and records have them, are its groups.
-        """
-        return self._remade(self.groups, self._align, second_look=True)
-
-    def _remade(self, groups: int, align: int, *, second_look: bool) -> Self:
-        """Return a network on the same weights."""
-        other = type(self)(
-            self.backbone,
-            self.image_shape,
-            self.plain.graph,
-            groups=groups,
-            align=align,
-            second_look=second_look,
-        )
+        other = type(self)(self.backbone, self.image_shape, self.graph, groups=groups, align=align)
         return other.train(self.training)
 
-    @property
-    def plain(self) -> Self:
-        """The network without its second look; the network itself where it has none."""
-        return cast(Self, self._plain[0]) if self._plain else self
-
     def uniform(self, groups: int) -> tuple[int, ...]:
-        """Return the plan that runs so many groups at each site, and looks once."""
-        plan = (groups,) * len(self.plain.sites)
-        return (*plan, 1) if self.second_look else plan
-
-    def _looking_twice(self, graph: Graph) -> Graph:
-        """Return the graph with a second pass at its end; add the site that decides it."""
-        site = len(self.sites)
-        once = type(self)(
-            self.backbone, self.image_shape, graph, groups=self.groups, align=self._align
-        )
-        once._slices = self._slices
-        self._plain.append(once)
-        logits = graph.units[-1].output
-        again = SecondPass(
-            kind="again",
-            head=None,
-            inputs=(logits,),
-            output=Value(SECOND_LOOK, Width(self.groups, frozenset({site}))),
-            site=site,
-            frees=(logits.name,),
-            bounds=tuple(own.bounds for own in self.sites),
-            units=self.priced_units,
-        )
-        counts = tuple(range(self.groups + 1))
-        self.sites += (Site(site, SECOND_LOOK, graph.num_classes, self.groups, counts, 1),)
-        self.priced_units += (again,)
-        return replace(graph, units=(*graph.units, again), logits=SECOND_LOOK)
+        """Return the plan that runs so many groups at each site."""
+        return (groups,) * len(self.sites)
 
     def condition_batch_norm(self) -> Self:
         """Keep batch-norm statistics per width, behind each layer that reads pruned channels.

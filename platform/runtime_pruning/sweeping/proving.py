@@ -294,7 +294,7 @@ def _with_widths(subject: Subject, split: HeldOutSplit, eval_batch: int) -> Fixe
                 member_records(subject.bundle, subject.data.policy, subject.data, eval_batch)
             ),
         )
-    network, content = subject.network.plain, subject.data.content_hash()
+    network, content = subject.network, subject.data.content_hash()
 
     def run(images: HeldOutSplit | PolicySplit) -> tuple[Record, ...]:
         policies = [FixedPolicy(network.uniform(g)) for g in range(1, network.groups + 1)]
@@ -336,13 +336,13 @@ def _search_fixed_plans(
     path = folder / CONTROLS_FILE
     if not path.exists():
         network = subject.network
-        batches, sites = _calibration_batches(subject, settings), len(network.plain.sites)
+        batches = _calibration_batches(subject, settings)
         found = best_fixed_plans(
-            network.plain,  # what is fixed need not look
+            network,
             training=subject.data.training,
             policy_split=subject.data.policy,
             budget=float(subject.record.executed_macs_N.mean()),
-            mean_groups=groups_NL[:, :sites].mean(axis=0).tolist(),
+            mean_groups=groups_NL.mean(axis=0).tolist(),
             bounds=SearchBounds(
                 evaluations=settings.search_evaluations,
                 images=settings.search_images,
@@ -371,7 +371,7 @@ def _run_fixed(
     subject: Subject, plan: FixedPlan, split: HeldOutSplit, settings: ProofConfig, eval_batch: int
 ) -> Record:
     batches = _calibration_batches(subject, settings)
-    network = calibrated_for(subject.network.plain, plan, subject.data.training, batches)
+    network = calibrated_for(subject.network, plan, subject.data.training, batches)
     return measure(network, FixedPolicy(plan.groups), split, eval_batch)[0]
 
 

@@ -48,7 +48,7 @@ def lower(network: PrunableNetwork, *, fused: bool) -> Lowered:
     """Return the operations of a network in evaluation mode; its weights are read, not changed.
 
     Args:
-        network: without a second look.
+        network: in evaluation mode.
         fused: whether what follows a layer may use our own calls.
     """
     alias: dict[str, str] = {}
