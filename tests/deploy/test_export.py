@@ -37,11 +37,11 @@ def test_its_folder_is_a_points_bundle_too(exported) -> None:
 
 
 def test_stops_on_the_same_weights_store_what_differs(exported) -> None:
-    narrow, twice, _ = (exported.folder / stop.folder for stop in exported.card.stops)
+    narrow, wider, _ = (exported.folder / stop.folder for stop in exported.card.stops)
     whole = (exported.folder / "network.safetensors").stat().st_size
     assert (narrow / "changed.safetensors").stat().st_size < whole / 4
     assert not (narrow / "network.safetensors").exists()
-    assert (twice / "network.safetensors").stat().st_size == whole
+    assert (wider / "network.safetensors").stat().st_size == whole
 
 
 def test_probabilities_are_calibrated_on_validation(exported) -> None:

@@ -22,7 +22,6 @@ from runtime_pruning.network.policies import (
     FixedPolicy,
     PlanPolicy,
     RandomPolicy,
-    SecondLookPolicy,
 )
 from runtime_pruning.sweeping.config import ProofConfig
 from runtime_pruning.sweeping.proving import (
@@ -204,9 +203,6 @@ def test_a_threshold_is_held_against_no_threshold(
 ) -> None:
     case = subject(puzzle, puzzle.Knowing())
     assert not case.is_threshold
-    assert replace(
-        case, bundle=replace(case.bundle, policy=SecondLookPolicy(2, 1, 0.5))
-    ).is_threshold
     monkeypatch.setattr(Subject, "is_threshold", True)
     proof = proved(case, tmp_path).proof
     assert (proof.threshold, proof.verdict) == (None, "dynamic")

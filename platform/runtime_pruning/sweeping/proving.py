@@ -60,7 +60,7 @@ from runtime_pruning.methods.static_search import (
 from runtime_pruning.methods.threshold_control import threshold_records
 from runtime_pruning.methods.upper_bound import cheapest_right_plans
 from runtime_pruning.network import PrunableNetwork
-from runtime_pruning.network.policies import FixedPolicy, PlanPolicy, SecondLookPolicy
+from runtime_pruning.network.policies import FixedPolicy, PlanPolicy
 from runtime_pruning.sweeping.cascade_controls import measure_cascade_controls, member_records
 from runtime_pruning.sweeping.checks import CALIBRATION
 from runtime_pruning.sweeping.config import ProofConfig, SweepConfig
@@ -186,9 +186,8 @@ class Subject:
     @property
     def is_threshold(self) -> bool:
         """Whether its policy is a threshold itself."""
-        if isinstance(self.bundle, CascadeBundle):
-            return isinstance(self.bundle.chooser, ThresholdChooser)
-        return isinstance(self.bundle.policy, SecondLookPolicy)
+        bundle = self.bundle
+        return isinstance(bundle, CascadeBundle) and isinstance(bundle.chooser, ThresholdChooser)
 
     def groups_of(self, split: HeldOutSplit) -> Groups:
         """Return the policy's plans for some of the record's images, in their order."""
@@ -349,7 +348,7 @@ def _search_fixed_plans(
                 calibration_batches=batches,
                 seed=subject.point.seed,
             ),
-            own=_commonest(groups_NL[:, :sites]),
+            own=_commonest(groups_NL),
         )
         facts = {
             "bounds": [list(site.bounds[1:]) for site in network.sites],
