@@ -62,7 +62,7 @@ class Engine:
             channels = network.image_shape[0]
             self._planes = not channels_last or (fused and reads_planes(lowered, dtype, channels))
             self.ragged = Ragged(self._many, dtype) if able else None
-            self._carried = carried_subsets(plain)
+            self._carried = carried_subsets(network)
             self.runs_subsets = (
                 fused and channels_last and runs_subsets(lowered, self._carried, dtype)
             )
