@@ -117,6 +117,36 @@ def _report_test(uri: str, sweep_ids: list[str], out: Path) -> None:
 
 
 @command
+def watch(
+    sweep_id: SweepId,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the page; live in the sweep's by default.", show_default=False
+        ),
+    ] = None,
+    every: Annotated[float, typer.Option(help="Seconds between two looks at the store.")] = 5.0,
+    data_dir: DataDir = None,
+    results: Results = None,
+) -> None:
+    """Keep a page of the frontier up to date while a sweep runs."""
+    from runtime_pruning.sweeping.picturing import pictures_of
+    from runtime_pruning.sweeping.places import results_root
+    from runtime_pruning.tracking.storage import resolve_uri
+    from runtime_pruning.tracking.watching import watch as keep_drawn
+
+    root = results_root(results)
+    uri = resolve_uri(None, root)
+    folder = (out or root / sweep_id / "live").resolve()
+    pictures = pictures_of(uri, sweep_id, data_dir)
+    print(f"Open {folder / 'frontier.html'}; Ctrl-C stops watching, not the sweep.", flush=True)
+    try:
+        keep_drawn(uri, sweep_id, folder, pictures=pictures, every_s=every)
+    except KeyboardInterrupt:
+        print("Stopped watching.")
+
+
+@command
 def explain(
     sweep_id: SweepId,
     out: Annotated[Path, typer.Option(help="Gets a folder per point.")],

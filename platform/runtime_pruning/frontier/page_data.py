@@ -57,7 +57,7 @@ def page_data(summary: FrontierSummary, extras: Extras, setting: Setting) -> dic
         "images": {str(id_): address for id_, address in setting.images.items()},
         "server": setting.server,
         "server_hint": setting.server_hint,
-        "live": setting.live is not None,
+        "live": setting.live is not None and not setting.live.ended,
         "beside": None if setting.live is None else setting.live.beside,
         "every_s": None if setting.live is None else setting.live.every_s,
     }

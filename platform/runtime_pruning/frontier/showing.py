@@ -67,10 +67,12 @@ class Live:
     Attributes:
         beside: name of the script beside the page that holds the newest data.
         every_s: seconds between two readings of it.
+        ended: nothing newer will come; pages that are open are told so.
     """
 
     beside: str
     every_s: float
+    ended: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
