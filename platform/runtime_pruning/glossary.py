@@ -140,6 +140,7 @@ TRIAL_KEY = "frontier.trial_key"
 POINT_ID = "frontier.point_id"
 INFEASIBLE = "frontier.infeasible"  # of a trial: why points that were asked for do not exist
 ON_FRONT = "frontier.on_front"  # "true" or "false"
+IN_VIEW = "frontier.in_view"  # "true" for those that the saved view shows
 METHOD = "frontier.method"
 TEST_READINGS = "frontier.test_readings"  # of a sweep: how often its test split was read
 TESTED = "frontier.tested"  # "true" once the test split was read
@@ -148,6 +149,7 @@ TEST_VERDICT = "frontier.test_verdict"
 TIMED = "frontier.timed"  # keys of the devices, with a space between
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
+RUN_COLOUR = "mlflow.runColor"
 
 # Parameters of a point, apart from its trial's configuration (``config.<name>``).
 POINT_PARAMS = (

@@ -88,7 +88,7 @@ def test_a_killed_writer_loses_and_repeats_nothing(
         ("create_run", "'frontier.kind': 'trial'", True),
         ("create_run", "'frontier.kind': 'point'", False),
         ("create_run", "'frontier.kind': 'point'", True),
-        ("log_artifact", "record.parquet", True),  # a record, and no numbers
+        ("log_text", "point.json", False),  # a record, and no numbers
         ("log_batch", "key='accuracy'", False),
         ("log_batch", "key='accuracy'", True),  # all numbers, and no mark
         ("set_terminated", "FINISHED", True),  # marked, and still in the spool

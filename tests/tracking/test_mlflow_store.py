@@ -89,7 +89,8 @@ def test_a_sweep_is_nested_runs(
     assert names == {glossary.PAGE, glossary.PICTURE, glossary.TABLE, glossary.SWEEP}
     note = root.data.tags[glossary.NOTE]
     assert f"{int(pareto_mask(losses).sum())} on the front" in note
-    assert str(tracker.view_path).removeprefix("/") in note
+    assert str(tracker.page_path).removeprefix("/") in note
+    assert "| accuracy | 0 to 1 | higher |" in note
     assert str(tmp_path) in client.get_experiment(root.info.experiment_id).artifact_location
     # From MLflow alone, the same to the last bit.
     assert rebuild(uri, "s1") == sorted(sweep, key=lambda m: (m[0].trial_key, m[0].index))

@@ -180,7 +180,7 @@ def _sweep(
     looking = where_to_look(
         uri,
         folder.parent,
-        tracker.view_path,
+        tracker.page_path,
         usual_results=Path("results").resolve(),
         submitted=in_submitted_job(),
     )

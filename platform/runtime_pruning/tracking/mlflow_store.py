@@ -28,7 +28,6 @@ from runtime_pruning.frontier.records import HeldOut
 from runtime_pruning.frontier.report import Report
 from runtime_pruning.frontier.showing import Thumbnails
 from runtime_pruning.frontier.timings import read_timings
-from runtime_pruning.tracking import view
 from runtime_pruning.tracking.boards import setting_of
 from runtime_pruning.tracking.rebuild import dynamics_folder
 from runtime_pruning.tracking.spool import Event, Kind, Spool
@@ -218,11 +217,9 @@ class FrontierTracker:
         return waiting
 
     @property
-    def view_path(self) -> str | None:
-        """Address of the sweep's saved view behind the server's; None before the store answered."""
-        if self._writer is None:
-            return None
-        return view.view_path(self._writer.experiment_id, self.sweep_id)
+    def page_path(self) -> str | None:
+        """Where MLflow shows the page, behind the server's address; None before it answered."""
+        return None if self._writer is None else self._writer.page_path
 
     def _check(self, point: OperatingPoint, path: Path, split: HeldOut) -> None:
         """Raise unless the point is of this sweep and that split, and its file is there."""

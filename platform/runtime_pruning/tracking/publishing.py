@@ -3,26 +3,27 @@
 import time
 from typing import NamedTuple
 
-from mlflow.entities import Run
+from mlflow.entities import Run, RunTag
 
 from runtime_pruning import glossary
 from runtime_pruning.frontier.board import Board
 from runtime_pruning.frontier.points import OperatingPoint
-from runtime_pruning.frontier.report import Report, markdown_table
-from runtime_pruning.frontier.summary import FrontierSummary
+from runtime_pruning.frontier.report import Report
+from runtime_pruning.frontier.summary import DENSE
 from runtime_pruning.tracking import view
 from runtime_pruning.tracking.boards import BoardReader
+from runtime_pruning.tracking.notes import sweep_note
 from runtime_pruning.tracking.rebuild import finished_points
 from runtime_pruning.tracking.runs import Runs
 
-_NOTE_ROWS = 30  # a tag holds 8000 characters
+_TAGS = (glossary.ON_FRONT, glossary.IN_VIEW, glossary.RUN_COLOUR)
 
 
 class _Shown(NamedTuple):
-    """A point's run, and its tag `on_front` as the store has it."""
+    """A point's run, and its tags of `_TAGS` as the store has them."""
 
     run_id: str
-    on_front: str | None
+    tags: dict[str, str]
 
 
 class FrontPublisher:
@@ -45,7 +46,8 @@ class FrontPublisher:
         for run in finished_points(runs, sweep_id):
             point_id = reader.take(run)
             self._stored[point_id] = board.point(point_id)
-            self._shown[point_id] = _Shown(run.info.run_id, run.data.tags.get(glossary.ON_FRONT))
+            tags = {name: run.data.tags[name] for name in _TAGS if name in run.data.tags}
+            self._shown[point_id] = _Shown(run.info.run_id, tags)
 
     def stored(self, point_id: str) -> OperatingPoint | None:
         """Return the point of that id, if the store holds it whole."""
@@ -54,16 +56,30 @@ class FrontPublisher:
     def add(self, point: OperatingPoint, run_id: str) -> None:
         """Take note that the store holds a point of the board."""
         self._stored[point.point_id] = point
-        self._shown[point.point_id] = _Shown(run_id, None)
+        self._shown[point.point_id] = _Shown(run_id, {})
         self._board.add_run(point.point_id, view.run_path(self._runs.experiment_id, run_id))
 
     def tag_front(self) -> None:
-        """Set the tag of each point whose place on or off the front has changed."""
-        for point_id, on_front in self._board.on_front().items():
-            shown, value = self._shown.get(point_id), "true" if on_front else "false"
-            if shown is not None and shown.on_front != value:
-                self._runs.client.set_tag(shown.run_id, glossary.ON_FRONT, value)
-                self._shown[point_id] = shown._replace(on_front=value)
+        """Set what has changed of each point's place: on the front, in the view, its colour."""
+        on_front = self._board.on_front()
+        dense = [point.point_id for point in self._board.points if point.method == DENSE]
+        in_view = view.in_view(on_front, dense)
+        for point_id, on in on_front.items():
+            shown = self._shown.get(point_id)
+            if shown is None:
+                continue
+            wanted = {
+                glossary.ON_FRONT: "true" if on else "false",
+                glossary.IN_VIEW: "true" if point_id in in_view else "false",
+                glossary.RUN_COLOUR: view.run_colour(
+                    self._board.point(point_id).method, on_front=on
+                ),
+            }
+            changed = {name: v for name, v in wanted.items() if shown.tags.get(name) != v}
+            if changed:
+                labels = [RunTag(name, value) for name, value in changed.items()]
+                self._runs.client.log_batch(shown.run_id, tags=labels)
+                self._shown[point_id] = shown._replace(tags=wanted)
 
     def log_progress(self, sweep: Run) -> None:
         """Log hypervolume and counts at step "points done", once per step."""
@@ -85,16 +101,6 @@ class FrontPublisher:
         run_id = sweep.info.run_id
         for path in (report.page, report.picture, report.table):
             self._runs.client.log_artifact(run_id, str(path))
-        self._runs.client.set_tag(run_id, glossary.NOTE, self._note(report.summary))
+        note = sweep_note(report.summary, self._runs.experiment_id, run_id, self._sweep_id)
+        self._runs.client.set_tag(run_id, glossary.NOTE, note)
         self._uploaded = report
-
-    def _note(self, summary: FrontierSummary) -> str:
-        """Return the description of the sweep's run, in Markdown."""
-        link = view.view_path(self._runs.experiment_id, self._sweep_id).removeprefix("/")
-        table = markdown_table(summary, front_only=True, limit=_NOTE_ROWS)
-        return (
-            f"**[Accuracy against MACs, all points]({link})**. "
-            f"Interactive page: artifact `{glossary.PAGE}`.\n\n"
-            f"{len(summary.points)} operating points, {len(summary.front)} on the front, "
-            f"hypervolume {summary.hypervolume:.4f}.\n\n{table}"
-        )

@@ -20,7 +20,7 @@ from runtime_pruning.frontier.records import HeldOut, Judged, Record, read_recor
 from runtime_pruning.frontier.timings import PointTiming, read_timings
 from runtime_pruning.tracking.runs import Runs
 from runtime_pruning.tracking.storage import read_store
-from runtime_pruning.tracking.view import view_path
+from runtime_pruning.tracking.view import page_path
 
 RECORDS: dict[Judged, str] = {
     "policy": glossary.POLICY_RECORD,
@@ -57,16 +57,16 @@ def rebuild(uri: str, sweep_id: str) -> list[StoredPoint]:
 
 
 def frontier_pages(uri: str) -> dict[str, str]:
-    """Return the address of each sweep's saved view behind the server's, newest sweep first."""
+    """Return where MLflow shows each sweep's page, behind the server's address, newest first."""
     client = read_store(uri)
     sweeps = [
-        (run.info.start_time, run.data.tags[glossary.SWEEP_ID], experiment)
+        run
         for experiment in _experiment_ids(client)
         for run in Runs(client, experiment).search(kind="sweep")
     ]
     return {
-        sweep_id: view_path(experiment, sweep_id)
-        for _, sweep_id, experiment in sorted(sweeps, reverse=True)
+        run.data.tags[glossary.SWEEP_ID]: page_path(run.info.experiment_id, run.info.run_id)
+        for run in sorted(sweeps, key=lambda run: -run.info.start_time)
     }
 
 

@@ -1,4 +1,6 @@
-"""The saved view "Frontier" of MLflow's runs page: accuracy against cost, points only.
+"""Addresses inside MLflow, and the saved view "Frontier" of its runs page.
+
+The view shows accuracy against cost: the front, and of the other points so many as a chart holds.
 
 MLflow's page keeps shared views as experiment tags ``mlflow.sharedViewState.<key>``: zlib, base64,
 JSON. The format is not documented, so failing to install a view harms nothing else.
@@ -8,13 +10,16 @@ import base64
 import json
 import re
 import zlib
+from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from runtime_pruning import glossary
+from runtime_pruning.frontier import style
 
 _SECTION = "frontier"
-_MAX_LINKS = 12  # a tag of an experiment holds 5000 characters
+_MAX_LINKS = 10  # a tag of an experiment holds 5000 characters
+IN_VIEW = 100  # points: more MLflow does not draw in one chart
 
 
 def view_key(sweep_id: str) -> str:
@@ -40,24 +45,61 @@ def run_path(experiment_id: str, run_id: str) -> str:
     return f"/#/experiments/{experiment_id}/runs/{run_id}"
 
 
+def artifact_path(experiment_id: str, run_id: str, artifact: str) -> str:
+    """Return the part of the address where MLflow shows an artifact, behind the server's."""
+    return f"{run_path(experiment_id, run_id)}/artifacts/{artifact}?workflowType=machine_learning"
+
+
+def page_path(experiment_id: str, sweep_run_id: str) -> str:
+    """Return the part of the address where MLflow shows a sweep's page, behind the server's."""
+    return artifact_path(experiment_id, sweep_run_id, glossary.PAGE)
+
+
 def without_credentials(uri: str) -> str:
     """Return a server's address without the name and password that may stand in it."""
     parts = urlsplit(uri)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
 
 
-def experiment_note(old: str, experiment_id: str, sweep_id: str) -> str:
-    """Return the experiment's description with a link to a sweep's view as its first line.
+def experiment_note(old: str, experiment_id: str, sweep_id: str, sweep_run_id: str) -> str:
+    """Return the experiment's description with links to a sweep's page and view as its first line.
 
     MLflow folds the description down to its first line, on every page of the experiment: so the
     newest sweep's frontier is two clicks from the root page. Text that is not ours stays.
     """
     start = f"[Frontier of {sweep_id}]("
-    link = view_path(experiment_id, sweep_id).removeprefix("/")
+    page = page_path(experiment_id, sweep_run_id).removeprefix("/")
+    chart = view_path(experiment_id, sweep_id).removeprefix("/")
     lines = [line for line in old.splitlines() if line.strip() and not line.startswith(start)]
     ours = [line for line in lines if line.startswith("[Frontier of ")][: _MAX_LINKS - 1]
     others = [line for line in lines if not line.startswith("[Frontier of ")]
-    return "\n\n".join([f"{start}{link}): accuracy against executed MACs", *ours, *others])
+    first = f"{start}{page}): the page, or its points as a [chart]({chart})"
+    return "\n\n".join([first, *ours, *others])
+
+
+def in_view(on_front: Mapping[str, bool], first: Collection[str] = ()) -> set[str]:
+    """Return the ids of the points that the view shows: the front, and a thinned rest.
+
+    Which of the rest is decided by their ids, so that a point that comes moves few others.
+
+    Args:
+        on_front: whether a point is on the front, by id.
+        first: ids that come right after the front.
+    """
+
+    def rank(point_id: str) -> tuple[bool, bool, int]:
+        return not on_front[point_id], point_id not in first, zlib.crc32(point_id.encode())
+
+    return set(sorted(on_front, key=rank)[:IN_VIEW])
+
+
+def run_colour(method: str, *, on_front: bool) -> str:
+    """Return the colour of a point's run: its method's, pale behind the front."""
+    colour = style.look(method).colour
+    if on_front:
+        return colour
+    channels = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return "#" + "".join(f"{(channel + 2 * 255) // 3:02X}" for channel in channels)
 
 
 def view_value(sweep_id: str, at_ms: int) -> str:
@@ -78,7 +120,8 @@ def _state(sweep_id: str) -> dict[str, Any]:
     params = ["method", "groups", "penalty", "seed"]
     return {
         "searchFilter": (
-            f"tags.`{glossary.KIND}` = 'point' and tags.`{glossary.SWEEP_ID}` = '{sweep_id}'"
+            f"tags.`{glossary.KIND}` = 'point' and tags.`{glossary.SWEEP_ID}` = '{sweep_id}' "
+            f"and tags.`{glossary.IN_VIEW}` = 'true'"
         ),
         # Sorting by a metric unfolds the points from under their trials.
         "orderByKey": f"metrics.`{glossary.ACCURACY.name}`",
@@ -146,7 +189,7 @@ def _frame(uuid: str) -> dict[str, Any]:
     """Return what all charts have."""
     return {
         "uuid": f"frontier-{uuid}",
-        "runsCountToCompare": 100,
+        "runsCountToCompare": IN_VIEW,
         "metricSectionId": _SECTION,
         "deleted": False,
         "isGenerated": False,

@@ -19,6 +19,7 @@ from runtime_pruning.frontier.showing import Tested
 from runtime_pruning.frontier.timings import read_timings
 from runtime_pruning.frontier.uncertainty import Evidence
 from runtime_pruning.tracking import view
+from runtime_pruning.tracking.notes import point_note, with_dynamics
 from runtime_pruning.tracking.publishing import FrontPublisher
 from runtime_pruning.tracking.rebuild import (
     dynamics_folder,
@@ -58,6 +59,12 @@ class EventWriter:
         self._board = board
         self._front = FrontPublisher(self._runs, sweep_id, board)
         self._run_ids: dict[str, str] = {}
+
+    @property
+    def page_path(self) -> str | None:
+        """Where MLflow shows the sweep's page, behind the server's address; None before it is."""
+        run_id = self._run_ids.get(self._sweep_id)
+        return None if run_id is None else view.page_path(self.experiment_id, run_id)
 
     def write(self, event: Event) -> None:
         """Write one event; what the store holds already stays as it is."""
@@ -130,9 +137,16 @@ class EventWriter:
             run,
             params={**params, **flat(point.config, "config.")},
             metrics=metrics,
+            tags={glossary.NOTE: self._point_note(run, point, event)},
             at_ms=event.at_ms,
         )
         self._runs.end(run, "FINISHED", event.at_ms)
+
+    def _point_note(self, run: Run, point: OperatingPoint, event: Event) -> str:
+        """Return what a point's run says of itself."""
+        files = {glossary.POINT, *(path.name for path in self._spool.files(event).iterdir())}
+        sweep = self._sweep_run(event.at_ms).info.run_id
+        return point_note(point, self.experiment_id, run.info.run_id, sweep, files)
 
     def _write_test(self, event: Event) -> None:
         run, point = self._known_point(event), event.payload["point"]
@@ -165,7 +179,10 @@ class EventWriter:
         numbers, proof = read_explanation(folder)
         prefix = "test_" if split == "test" else ""
         metrics = {f"{prefix}{name}": value for name, value in numbers.items()}
-        self._runs.write(run, metrics=metrics, tags={tag: proof.verdict}, at_ms=event.at_ms)
+        known = run.data.tags.get(glossary.NOTE, "")
+        note = with_dynamics(known, self.experiment_id, run.info.run_id, artifact)
+        tags = {tag: proof.verdict, glossary.NOTE: note}
+        self._runs.write(run, metrics=metrics, tags=tags, at_ms=event.at_ms)
         if split == "validation":
             self._board.add_proof(event.payload["point_id"], proof)
 
@@ -218,7 +235,8 @@ class EventWriter:
             value = view.view_value(self._sweep_id, at_ms)
             client.set_experiment_tag(experiment, view.view_tag(self._sweep_id), value)
             old = client.get_experiment(experiment).tags.get(glossary.NOTE, "")
-            note = view.experiment_note(old, experiment, self._sweep_id)
+            run_id = self._sweep_run(at_ms).info.run_id
+            note = view.experiment_note(old, experiment, self._sweep_id, run_id)
             client.set_experiment_tag(experiment, glossary.NOTE, note)
         except Exception:
             log.warning("The saved view could not be installed.", exc_info=True)
