@@ -92,7 +92,7 @@ def test_a_killed_writer_loses_and_repeats_nothing(
         ("log_batch", "key='accuracy'", False),
         ("log_batch", "key='accuracy'", True),  # all numbers, and no mark
         ("set_terminated", "FINISHED", True),  # marked, and still in the spool
-        ("set_tag", "frontier.on_front", False),
+        ("log_batch", "key='frontier.on_front'", False),
         ("log_artifact", "frontier.html", True),  # drawn, and the sweep still open
     ]
     for death in deaths:

@@ -18,12 +18,19 @@ function showCard(p) {
   if (card.costs) drawCosts(card.costs);
 }
 
+/** The server that shows this page, or the one that the sweep was written to. */
+function serverOf() {
+  if (location.protocol === "blob:") return new URL(location.pathname).origin;
+  return /^https?:$/.test(location.protocol) ? location.origin : data.server;
+}
+
 function runLink(point) {
   if (!point.run) return null;
-  // Inside MLflow's own page the server is the one that shows it.
-  const server = /^https?:$/.test(location.protocol) ? location.origin : data.server;
+  const server = serverOf(), address = `${server}${point.run}`;
   const hint = server === data.server && data.server_hint ? ` (${data.server_hint})` : "";
-  return make("span", {}, make("a", { href: `${server}${point.run}`, target: "_blank", rel: "noopener" }, "its MLflow run"), hint);
+  // MLflow shows the page in a frame that may not open others: there the address is to be copied.
+  const framed = window.top !== window ? make("code", { style: "display:block" }, address) : null;
+  return make("span", {}, make("a", { href: address, target: "_blank", rel: "noopener" }, "its MLflow run"), hint, framed);
 }
 
 function list(entries) {
