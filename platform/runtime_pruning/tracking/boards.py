@@ -30,13 +30,13 @@ class BoardReader:
     """Puts the runs of points on a board; of a run that it knows it reads what is new.
 
     Args:
-        client: of the store.
+        client: of the store; may be replaced by a fresher one.
         board: that is filled.
         verify: derive figures and gains from the records anew, and raise where others are stored.
     """
 
     def __init__(self, client: MlflowClient, board: Board, *, verify: bool = False) -> None:
-        self._client = client
+        self.client = client
         self._board = board
         self._verify = verify
         self._read: dict[str, set[str]] = {}
@@ -47,7 +47,7 @@ class BoardReader:
         Raises:
             DataError: a record is missing or unreadable, or gives other figures than are stored.
         """
-        client, board, tags = self._client, self._board, run.data.tags
+        client, board, tags = self.client, self._board, run.data.tags
         point_id: str = tags[glossary.POINT_ID]
         known = self._read.setdefault(point_id, set())
         if point_id not in board:
@@ -71,7 +71,7 @@ class BoardReader:
 
     def _take_test(self, run: Run) -> None:
         """Take in what a chosen point does to the test split."""
-        record = load_record(self._client, run, "test")
+        record = load_record(self.client, run, "test")
         point_id = run.data.tags[glossary.POINT_ID]
         point = derive(record, self._board.point(point_id).provenance)
         self._board.add_test(point_id, Tested.of(point, Evidence.of(record)))

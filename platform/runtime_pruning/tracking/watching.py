@@ -13,7 +13,7 @@ from runtime_pruning.frontier.dominance import Reference
 from runtime_pruning.frontier.showing import Live, Thumbnails
 from runtime_pruning.tracking.boards import BoardReader, setting_of
 from runtime_pruning.tracking.rebuild import point_runs, sweep_run
-from runtime_pruning.tracking.storage import open_store
+from runtime_pruning.tracking.storage import read_store
 
 BESIDE = "frontier-data.js"
 
@@ -45,8 +45,9 @@ def watch(
     """
     if every_s <= 0:
         raise ConfigError(f"`every_s > 0` must hold, but got {every_s}.")
-    client, board = open_store(uri), Board(Reference(), pictures)
-    reader, setting = BoardReader(client, board), setting_of(uri)
+    board, setting = Board(Reference(), pictures), setting_of(uri)
+    reader = BoardReader(read_store(uri), board)
+    client = reader.client
     while True:
         # Its state before its points: what was written before it ended is then read.
         ended = _sweep(sweep_run(client, sweep_id), sweep_id, uri).info.status != "RUNNING"
@@ -61,6 +62,7 @@ def watch(
         if ended:
             return board
         time.sleep(every_s)
+        client = reader.client = read_store(uri)  # a store that is read as a copy is copied anew
 
 
 def _sweep(run: Run | None, sweep_id: str, uri: str) -> Run:
