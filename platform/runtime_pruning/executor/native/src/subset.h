@@ -24,10 +24,12 @@ template <typename E>
 struct SubsetRoom {
   float *features, *code, *saliency;  // of the pooled input, inside the branch, of the outputs
   float* bias;
+  int32_t *mask, *from;  // of each block of what is written to: its kept channels, and the first
   E *weight, *result;
 
   // Takes places from a block, or returns how many bytes they need where there is none.
-  int64_t take(char* block, const Subset& layer, const Geometry& g) {
+  int64_t take(char* block, const Subset& layer, const Call& call) {
+    const Geometry& g = call.g;
     int64_t used = 0;
     const auto place = [&](auto*& pointer, int64_t count) {
       pointer = (std::remove_reference_t<decltype(pointer)>)(block + used);
@@ -38,8 +40,10 @@ struct SubsetRoom {
     place(code, whole_blocks(layer.hidden, kBlock));
     place(saliency, outputs);
     place(bias, outputs);
+    place(mask, call.ld_out / kBlock + 1);
+    place(from, call.ld_out / kBlock + 1);
     place(weight, outputs * g.kh * g.kw * whole_blocks(layer.inputs, Product<E>::kStep));
-    place(result, g.ho * g.wo * outputs);
+    place(result, g.ho * g.wo * outputs + kBlock);  // of which the last block is read whole
     return used;
   }
 };
@@ -90,46 +94,82 @@ int64_t select(const Subset& layer, SubsetRoom<E>& room, int32_t* kept) {
   return count;
 }
 
+// Sixteen elements of a row.
+inline void gather(const float* row, const int32_t* index, const float* scale, float* to) {
+#ifdef __AVX512F__
+  const auto found = (Vec<kBlock>::F)_mm512_i32gather_ps(_mm512_loadu_si512(index), row, 4);
+  *(Vec<kBlock>::F*)to = found * *(const Vec<kBlock>::F*)scale;
+#else
+  for (int64_t l = 0; l < kBlock; l++) to[l] = row[index[l]] * scale[l];
+#endif
+}
+
+// Rounds sixteen floats of each of two inputs, and lays them in pairs.
+inline void pair_up(const float (*values)[kBlock], bf16* to) {
+  bf16 rounded[2][kBlock];
+  for (int64_t s = 0; s < 2; s++)
+    for (int64_t l = 0; l < kBlock; l += kLanes)
+      write<kLanes>(rounded[s] + l, read<kLanes>(values[s] + l));
+  for (int64_t l = 0; l < kBlock; l++) to[2 * l] = rounded[0][l], to[2 * l + 1] = rounded[1][l];
+}
+
 // Packs the kept rows and columns as `LayerSlice` has them, each row times its saliency.
 template <typename E>
 void pack(const Subset& layer, const Geometry& g, const int32_t* read, int64_t inputs,
           const int32_t* kept, int64_t outputs, SubsetRoom<E>& room) {
   constexpr int64_t kStep = Product<E>::kStep;
-  const int64_t whole = whole_blocks(inputs, kStep), taps = g.kh * g.kw;
+  const int64_t taps = g.kh * g.kw;
+  E* to = room.weight;
   for (int64_t c = 0; c < outputs; c += kBlock) {
     const int64_t lanes = std::min(outputs - c, kBlock);
     int32_t index[kBlock] = {};
     float scale[kBlock] = {};  // lanes behind the last are the first row times zero
     std::copy(kept + c, kept + c + lanes, index);
     std::copy(room.saliency + c, room.saliency + c + lanes, scale);
-    for (int64_t l = 0; l < kBlock; l++)
-      room.bias[c + l] = l < lanes ? scale[l] * layer.bias[index[l]] : 0;
-    E* to = room.weight + c * taps * whole;
-    for (int64_t tap = 0; tap < taps; tap++)
-      for (int64_t i = 0; i < whole; i++) {
-        const int64_t column = i < inputs ? (read ? read[i] : i) : -1;
-        const float* row =
-            layer.weight + (tap * layer.inputs + std::max<int64_t>(column, 0)) * layer.outputs;
-        E* first = to + (tap * whole + i / kStep * kStep) * kBlock + i % kStep;
-        const float on = column < 0 ? 0.0f : 1.0f;
-        float values[kBlock];
-        for (int64_t l = 0; l < kBlock; l++) values[l] = row[index[l]] * scale[l] * on;
-        if constexpr (kStep == 1)
-          memcpy(first, values, sizeof values);
-        else
-          for (int64_t l = 0; l < kBlock; l++)
-            write<1>(first + l * kStep, Vec<1>::F{values[l]});
+    gather(layer.bias, index, scale, room.bias + c);
+    for (int64_t tap = 0; tap < taps; tap++) {
+      const float* rows = layer.weight + tap * layer.inputs * layer.outputs;
+      const auto row = [&](int64_t i) { return rows + (read ? read[i] : i) * layer.outputs; };
+      for (int64_t i = 0; i < inputs; i += kStep, to += kStep * kBlock) {
+        if constexpr (kStep == 1) {
+          gather(row(i), index, scale, to);
+        } else {
+          float values[kStep][kBlock] = {};  // behind an odd input are zeros
+          for (int64_t s = 0; s < std::min(kStep, inputs - i); s++)
+            gather(row(i + s), index, scale, values[s]);
+          pair_up(values, to);
+        }
       }
+    }
   }
 }
 
+#ifdef __AVX512F__
 // Puts the kept channels of a result to their places: onto what is there, or between zeros.
 template <typename E>
-void scatter(const Call& call, const int32_t* kept, int64_t outputs, const E* result, E* out) {
-  const auto limited = [&](float value) {
-    value = call.low > value ? call.low : value;
-    return call.high < value ? call.high : value;
-  };
+void scatter(const Call& call, const int32_t* kept, int64_t outputs, SubsetRoom<E>& room, E* out) {
+  typedef Vec<kBlock>::F F;
+  const int64_t blocks = (call.ld_out + kBlock - 1) / kBlock;
+  for (int64_t n = 0, j = 0; n < blocks; n++) {
+    room.from[n] = (int32_t)j;
+    for (room.mask[n] = 0; j < outputs && kept[j] < (n + 1) * kBlock; j++)
+      room.mask[n] |= 1 << kept[j] % kBlock;
+  }
+  const float most = call.add ? call.high : INFINITY, least = call.add ? call.low : -INFINITY;
+  const F low = least + F{}, high = most + F{};
+  const E* result = room.result;
+  for (int64_t p = 0; p < call.g.ho * call.g.wo; p++, out += call.ld_out, result += outputs)
+    for (int64_t n = 0; n < blocks; n++) {
+      const auto all = (__m512)read<kBlock>(result + room.from[n]);
+      const auto own = (F)_mm512_maskz_expand_ps((__mmask16)room.mask[n], all);
+      store<kBlock>(call.add, out + n * kBlock, own, call.ld_out - n * kBlock, low, high);
+    }
+}
+#else
+// Likewise, channel by channel.
+template <typename E>
+void scatter(const Call& call, const int32_t* kept, int64_t outputs, SubsetRoom<E>& room, E* out) {
+  const E* result = room.result;
   const bool limits = call.add && (call.low > -INFINITY || call.high < INFINITY);
   for (int64_t p = 0; p < call.g.ho * call.g.wo; p++, out += call.ld_out, result += outputs) {
     if (!call.add) memset((void*)out, 0, call.ld_out * sizeof(E));
@@ -137,11 +177,14 @@ void scatter(const Call& call, const int32_t* kept, int64_t outputs, const E* re
       E* to = out + kept[j];
       write<1>(to, call.add ? read<1>(to) + read<1>(result + j) : read<1>(result + j));
     }
-    if (limits)
-      for (int64_t c = 0; c < call.ld_out; c++)
-        write<1>(out + c, Vec<1>::F{limited(read<1>(out + c)[0])});
+    if (!limits) continue;
+    for (int64_t c = 0; c < call.ld_out; c++) {
+      const float value = read<1>(out + c)[0], above = call.low > value ? call.low : value;
+      write<1>(out + c, Vec<1>::F{call.high < above ? call.high : above});
+    }
   }
 }
+#endif
 
 // Runs a layer on images [first, first + batch) of `all`, each on its own channels.
 template <typename E>
@@ -149,7 +192,7 @@ void run_subset(const Call& call, const Subset& layer, const DecisionState& stat
                 int64_t first, const E* in, E* out, int64_t batch, Team team) {
   const Geometry& g = call.g;
   SubsetRoom<E> room;
-  const int64_t bytes = room.take(nullptr, layer, g);
+  const int64_t bytes = room.take(nullptr, layer, call);
   char* const block = scratch<char>(bytes, team);
   E* const rows = scratch<E>(
       ((g.ho - 1) * g.stride_y + g.kh) * (g.wi + 2 * g.pad_x) * (layer.inputs + 1), team);
@@ -158,7 +201,7 @@ void run_subset(const Call& call, const Subset& layer, const DecisionState& stat
   };
   team.parallel_for(batch, [&](int64_t b) {
     if (!block || !rows) return;
-    room.take(block, layer, g);
+    room.take(block, layer, call);
     const int32_t* read = layer.source < 0 ? nullptr : kept_at(layer.source, b);
     const int64_t inputs = read ? *read++ : layer.inputs;
     const E* image = in + b * g.hi * g.wi * call.ld_in;
@@ -177,7 +220,7 @@ void run_subset(const Call& call, const Subset& layer, const DecisionState& stat
     if (layer.scattered) own.ld_out = outputs;
     E* target = layer.scattered ? room.result : to;
     if (outputs) convolve_rows(own, slice, image, target, 0, g.ho, rows);
-    if (layer.scattered) scatter(call, kept + 1, outputs, room.result, to);
+    if (layer.scattered) scatter(call, kept + 1, outputs, room, to);
   });
 }
 
