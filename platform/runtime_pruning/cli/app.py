@@ -11,12 +11,12 @@ import typer
 from pydantic import ValidationError
 from typer.exceptions import TyperException
 
-from runtime_pruning.cli import backbone, choose, export, look, ship, sweep
+from runtime_pruning.cli import backbone, choose, export, look, serve, ship, sweep
 from runtime_pruning.errors import ContractError, RuntimePruningError, UserError
 
 EXIT_FAILED, EXIT_BAD_INPUT = 1, 2
 # Each is a Typer app; `--help` lists their commands in this order, under their panels.
-GROUPS = (sweep, look, choose, export, ship, backbone)
+GROUPS = (sweep, look, choose, export, serve, ship, backbone)
 
 
 def build_app() -> typer.Typer:
