@@ -77,8 +77,11 @@ class SubsampleShortcut(nn.Module):
         return f"{self.in_planes}, {self.planes}"
 
 
-class SelectingShortcut(nn.Module):
+class SelectingShortcut(nn.Conv2d):
     """Option A after surgery: what is left of each channel goes where it went before.
+
+    A convolution of one pixel with weights 0 and 1 that do not learn: it costs some MACs, and far
+    less time than channels that are gathered one by one.
 
     Args:
         in_planes: channels of the input.
@@ -86,27 +89,24 @@ class SelectingShortcut(nn.Module):
             where it is zero.
     """
 
-    sources_C: Tensor
-
     def __init__(self, in_planes: int, sources_C: Sequence[int]) -> None:
-        super().__init__()
         if not sources_C or min(sources_C) < -1 or max(sources_C) >= in_planes:
             raise ConfigError(
                 f"`-1 <= source < {in_planes}` must hold for each channel, but got "
                 f"{list(sources_C)}."
             )
-        self.in_planes, self.planes = in_planes, len(sources_C)
-        found = torch.tensor([in_planes if source < 0 else source for source in sources_C])
-        self.register_buffer("sources_C", found, persistent=False)
+        super().__init__(in_planes, len(sources_C), 1, stride=2, bias=False)
+        self.weight.requires_grad_(False).zero_()
+        for channel, source in enumerate(sources_C):
+            if source >= 0:
+                self.weight[channel, source] = 1
 
-    def forward(self, features_BCHW: Tensor) -> Tensor:
-        """Return the subsampled features, shape (B, planes, ceil(H / 2), ceil(W / 2))."""
-        with_zero = functional.pad(features_BCHW[:, :, ::2, ::2], (0, 0, 0, 0, 0, 1))
-        return with_zero.index_select(1, self.sources_C)
-
-    def extra_repr(self) -> str:
-        """Return the channel counts, for ``print``."""
-        return f"{self.in_planes}, {self.planes}"
+    @property
+    def sources_C(self) -> list[int]:
+        """For each channel of the output the channel of the input that it continues, or -1."""
+        found = self.weight.detach()[:, :, 0, 0].max(1)
+        pairs = zip(found.values.tolist(), found.indices.tolist(), strict=True)
+        return [int(source) if one > 0 else -1 for one, source in pairs]
 
 
 def conv_stack(

@@ -196,7 +196,7 @@ def train_predictor(
         "device": timings.device.key,
         "fingerprint": timings.device.fingerprint,
         "configurations": count,
-        "disturbed": timings.disturbed,
+        "drift": timings.drift,
         **(facts or {}),
     }
     predictor = LatencyPredictor(lpnet, macs, timings.dense_ms, made)
@@ -238,7 +238,7 @@ class Survey:
     multiple: int = 4
     least: float = 0.125
     batch: int = 1
-    calls: int = 30
+    calls: int = 40
     steps: int = 2000
     seed: int = 0
 

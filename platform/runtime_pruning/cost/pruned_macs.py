@@ -7,11 +7,12 @@ Dimensions: G groups.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from runtime_pruning.backbones.layers import SubsampleShortcut
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.network.surgery import PrunableGroup, prunable_groups
 
@@ -28,6 +29,7 @@ class _Layer:
         inputs: it reads at full width, per output.
         reads: groups that it reads, and how many inputs a channel of each makes up.
         macs: per output channel and input.
+        free_whole: whether it costs nothing while none of its channels is removed.
     """
 
     out: int | None
@@ -35,6 +37,7 @@ class _Layer:
     inputs: int
     reads: tuple[tuple[int, int], ...]
     macs: int
+    free_whole: bool = False
 
 
 class PrunedMacs:
@@ -75,6 +78,8 @@ class PrunedMacs:
         ]
         total = widths_G[0] * 0
         for layer in self._layers:
+            if layer.free_whole and not _lost(layer, gone_G):
+                continue
             out = layer.channels if layer.out is None else widths_G[layer.out]
             inputs = layer.inputs - sum(gone_G[group] * each for group, each in layer.reads)
             total = total + out * inputs * layer.macs
@@ -89,30 +94,44 @@ def _layers(
     found = []
     for name, calls in positions(backbone, image_shape).items():
         module = backbone.get_submodule(name)
-        assert isinstance(module, nn.Conv2d | nn.Linear)
-        inputs, taps = module.weight.shape[1], module.weight[0, 0].numel()
+        free = isinstance(module, SubsampleShortcut)
+        out, inputs, taps = _sizes(module)
         reads = tuple(
             (index, each)
             for index, group in enumerate(groups)
             for reader, each in zip(group.readers, group.inputs, strict=True)
             if reader == name
         )
-        found.append(_Layer(written.get(name), module.weight.shape[0], inputs, reads, taps * calls))
+        found.append(_Layer(written.get(name), out, inputs, reads, taps * calls, free))
     return found
 
 
+def _sizes(module: nn.Module) -> tuple[int, int, int]:
+    """Return outputs, inputs of one output, and taps; a shortcut becomes a convolution of one."""
+    if isinstance(module, SubsampleShortcut):
+        return module.planes, module.in_planes, 1
+    assert isinstance(module, nn.Conv2d | nn.Linear)
+    return module.weight.shape[0], module.weight.shape[1], module.weight[0, 0].numel()
+
+
+def _lost(layer: _Layer, gone_G: Sequence[Any]) -> bool:
+    """Whether any channel that a layer reads or writes is removed."""
+    own = [group for group, _ in layer.reads] + ([] if layer.out is None else [layer.out])
+    return any(bool(gone_G[group] > 0) for group in own)
+
+
 def positions(backbone: nn.Module, image_shape: tuple[int, int, int]) -> Mapping[str, int]:
-    """Return at how many places each convolution or linear layer is computed for one image."""
-    positions: dict[str, int] = {}
+    """Return at how many places each layer is computed for one image, shortcuts among them."""
+    found: dict[str, int] = {}
     names = {module: name for name, module in backbone.named_modules()}
 
     def note(module: nn.Module, inputs: object, output: Tensor) -> None:
-        assert isinstance(module, nn.Conv2d | nn.Linear)
         name = names[module]
-        places = output.numel() // module.weight.shape[0]
-        positions[name] = positions.get(name, 0) + places
+        places = output.numel() // _sizes(module)[0]
+        found[name] = found.get(name, 0) + places
 
-    layers = [module for module in names if isinstance(module, nn.Conv2d | nn.Linear)]
+    kinds = nn.Conv2d | nn.Linear | SubsampleShortcut
+    layers = [module for module in names if isinstance(module, kinds)]
     hooks = [module.register_forward_hook(note) for module in layers]
     modes = {module: module.training for module in backbone.modules()}
     try:
@@ -124,4 +143,4 @@ def positions(backbone: nn.Module, image_shape: tuple[int, int, int]) -> Mapping
             hook.remove()
         for module, mode in modes.items():
             module.training = mode
-    return positions
+    return found

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pruning_envs import NetworkCost
+from runtime_pruning.backbones.layers import SelectingShortcut, SubsampleShortcut
 from runtime_pruning.cost.pruned_macs import positions
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.executor.deployed import deploy
@@ -127,12 +128,18 @@ class WeightedMacs:
 
     def __call__(self, pruned: nn.Module, /) -> float:
         """Return the MACs."""
-        return float(
-            sum(
-                int(pruned.get_parameter(f"{name}.weight").count_nonzero()) * places
-                for name, places in self.positions.items()
-            )
-        )
+        weights = {name: _multiplied(pruned.get_submodule(name)) for name in self.positions}
+        return float(sum(weights[name] * places for name, places in self.positions.items()))
+
+
+def _multiplied(layer: nn.Module) -> int:
+    """Return the weights that are multiplied at each place; a whole shortcut has none."""
+    if isinstance(layer, SubsampleShortcut):
+        return 0
+    weight = layer.get_parameter("weight")
+    # A shortcut's zeros say which channel goes where: they are computed with.
+    whole = isinstance(layer, SelectingShortcut)
+    return weight.numel() if whole else int(weight.count_nonzero())
 
 
 @register("macs")

@@ -1,11 +1,13 @@
 """How long networks of chosen widths take on this device: what a predictor of latency learns from.
 
 A network of each configuration is cut from the backbone, deployed, and timed by turns with the
-dense one, which tells how fast the machine is just then.
+dense one. What is kept is the least time of each, and of one thread its CPU time: whatever runs
+beside only ever takes more.
 
 Dimensions: P configurations, G groups of channels.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,13 +19,14 @@ from scipy.stats import qmc
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from runtime_pruning.cost.calibration import Timings, images_for, waiting_for
+from runtime_pruning.cost.calibration import images_for
 from runtime_pruning.cost.timed_stages import TimedDeployedNetwork
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.executor import deploy
 from runtime_pruning.network.surgery import PrunableGroup, pruned
 from runtime_pruning.network.tracing import trace
 from runtime_pruning.timing.device import Device
+from runtime_pruning.timing.turns import interleaved
 
 _SPREAD = 0.6  # of a group's share of channels around its configuration's
 
@@ -34,17 +37,16 @@ class WidthTimings:
 
     Attributes:
         widths_PG: channels kept of each group, int64.
-        ms_P: of one call, at the dense network's median speed.
-        dense_ms: of the dense network.
-        disturbed: share of the timings during which the thread did not run all the time; where
-            there are others, they are left out.
+        ms_P: of one call: its share of the dense network's time beside it, times ``dense_ms``.
+        dense_ms: of the dense network, the median over all configurations.
+        drift: distance between the quartiles of the dense network's times, over their median.
         device: that ran.
     """
 
     widths_PG: NDArray[np.int64]
     ms_P: NDArray[np.float64]
     dense_ms: float
-    disturbed: float
+    drift: float
     device: Device
 
 
@@ -86,7 +88,7 @@ def time_widths(
     widths_PG: NDArray[np.int64],
     *,
     batch: int = 1,
-    calls: int = 30,
+    calls: int = 40,
     seed: int = 0,
     progress: bool = False,
 ) -> WidthTimings:
@@ -105,33 +107,33 @@ def time_widths(
     dense = trace(backbone.eval(), image_shape, groups=1)
     images_BCHW = images_for(dense, batch, seed)
     whole = TimedDeployedNetwork(deploy(dense))
-    timings = Timings(_run_of(whole, images_BCHW), waiting_for(dense))
-    for row, widths_G in enumerate(tqdm(widths_PG, desc="time widths", disable=not progress)):
-        keep = {group.name: range(w) for group, w in zip(groups, widths_G.tolist(), strict=True)}
+    pairs = []
+    for widths_G in tqdm(widths_PG.tolist(), desc="time widths", disable=not progress):
+        keep = {group.name: range(w) for group, w in zip(groups, widths_G, strict=True)}
         network = trace(pruned(backbone, image_shape, keep).backbone, image_shape, groups=1)
-        _time(timings, row, TimedDeployedNetwork(deploy(network)), images_BCHW, calls)
+        pairs.append(_by_turns(whole, TimedDeployedNetwork(deploy(network)), images_BCHW, calls))
+    own_P, dense_P = np.array(pairs).T
+    low, dense_ms, high = np.quantile(dense_P, (0.25, 0.5, 0.75))
     return WidthTimings(
         widths_PG=widths_PG,
-        ms_P=np.array([timings.median_ms(row) for row in range(len(widths_PG))]),
-        dense_ms=timings.yardstick_ms,
-        disturbed=timings.disturbed,
+        ms_P=own_P / dense_P * dense_ms,
+        dense_ms=float(dense_ms),
+        drift=float((high - low) / dense_ms),
         device=whole.device,
     )
 
 
 @torch.inference_mode()
-def _time(
-    timings: Timings, row: int, timed: TimedDeployedNetwork, images_BCHW: Tensor, calls: int
-) -> None:
-    """Time one network and the dense one by turns, after two calls that compile and warm."""
-    run = _run_of(timed, images_BCHW)
-    run(), run()
-    timings.visit()
-    for _ in range(calls):
-        timings.measure_yardstick()
-        timings.time(row, run)
-
-
-def _run_of(timed: TimedDeployedNetwork, images_BCHW: Tensor) -> partial[Tensor]:
-    """Return the call that runs all channels."""
-    return partial(timed.whole(timed.network.uniform(1)), images_BCHW)
+def _by_turns(
+    dense: TimedDeployedNetwork, own: TimedDeployedNetwork, images_BCHW: Tensor, calls: int
+) -> tuple[float, float]:
+    """Return the least milliseconds of a network's call, and of the dense one's."""
+    works = {
+        name: partial(timed.whole(timed.network.uniform(1)), images_BCHW)
+        for name, timed in (("own", own), ("dense", dense))
+    }
+    for work in works.values():
+        work(), work()  # compiles, and warms
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    seconds = interleaved(works, rounds=calls, least_seconds=0, clock=clock)
+    return 1e3 * min(seconds["own"]), 1e3 * min(seconds["dense"])

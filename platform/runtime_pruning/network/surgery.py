@@ -329,22 +329,10 @@ def _all_with_gradient(backbone: nn.Module) -> Iterator[None]:
 # convolution that computes the same stands in: its weights say which channel goes where.
 
 
-class _StandIn(nn.Conv2d):
-    """Does what a shortcut does, as a convolution of one pixel with weights 0 and 1."""
-
-    def __init__(self, in_planes: int, planes: int, sources_C: Sequence[int], like: Tensor) -> None:
-        super().__init__(in_planes, planes, 1, stride=2, bias=False)
-        self.to(like)
-        with torch.no_grad():
-            self.weight.zero_()
-            for channel, source in enumerate(sources_C):
-                if source >= 0:
-                    self.weight[channel, source] = 1
-
-
 def _shortcuts(backbone: nn.Module) -> list[str]:
     """Return the names of the stand-ins: what they write is never removed on its own account."""
-    return [name for name, module in backbone.named_modules() if isinstance(module, _StandIn)]
+    named = backbone.named_modules()
+    return [name for name, module in named if isinstance(module, SelectingShortcut)]
 
 
 def _with_stand_ins(backbone: nn.Module) -> nn.Module:
@@ -354,34 +342,23 @@ def _with_stand_ins(backbone: nn.Module) -> nn.Module:
         if isinstance(module, SubsampleShortcut):
             front, behind = module.pad_front, module.planes - module.in_planes - module.pad_front
             sources = [-1] * front + list(range(module.in_planes)) + [-1] * behind
-        elif isinstance(module, SelectingShortcut):
-            zero = module.in_planes
-            sources = [-1 if s == zero else s for s in module.sources_C.tolist()]
-        else:
-            continue
-        stand_in = _StandIn(module.in_planes, module.planes, sources, like)
-        backbone.set_submodule(name, stand_in)
+            stand_in = SelectingShortcut(module.in_planes, sources)
+            backbone.set_submodule(name, stand_in.to(like))
     return backbone
 
 
 def _without_stand_ins(backbone: nn.Module) -> nn.Module:
-    """Replace the convolutions by shortcuts that do the same, in place."""
+    """Replace the convolutions that lost no channel by the shortcuts that they stood in for."""
     for name in _shortcuts(backbone):
-        stand_in: Any = backbone.get_submodule(name)
-        weight_CD: Tensor = stand_in.weight[:, :, 0, 0]
-        found = weight_CD.max(1)
-        sources = [
-            int(at) if one else -1
-            for one, at in zip(found.values.tolist(), found.indices.tolist(), strict=True)
-        ]
-        shortcut = _shortcut(weight_CD.shape[1], sources)
-        backbone.set_submodule(name, shortcut.to(weight_CD.device))
+        found: Any = backbone.get_submodule(name)
+        planes, in_planes = found.weight.shape[:2]
+        sources, like = found.sources_C, found.weight
+        backbone.set_submodule(name, _shortcut(in_planes, planes, sources).to(like))
     return backbone
 
 
-def _shortcut(in_planes: int, sources_C: list[int]) -> nn.Module:
+def _shortcut(in_planes: int, planes: int, sources_C: list[int]) -> nn.Module:
     """Return the shortcut that continues channels; the plain one where nothing is lost."""
-    planes = len(sources_C)
     if planes >= in_planes and (planes - in_planes) % 2 == 0:
         front = (planes - in_planes) // 2
         if sources_C == [-1] * front + list(range(in_planes)) + [-1] * front:
