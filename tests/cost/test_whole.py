@@ -14,7 +14,7 @@ from runtime_pruning.cost.macs import dense_macs
 from runtime_pruning.cost.whole import network_cost
 from runtime_pruning.errors import ConfigError, UnknownNameError
 from runtime_pruning.network import trace
-from runtime_pruning.network.surgery import pruned
+from runtime_pruning.network.surgery import prunable_groups, pruned
 
 SHAPE = (1, 4, 4)
 
@@ -107,3 +107,13 @@ def test_a_users_function_is_imported_by_name(
 def test_an_unknown_cost_suggests_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'parameters'"):
         whole.check_name("parameter")
+
+
+def test_macs_of_a_pruned_residual_network_are_those_that_it_executes() -> None:
+    shape = (3, 8, 8)
+    dense = backbones.create("resnet20-cifar", num_classes=10, image_shape=shape)
+    cost = network_cost("macs", dense, shape)
+    assert cost(dense) == dense_macs(trace(dense, shape, groups=1))
+    keep = {group.name: range(1, group.channels, 2) for group in prunable_groups(dense, shape)}
+    result = pruned(dense, shape, keep).backbone
+    assert cost(result) == dense_macs(trace(result, shape, groups=1))
