@@ -37,8 +37,10 @@ EXECUTED_MACS_P50 = Metric("executed_macs_p50", "MACs", "lower", "Half of the im
 EXECUTED_MACS_P90 = Metric("executed_macs_p90", "MACs", "lower", "90 % of the images cost less.")
 EXECUTED_MACS_P99 = Metric("executed_macs_p99", "MACs", "lower", "99 % of the images cost less.")
 IMAGES = Metric("images", "images", "neither", "How many images the figures rest on.")
+TOP5 = Metric("top5", "0 to 1", "higher", "Share whose label is among the five likeliest classes.")
 FIGURES = (
     ACCURACY,
+    TOP5,
     LOSS,
     MACS,
     EXECUTED_MACS,

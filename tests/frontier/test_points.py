@@ -8,6 +8,7 @@ import pytest
 from runtime_pruning.errors import DataError
 from runtime_pruning.frontier import OperatingPoint, Provenance, Record, derive
 from runtime_pruning.frontier.points import canonical_json, point_id, trial_key
+from runtime_pruning.frontier.records import AnswerKind
 
 PROVENANCE = Provenance(
     sweep_id="s1",
@@ -116,3 +117,39 @@ def test_a_configuration_is_plain_json(config: dict[str, object]) -> None:
 def test_impossible_provenance_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(DataError, match=message):
         replace(PROVENANCE, **changes)  # type: ignore[arg-type]
+
+
+def answered(classes: int, likeliest_NA: list[list[int]], labels: list[int]) -> Record:
+    """Of equally many classes kept, the likeliest first: each half as likely as the one before."""
+    log_NA = np.log(0.5) * (1 + np.arange(classes)) * np.ones((len(labels), 1))
+    log_NA[:, -1] = log_NA[:, -2]  # so that they sum to 1
+    rest = [sorted(set(range(classes)) - set(first)) for first in likeliest_NA]
+    ranks_NA = np.array(
+        [[*first, *others] for first, others in zip(likeliest_NA, rest, strict=True)]
+    )
+    order_NA = np.argsort(ranks_NA, axis=1)
+    return Record.from_arrays(
+        split="validation",
+        image_ids_N=np.arange(len(labels)),
+        labels_N=np.array(labels),
+        predictions_N=ranks_NA[:, 0],
+        losses_N=np.zeros(len(labels)),
+        channels_NL=np.full((len(labels), 1), 8),
+        executed_macs_N=np.full(len(labels), 10),
+        answers=AnswerKind(num_classes=classes, content="c0ffee"),
+        log_probabilities_NA=np.take_along_axis(log_NA, order_NA, axis=1),
+        answer_classes_NA=np.tile(np.arange(classes), (len(labels), 1)),
+    )
+
+
+def test_five_likeliest_count_where_classes_are_many() -> None:
+    # The label is the likeliest, the fifth, the sixth, and none of those named.
+    likeliest = [[7, 1, 2, 3, 4, 5]] * 4
+    point = derive(answered(12, likeliest, [7, 4, 5, 11]), PROVENANCE)
+    assert (point.accuracy, point.figures.top5) == (0.25, 0.5)
+    assert derive(answered(10, likeliest, [7, 4, 5, 9]), PROVENANCE).figures.top5 is None
+    # Points of earlier versions were stored without.
+    record = answered(12, likeliest, [7, 4, 5, 11])
+    replace(point, figures=replace(point.figures, top5=None)).check_against(record)
+    with pytest.raises(DataError, match="must have the figures that its record gives"):
+        replace(point, figures=replace(point.figures, top5=0.9)).check_against(record)

@@ -117,17 +117,33 @@ def proof(low: float) -> Proof:
     return Proof(fixed=one, shuffled=one, random=one, threshold=one, level=0.95)
 
 
+EFFORT = "**2 epochs, 1,000 decisions**"
+
+
+def test_who_was_trained_for_longer_than_the_reference_is_marked(
+    measured: Measured, synthetic: ModuleType
+) -> None:
+    dense, record = synthetic.make_point(1.0, method="dense")
+    points = [*measured, (replace(dense, epochs=1.5, env_steps=0), Evidence.of(record))]
+    summary = summarise(*zip(*points, strict=True), reference=Reference())
+    *rows, empty, note = markdown_table(summary).splitlines()[2:]
+    assert [row.count("\N{DAGGER}") for row in rows] == [1] * len(measured) + [0]
+    assert "1.5 epochs |" in rows[-1] or "**1.5 epochs** |" in rows[-1]
+    assert (empty, note[:24]) == ("", "\N{DAGGER} trained for more epoch")
+
+
 def test_verdicts_are_in_the_table_and_on_the_page(measured: Measured, tmp_path: Path) -> None:
     cheap, dear = measured[0][0], measured[1][0]
     proofs = {cheap.point_id: proof(0.001), dear.point_id: proof(0.0), "of another": proof(0.0)}
     files = draw_report(measured, tmp_path, reference=Reference(), proofs=proofs)
     assert set(files.summary.proofs) == {cheap.point_id, dear.point_id}
     lines = files.table.read_text().splitlines()
-    assert lines[0].endswith("| over fixed widths | over shuffled | over a threshold | verdict |")
+    titles = "| over fixed widths | over shuffled | over a threshold | verdict | effort |"
+    assert lines[0].endswith(titles)
     gain = "**+1.10 [+0.10, +2.10]**"
-    assert lines[2].endswith(f"| {gain} | {gain} | {gain} | **dynamic** |")
-    assert lines[3].endswith("| **static** |")
-    assert lines[4].endswith("|  |  |  |  |")
+    assert lines[2].endswith(f"| {gain} | {gain} | {gain} | **dynamic** | {EFFORT} |")
+    assert lines[3].endswith(f"| **static** | {EFFORT} |")
+    assert lines[4].endswith("|  |  |  |  | 2 epochs, 1,000 decisions |")
     data = data_of(files.page)
     assert data["points"]["verdict"] == ["dynamic", "static", None]
     gains = data["cards"][cheap.point_id]["gains"]
@@ -156,7 +172,7 @@ def test_table(summary: FrontierSummary) -> None:
     assert len(lines) == 5
     assert lines[2].startswith(f"| **rnp** | **4** | **0.05** | **{100 * cheap.accuracy:.2f} ±")
     assert lines[4].startswith("| fixed-width | 4 | none |")
-    assert {line.count("|") for line in lines} == {8}
+    assert {line.count("|") for line in lines} == {9}
     short = markdown_table(summary, front_only=True, limit=1).splitlines()
     assert short == [*lines[:3], "", "and 1 more."]
 

@@ -118,3 +118,32 @@ def test_an_extension_knows_the_points_so_far_and_opens_no_dimension_again() -> 
     assert told == [[point.accuracy, point.macs_fraction] for point in known]
     suggested = [search.suggest(f"t{number}") for number in range(3)]
     assert not any(each in suggested for each in opening_points(sweep))
+
+
+def test_each_configuration_is_tried_under_each_seed_and_told_by_the_mean() -> None:
+    search = FrontierSearch(make_sweep(seeds=(3, 5)))
+    one, again, other = (search.suggest(name) for name in "abc")
+    assert one is not None
+    assert again == {**one, "seed": 5}
+    assert one["seed"] == 3
+    assert other is not None
+    assert {**other, "seed": 5} != again
+    search.on_trial_result("a", {"accuracy": 0.9, "macs_fraction": 0.4, "point": 0})
+    search.on_trial_complete("a")
+    assert not [trial for trial in search._ot_study.trials if trial.values]
+    search.on_trial_result("b", {"accuracy": 0.5, "macs_fraction": 0.2, "point": 0})
+    search.on_trial_complete("b")
+    (told,) = [trial for trial in search._ot_study.trials if trial.values]
+    assert told.values == pytest.approx([0.7, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": (1, 1)}, r"`seeds` must be different, but got \[1, 1\]"),
+        ({"seeds": (1, 2), "early_stopping": {"first": 10}}, "`early_stopping` must be absent"),
+    ],
+)
+def test_seeds_that_make_no_mean_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_sweep(**changes)

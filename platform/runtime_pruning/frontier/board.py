@@ -11,6 +11,7 @@ from runtime_pruning.frontier.details import Details
 from runtime_pruning.frontier.dominance import Reference, hypervolume, losses_of, pareto_mask
 from runtime_pruning.frontier.points import OperatingPoint
 from runtime_pruning.frontier.proof import Proof
+from runtime_pruning.frontier.replicates import first_known, pool, pool_evidence
 from runtime_pruning.frontier.report import Report, draw_report
 from runtime_pruning.frontier.showing import Extra, Extras, Setting, Tested, Thumbnails
 from runtime_pruning.frontier.timings import PointTiming
@@ -103,14 +104,17 @@ class Board:
         return [point for point, _ in self._points.values()]
 
     def on_front(self) -> Mapping[str, bool]:
-        """Return, by point id, whether no other point beats one."""
+        """Return, by point id, whether no other point beats one; replicates stand by their mean."""
         if not self._points:
             return {}
-        return dict(zip(self._points, pareto_mask(losses_of(self.points)).tolist(), strict=True))
+        pooled = pool(self.points)
+        mask = pareto_mask(losses_of([each.point for each in pooled])).tolist()
+        return {id_: stays for each, stays in zip(pooled, mask, strict=True) for id_ in each.ids}
 
     def hypervolume(self) -> float:
         """Return the area that the points dominate; at least one must be there."""
-        return hypervolume(losses_of(self.points), self.reference.losses_K)
+        pooled = [each.point for each in pool(self.points)]
+        return hypervolume(losses_of(pooled), self.reference.losses_K)
 
     @property
     def is_drawn(self) -> bool:
@@ -124,12 +128,16 @@ class Board:
             DataError: no points, or points that may not share a frontier.
         """
         self._drawn = self.version  # what cannot be drawn is not tried again
+        pooled = pool(self.points)
         return draw_report(
-            self._points.values(),
+            [
+                (each.point, pool_evidence([self._points[id_][1] for id_ in each.ids]))
+                for each in pooled
+            ],
             folder,
             reference=self.reference,
-            proofs=self._proofs,
-            timings=self._timings,
+            proofs=first_known(pooled, self._proofs),
+            timings=first_known(pooled, self._timings),
             extras=self._extras,
             setting=self.setting,
             pictures=self._pictures,

@@ -15,6 +15,8 @@ import numpy as np
 from runtime_pruning.errors import DataError
 from runtime_pruning.frontier.records import HeldOut, Record
 
+FEW_CLASSES = 10  # of so many, five say little
+
 
 def canonical_json(value: object) -> str:
     """Return the one JSON text of a value: keys sorted, no spaces, numpy scalars plain.
@@ -105,6 +107,8 @@ class Figures:
         macs_per_image: mean of the MACs computed from the plans; equal to the executed ones
             unless a method's claim and its execution differ.
         macs_fraction: executed MACs over the dense backbone's, policy included.
+        top5: share of images whose label is among the five likeliest classes; None where there are
+            ten classes or fewer, or the answers were not kept.
         executed_macs_p50, executed_macs_p90, executed_macs_p99: quantiles over images: the
             smallest cost that at least that share of the images does not exceed.
     """
@@ -118,14 +122,22 @@ class Figures:
     executed_macs_p50: float
     executed_macs_p90: float
     executed_macs_p99: float
+    top5: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoint(Provenance):
-    """One policy, measured: provenance and figures."""
+    """One policy, measured: provenance and figures.
+
+    Attributes:
+        split: of the images.
+        figures: what came of it.
+        seeds: of the replicates that the figures are the mean of, where there are several.
+    """
 
     split: HeldOut
     figures: Figures = field(repr=False)
+    seeds: tuple[int, ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -180,10 +192,13 @@ class OperatingPoint(Provenance):
         derived = derive(record, self.provenance, analytic_macs_per_image=analytic)
         if derived.split != self.split:
             raise DataError(f"A point of the {self.split} split has a record of {record.split}.")
-        if derived.figures != self.figures:
+        figures = derived.figures
+        if self.figures.top5 is None:  # as points of earlier versions
+            figures = replace(figures, top5=None)
+        if figures != self.figures:
             raise DataError(
                 f"Point {self.point_id} must have the figures that its record gives, "
-                f"{derived.figures}, but got {self.figures}."
+                f"{figures}, but got {self.figures}."
             )
 
 
@@ -233,7 +248,17 @@ def figures_of(
         executed_macs_p50=float(p50),
         executed_macs_p90=float(p90),
         executed_macs_p99=float(p99),
+        top5=_top5(record),
     )
+
+
+def _top5(record: Record) -> float | None:
+    """Return the share of images whose label is among the five likeliest classes."""
+    if record.answers is None or record.answers.num_classes <= FEW_CLASSES:
+        return None
+    five_N5 = np.argsort(-record.log_probabilities_NA, axis=1, kind="stable")[:, :5]
+    classes_N5 = np.take_along_axis(record.answer_classes_NA, five_N5, axis=1)
+    return float((classes_N5 == record.labels_N[:, None]).any(axis=1).mean())
 
 
 def _digest(text: str, digits: int) -> str:

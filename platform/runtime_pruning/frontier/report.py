@@ -25,6 +25,7 @@ from runtime_pruning.glossary import PAGE, PICTURE, TABLE
 PICTURED = 40  # points whose extreme images are shown
 
 
+LONGER = "\N{DAGGER}"  # marks a point that was trained for longer than the reference
 _PROOF_TITLES = ("over fixed widths", "over shuffled", "over a threshold")
 
 
@@ -124,6 +125,7 @@ def markdown_table(
     header += [*_PROOF_TITLES, "verdict"] if summary.proofs else []
     timed = sorted({(each.device, each.batch) for own in summary.timings.values() for each in own})
     header += [f"speed-up, batch {batch}, {device}" for device, batch in timed]
+    header += ["effort"]
     rows = [
         _row(summary, p, timed)
         for p in range(len(summary.points))
@@ -134,6 +136,8 @@ def markdown_table(
     lines = [_line(header), _line(rule), *(_line(row) for row in shown)]
     if len(shown) < len(rows):
         lines += ["", f"and {len(rows) - len(shown)} more."]
+    if any(LONGER in row[-1] for row in shown):
+        lines += ["", f"{LONGER} trained for more epochs than the dense network that is beside it."]
     return "\n".join(lines)
 
 
@@ -154,7 +158,23 @@ def _row(summary: FrontierSummary, p: int, timed: Sequence[tuple[str, int]]) -> 
         cells += _proof_cells(summary.proof_of(point))
     known = {(each.device, each.batch): each for each in summary.timings.get(point.point_id, ())}
     cells += [speedup_text(known.get(on)) for on in timed]
+    cells.append(effort_text(point, summary.dense))
     return [cell and f"**{cell}**" for cell in cells] if summary.on_front_P[p] else cells
+
+
+def effort_text(point: OperatingPoint, dense: OperatingPoint | None = None) -> str:
+    """Return what a point has cost to train, one of its replicates where there are several.
+
+    Args:
+        point: whose.
+        dense: that losses are counted from; a point that was trained for longer is marked.
+    """
+    told = [f"{point.epochs:.3g} epochs"]
+    told += [f"{point.env_steps:,} decisions"] if point.env_steps else []
+    told += [f"{len(point.seeds)} seeds"] if point.seeds else []
+    # Passes over parts of the training images are counted in shares of an epoch.
+    longer = dense is not None and point.epochs > dense.epochs + 1e-6
+    return ", ".join(told) + (f" {LONGER}" if longer else "")
 
 
 def _proof_cells(proof: Proof | None) -> list[str]:

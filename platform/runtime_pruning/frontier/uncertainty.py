@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import norm
+from scipy.stats import t as student
 
 from runtime_pruning.errors import ConfigError, DataError
 from runtime_pruning.frontier.dominance import Doubles, pareto_mask
@@ -22,12 +23,21 @@ from runtime_pruning.frontier.records import Bools, Ints, Record
 
 
 class Evidence(NamedTuple):
-    """What the bootstrap needs of a record: some 25 bytes per image."""
+    """What the bootstrap needs of a record: some 25 bytes per image.
+
+    Attributes:
+        image_ids_N: ascending.
+        correct_N: where the prediction is right; of replicates the share that are.
+        executed_macs_N: of replicates the mean.
+        sources_N: what each image was made from.
+        by_seed_S: accuracy of each replicate, where there are several.
+    """
 
     image_ids_N: Ints
-    correct_N: Bools
-    executed_macs_N: Ints
+    correct_N: Bools | Doubles
+    executed_macs_N: Ints | Doubles
     sources_N: Ints
+    by_seed_S: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, record: Record) -> "Evidence":
@@ -83,7 +93,13 @@ def resample(
         times_S = np.bincount(rng.integers(count, size=count), minlength=count)
         times_N = times_S[source_N]
         means[r] = times_N @ values / times_N.sum()
-    return Replicates(*np.split(means, 2, axis=1))
+    accuracy_RP, macs_RP = np.split(means, 2, axis=1)
+    for p, facts in enumerate(evidence):
+        if facts.by_seed_S:  # seeds are redrawn beside the images
+            seeds = len(facts.by_seed_S)
+            drawn_RS = rng.choice(facts.by_seed_S, (replicates, seeds))
+            accuracy_RP[:, p] += drawn_RS.mean(axis=1) - np.mean(facts.by_seed_S)
+    return Replicates(accuracy_RP, macs_RP)
 
 
 def interval(values_RP: Doubles, level: float = 0.95) -> Interval:
@@ -101,8 +117,9 @@ def interval(values_RP: Doubles, level: float = 0.95) -> Interval:
 def accuracy_interval(evidence: Sequence[Evidence], level: float = 0.95) -> Interval:
     """Return Wilson's interval of each point's accuracy, which holds near 0 and 1, too.
 
-    Images of one source count for as many as their spread between sources amounts to: no fewer
-    than there are sources, no more than there are images.
+    Of replicates it is of the mean, over images and seeds: the mean's error by Student's t is added
+    in quadrature. Images of one source count for as many as their spread between sources amounts
+    to: no fewer than there are sources, no more than there are images.
 
     Raises:
         ConfigError: the level is not between 0 and 1.
@@ -114,7 +131,17 @@ def accuracy_interval(evidence: Sequence[Evidence], level: float = 0.95) -> Inte
     middle_P = (share_P + z**2 / (2 * count_P)) / (1 + z**2 / count_P)
     half_P = np.sqrt(share_P * (1 - share_P) / count_P + (z / (2 * count_P)) ** 2)
     half_P *= z / (1 + z**2 / count_P)
+    half_P = np.hypot(half_P, [_error_of_seeds(facts, level) for facts in evidence])
     return Interval(np.maximum(middle_P - half_P, 0.0), np.minimum(middle_P + half_P, 1.0))
+
+
+def _error_of_seeds(facts: Evidence, level: float) -> float:
+    """Return half an interval of the mean over seeds, 0 where there is one."""
+    seeds = len(facts.by_seed_S)
+    if seeds < 2:
+        return 0.0
+    deviation = float(np.std(facts.by_seed_S, ddof=1))
+    return float(student.ppf((1 + level) / 2, seeds - 1) * deviation / np.sqrt(seeds))
 
 
 def _effective_count(facts: Evidence) -> float:

@@ -171,7 +171,7 @@ def method_config(sweep: SweepConfig, method: type[Method[Any]], params: dict[st
     Raises:
         ConfigError: the method refuses a setting.
     """
-    chosen = {name: value for name, value in params.items() if name != "groups"}
+    chosen = {name: value for name, value in params.items() if name not in ("groups", "seed")}
     return build_config(
         method.config_type, {**sweep.settings, **chosen}, where=f"Method {sweep.method!r}"
     )

@@ -196,6 +196,8 @@ class SweepConfig:
         objectives: that Optuna trades against each other: ``accuracy``, and ``macs``, ``latency``
             (CPU time on the trial's node) or both.
         seed: of the search, every trial, and the preparation unless that names its own.
+        seeds: each configuration is tried under each of these, all from one preparation, and is
+            chosen and told by the mean; none tries it once, under ``seed``.
         align: channel bounds of groups are multiples of this where the site is wide enough.
         streams: whether convolutions that end in a residual add are sites, see `trace`.
         search: dimensions by name; ``groups`` or settings of the method.
@@ -215,6 +217,7 @@ class SweepConfig:
     controls: tuple[str, ...] = ("dense", "fixed-width")
     trials: Count = 6
     seed: int = 0
+    seeds: tuple[int, ...] = ()
     align: Count = 8
     streams: bool = True
     search: dict[str, Dimension]
@@ -238,11 +241,23 @@ class SweepConfig:
                 "`objectives` must name accuracy and a cost, each once, but got "
                 f"{list(self.objectives)}."
             )
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"`seeds` must be different, but got {list(self.seeds)}.")
+        if len(self.seeds) > 1 and self.early_stopping is not None:
+            raise ValueError(
+                "`early_stopping` must be absent where there are several `seeds`, which end "
+                f"together, but got {list(self.seeds)}."
+            )
         if "groups" not in self.search:
             raise ValueError("`search` must name the group counts: `groups: [2, 4]`.")
         for name, dimension in self.search.items():
             if isinstance(dimension, tuple) and not dimension:
                 raise ValueError(f"`search.{name}` must offer at least one value, but got [].")
+
+    @property
+    def trial_seeds(self) -> tuple[int, ...]:
+        """The seeds that each configuration is tried under."""
+        return self.seeds or (self.seed,)
 
     @property
     def prepare_seed(self) -> int:

@@ -117,6 +117,11 @@ class Sweep:
         """The configuration."""
         return self.material.sweep
 
+    @property
+    def _seeds(self) -> int:
+        """How often each configuration is tried."""
+        return len(self.sweep.trial_seeds)
+
     def _run_controls(self, inputs: SweepInputs) -> list[Path]:
         """Measure each control at the finest group count, whose widths include the coarser ones.
 
@@ -152,7 +157,9 @@ class Sweep:
             ),
             self._tuning.bundle,
         )
-        with tqdm(total=self.parts.trials, desc="Trials", unit="trial", leave=False) as bar:
+        with tqdm(
+            total=self.parts.trials * self._seeds, desc="Trials", unit="trial", leave=False
+        ) as bar:
             self._bar = bar
             with listening(self.sweep_id, self), sigint_given_back():
                 for part in self.parts:
@@ -162,17 +169,18 @@ class Sweep:
         """Run the trials of a part, those that an earlier start left unfinished first."""
         tuner = self._tuning.restored(part, trainable)
         if tuner is None:
-            known = self.ledger.points_of(self.sweep.method) if part.number else []
+            known = self.ledger.claims_of(self.sweep.method) if part.number else []
             tuner = self._tuning.new(part, trainable, known)
         else:
             # What an earlier start brought is shown before anything new is.
             self._bar.update(self._take_in(tuner.get_results()))
         # What a killed driver had not heard of is on disk all the same.
         ended = self._take_in(tuner.fit())
-        if ended < part.trials:
+        asked = part.trials * self._seeds
+        if ended < asked:
             # Tune ends quietly when it is interrupted.
             raise InterruptedSweepError(
-                f"The sweep was stopped when {ended} of {part.trials} trials had ended."
+                f"The sweep was stopped when {ended} of {asked} trials had ended."
             )
         self.parts.end(part)
 

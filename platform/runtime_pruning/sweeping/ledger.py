@@ -17,6 +17,7 @@ from runtime_pruning.frontier.explanation import read_explanation
 from runtime_pruning.frontier.points import OperatingPoint, trial_key
 from runtime_pruning.frontier.proof import Proof
 from runtime_pruning.frontier.records import HeldOut
+from runtime_pruning.frontier.replicates import pool
 from runtime_pruning.frontier.style import gain_text
 from runtime_pruning.frontier.summary import DENSE
 from runtime_pruning.frontier.timings import PointTiming
@@ -132,6 +133,10 @@ class Ledger:
         """Return a method's points, as they came."""
         return [point for point in self._points.values() if point.method == method]
 
+    def claims_of(self, method: str) -> list[OperatingPoint]:
+        """Return a method's points, replicates as one, their mean."""
+        return [each.point for each in pool(self.points_of(method))]
+
     def dense_folder(self) -> Path | None:
         """Return the folder of the dense network's point, if it was measured."""
         dense = self.points_of(DENSE)
@@ -140,7 +145,8 @@ class Ledger:
     def test_candidates(self) -> list[Path]:
         """Return the folders of the points that are tested, cheapest first: reported and fixed."""
         chosen = {point.point_id: point for point in [*self._reported(), *self._fixed()]}
-        return [self._folders[each.point_id] for each in _by_cost(chosen.values())]
+        ids = [id_ for each in _by_cost(chosen.values()) for id_ in self._replicates(each)]
+        return [self._folders[id_] for id_ in ids]
 
     def timing_candidates(self, limit: int | None) -> list[Path]:
         """Return the folders of the points that are timed, cheapest first, at most so many."""
@@ -150,7 +156,7 @@ class Ledger:
 
     def front(self) -> list[OperatingPoint]:
         """Return the points that no other beats on validation, cheapest first."""
-        return front_of(list(self._points.values()))
+        return front_of([each.point for each in pool(self._points.values())])
 
     def table(self) -> str:
         """Return the frontier and the dense network as a table for the terminal."""
@@ -166,7 +172,12 @@ class Ledger:
 
     def _own_front(self) -> list[OperatingPoint]:
         """Return the swept method's points that no other of its points beats, cheapest first."""
-        return front_of(self.points_of(self._method))
+        return front_of(self.claims_of(self._method))
+
+    def _replicates(self, point: OperatingPoint) -> tuple[str, ...]:
+        """Return the ids of the points that one is the mean of; its own where it is alone."""
+        pooled = pool(self._points.values())
+        return next(each.ids for each in pooled if point.point_id in each.ids)
 
     def _fixed(self) -> list[OperatingPoint]:
         """Return the points whose plan is fixed."""
@@ -181,8 +192,12 @@ class Ledger:
         return _by_cost(chosen.values())
 
     def _row(self, point: OperatingPoint) -> str:
-        test = self._test_accuracy.get(point.point_id)
-        shown = f"{test:7.2%}" if test is not None else f"{'':>7}"
+        tested = [
+            self._test_accuracy[id_]
+            for id_ in self._replicates(point)
+            if id_ in self._test_accuracy
+        ]
+        shown = f"{np.mean(tested):7.2%}" if tested else f"{'':>7}"
         fraction, accuracy = f"{point.macs_fraction:8.1%}", f"{point.accuracy:10.2%}"
         proof = {**self._proofs["validation"], **self._proofs["test"]}.get(point.point_id)
         verdict = "" if proof is None else proof.verdict
@@ -207,7 +222,8 @@ class Ledger:
         return "".join(f"{text:>12}  " for text in texts)
 
     def _line(self, point: OperatingPoint) -> str:
-        front = "  on the front" if point in self.front() else ""
+        own = self._replicates(point)
+        front = "  on the front" if any(each.point_id in own for each in self.front()) else ""
         return (
             f"{point.accuracy:7.2%} at {point.macs_fraction:6.1%} of dense MACs  "
             f"{describe(point)}{front}"

@@ -1,5 +1,8 @@
 """Optuna's search over two objectives or three, as Ray Tune asks for it.
 
+Where there are several seeds, each configuration is suggested once per seed, one after the other,
+and Optuna hears of the mean.
+
 The study lives in memory and travels in Tune's own snapshot, which makes a resumed sweep suggest
 exactly what an uninterrupted one would have. Two things the stock `OptunaSearch` does not do: it
 shows Optuna only a trial's last operating point, and it leaves a trial whose metric is not finite
@@ -10,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import (
     BaseDistribution,
@@ -81,6 +85,9 @@ class FrontierSearch(OptunaSearch):  # type: ignore[misc]
         self._objectives = list(wanted)
         # Objective values by trial and point index: a point reported twice counts once.
         self._points: dict[str, dict[int, list[float]]] = {}
+        self._seeds = [{"seed": seed} for seed in sweep.seeds] or [{}]
+        self._leader: dict[str, str] = {}  # by trial: the first that had its configuration
+        self._waiting: list[tuple[str, dict[str, Any]]] = []  # leader and parameters, a seed each
         self._most_live: int | None = None
         for point in known:
             values = values_of(point, wanted)
@@ -100,11 +107,16 @@ class FrontierSearch(OptunaSearch):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """Return the next configuration; None while as many trials live as may."""
-        live = len(self._ot_trials) - len(self._completed_trials)
+        live = len(self._leader) - len(self._completed_trials)
         if self._most_live is not None and live >= self._most_live:
             return None
-        suggested: dict[str, Any] | None = super().suggest(trial_id)
-        return suggested
+        if not self._waiting:
+            suggested: dict[str, Any] | None = super().suggest(trial_id)
+            if suggested is None:
+                return None
+            self._waiting = [(trial_id, {**suggested, **seed}) for seed in self._seeds]
+        self._leader[trial_id], params = self._waiting.pop(0)
+        return params
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep a point until its trial ends: Optuna takes no intermediate multi-objectives."""
@@ -115,12 +127,23 @@ class FrontierSearch(OptunaSearch):  # type: ignore[misc]
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell Optuna the trial's last point as its own, the others as trials beside it."""
+        """Tell Optuna the trial's last point as its own, the others as trials beside it.
+
+        Of replicates it is told once the last has ended: the means of the points that all have.
+        """
         if trial_id in self._completed_trials:
             return
-        points = self._points.pop(trial_id, {})
-        asked = self._ot_trials[trial_id]
         self._completed_trials.add(trial_id)
+        leader = self._leader[trial_id]
+        replicates = [each for each, first in self._leader.items() if first == leader]
+        if len(replicates) < len(self._seeds) or not self._completed_trials.issuperset(replicates):
+            return
+        found = [points for each in replicates if (points := self._points.pop(each, {}))]
+        shared = set.intersection(*map(set, found)) if found else set()
+        points = {
+            index: np.mean([each[index] for each in found], axis=0).tolist() for index in shared
+        }
+        asked = self._ot_trials[leader]
         if not points:
             self._ot_study.tell(asked, state=TrialState.FAIL)
             return

@@ -181,7 +181,7 @@ class PointReport:
             method=self.method,
             backbone=self.sweep.backbone,
             dataset=self.sweep.dataset,
-            seed=self.sweep.seed,
+            seed=self.config["seed"],
             groups=point.groups,
             dense_macs=self.reference_macs,
             penalty=point.penalty,
@@ -213,7 +213,7 @@ def trial_config(
     if method != sweep.method:
         known = {field.name for field in fields(methods.get(method).config_type)}
         settings = {name: value for name, value in settings.items() if name in known}
-    return {"method": method, **settings, **params, "seed": sweep.seed, "prepared": key}
+    return {"method": method, **settings, "seed": sweep.seed, **params, "prepared": key}
 
 
 def run_trial(
@@ -302,7 +302,7 @@ def _fit(
         dense=own(inputs.dense),
         data=data,
         data_ref=inputs.data,
-        seed=sweep.seed,
+        seed=identity["seed"],
         pad=sweep.prepare.pad,
         flip=sweep.prepare.flip,
         resources=sweep.resources.agent,

@@ -85,7 +85,7 @@ class Tuning:
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=FrontierSearch(self.sweep, known),
-                num_samples=part.trials,
+                num_samples=part.trials * len(self.sweep.trial_seeds),
                 max_concurrent_trials=self._at_once,
                 scheduler=self._scheduler(()),
                 trial_dirname_creator=_folder_name,
