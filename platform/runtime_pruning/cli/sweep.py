@@ -135,6 +135,32 @@ def prepare(
 
 
 @command
+def bench(
+    name: Annotated[str, typer.Argument(help="A name in sweeps/benches, or a YAML file.")],
+    bench_id: Annotated[
+        str | None, typer.Option("--id", help="The same id again goes on where it stopped.")
+    ] = None,
+    plugins: Plugins = [],  # noqa: B006
+    data_dir: DataDir = None,
+    weights_dir: WeightsDir = None,
+    results: Results = None,
+) -> int:
+    """Sweep several methods, one after the other, and draw them in one frontier."""
+    from runtime_pruning.sweeping.arguments import Arguments
+    from runtime_pruning.sweeping.bench import run_bench
+
+    return run_bench(
+        name,
+        bench_id or Path(name).stem,
+        Arguments(
+            plugins=tuple(plugins), data_dir=data_dir, weights_dir=weights_dir, results=results
+        ),
+        py_modules=_packages(),
+        benches=presets_folder().parent / "benches",
+    )
+
+
+@command
 def exam(
     sweep_id: SweepId,
     data_dir: DataDir = None,

@@ -59,7 +59,7 @@ def run_sweep(arguments: Arguments, *, py_modules: Sequence[Path], presets: Path
     """
     sweep = load_preset(arguments.preset, presets, _overrides(arguments))
     sweep = replace(sweep, plugins=(*sweep.plugins, *arguments.plugins))
-    return _run(sweep, arguments, py_modules)
+    return run_configured(sweep, arguments, py_modules=py_modules)
 
 
 def hold_exam(sweep_id: str, arguments: Arguments, *, py_modules: Sequence[Path]) -> int:
@@ -69,11 +69,20 @@ def hold_exam(sweep_id: str, arguments: Arguments, *, py_modules: Sequence[Path]
         UserError: no such sweep, or what it needs is missing.
     """
     sweep = examined(sweep_id, results_place(arguments.results))
-    return _run(sweep, replace(arguments, sweep_id=sweep_id), py_modules)
+    return run_configured(sweep, replace(arguments, sweep_id=sweep_id), py_modules=py_modules)
 
 
-def _run(sweep: SweepConfig, arguments: Arguments, py_modules: Sequence[Path]) -> int:
-    """Check, prepare, sweep and draw; what an earlier start has done stays."""
+def run_configured(sweep: SweepConfig, arguments: Arguments, *, py_modules: Sequence[Path]) -> int:
+    """Check, prepare, sweep and draw; what an earlier start has done stays.
+
+    Args:
+        sweep: all settings; what ``arguments`` would change of a preset is not looked at.
+        arguments: folders, the sweep's id, and how far to go.
+        py_modules: packages that workers import.
+
+    Raises:
+        UserError: whatever cannot be used, before Ray starts.
+    """
     use_plugins(sweep.plugins)
     material = check_sweep(sweep, data_dir=arguments.data_dir, weights_dir=arguments.weights_dir)
     refuse_dead_address(os.environ.get("RAY_ADDRESS", "local"))
