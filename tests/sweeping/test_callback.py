@@ -26,7 +26,7 @@ class Heard:
     def on_trial_start(self, params: dict[str, Any]) -> None:
         self.said.append(("start", params))
 
-    def on_point(self, folder: Path) -> None:
+    def on_point(self, folder: str) -> None:
         self.said.append(("point", folder))
 
     def on_trial_end(
@@ -46,7 +46,7 @@ def test_a_sweeps_listener_hears_of_its_trials_only() -> None:
         callback.on_trial_error(0, [], TRIAL)
     assert ours.said == [
         ("start", {"penalty": 0.5}),
-        ("point", Path("/there/trial-1/checkpoint_000001")),
+        ("point", "/there/trial-1/checkpoint_000001"),
         ("end", {"penalty": 0.5}, None),
         ("end", {"penalty": 0.5}, Path("/here/trial-1/error.txt")),
     ]
