@@ -1,6 +1,6 @@
 """Constrained RL on digits: what budgets of three costs come to, five of each.
 
-Usage: python tests/benchmarks/constrained_budgets.py [--episodes 640] [--output FILE.json]
+Usage: python tests/benchmarks/constrained_budgets.py [--episodes 400] [--output FILE.json]
 
 Costs: MACs, measured milliseconds, and a function of this file that has no gradient.
 """
@@ -60,7 +60,7 @@ def trained(data: Any) -> PrunableNetwork:
     network = trace(backbone, SHAPE, groups=1)
     settings = TrainConfig(epochs=40, batch_size=64, lr=0.05, pad=1, flip=False, any_width=False)
     train(network, data.training, settings)
-    return network
+    return network.eval()
 
 
 def run(
@@ -98,7 +98,7 @@ def run(
 def main() -> None:
     """Run all budgets of all costs, and write what came of them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--episodes", type=int, default=640)
+    parser.add_argument("--episodes", type=int, default=400)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument(
         "--costs", nargs="+", default=["macs", "milliseconds", f"{NAME}:cache_lines"]
@@ -118,13 +118,18 @@ def main() -> None:
                 "cost": cost,
                 "budget": budget,
                 "episodes": asked.episodes,
-                "finetune_steps": (0, 8, 16),
-                "reward": {"images": 500, "calibration_images": 256, "finetune_lr": 3e-3},
-                "agent": {"epochs": 5},
+                "finetune_steps": (0,),
+                "reward": {"images": 200, "calibration_images": 128},
+                "agent": {"epochs": 5, "batch_episodes": 16},
                 "finetune": {"epochs": 20, "batch_size": 64},
             }
             rows.append(run(dense, data, settings, asked.workers))
             print(rows[-1], flush=True)
+            write(asked, rows)
+
+
+def write(asked: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    """Write what is known so far."""
     facts = {
         "command": " ".join(["python", "tests/benchmarks/constrained_budgets.py", *sys.argv[1:]]),
         "hardware": f"{platform.processor() or platform.machine()}, 1 thread",

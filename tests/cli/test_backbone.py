@@ -17,6 +17,15 @@ def test_check_backbone_prints_a_scorecard(capsys: pytest.CaptureFixture[str]) -
     assert "0 8 16" in told
 
 
+def test_check_method_prints_a_scorecard(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-method", "fixed-width", "--set", "calibration_batches=0"]) == 0
+    told = capsys.readouterr().out
+    assert "passed   its records agree with what it claims" in told
+    assert "2 points reported" in told
+    assert main(["check-method", "fixed-width", "--set", "calibration=0"]) == 2
+    assert "has no setting 'calibration'" in capsys.readouterr().err
+
+
 def test_calibrate_writes_a_table_and_holds_it_against_the_clock(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

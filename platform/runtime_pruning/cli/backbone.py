@@ -1,4 +1,4 @@
-"""Commands about one backbone, this device, and what can be named."""
+"""Commands about one backbone or method, this device, and what can be named."""
 
 import sys
 from pathlib import Path
@@ -35,6 +35,35 @@ def check_backbone(
     from runtime_pruning.testing.scorecard import score
 
     card = score(backbone, image_shape=image_shape, groups=groups, align=align)
+    print(card)
+    return 0 if card.passed else 1
+
+
+@app.command(rich_help_panel=Panel.TOOLS)
+def check_method(
+    method: Annotated[str, typer.Argument(help="A name that `plugins` lists.")],
+    settings: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Of the method; small ones, since it runs four times: --set episodes=32.",
+        ),
+    ] = [],  # noqa: B006  Typer reads it, and hands out a new list
+) -> int:
+    """Try a method against its contract: records, budgets, held-out data, resumption."""
+    from runtime_pruning import methods
+    from runtime_pruning.sweeping.presets import assign
+    from runtime_pruning.testing.methods import try_method
+
+    values: dict[str, Any] = {}
+    for assignment in settings:
+        assign(values, assignment)
+    if methods.get(method).trains_agent:
+        import ray
+
+        ray.init("local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    card = try_method(method, values)
     print(card)
     return 0 if card.passed else 1
 

@@ -4,6 +4,7 @@ Sources: Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017 (L1 norm
 Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023 (norm over all tied layers).
 """
 
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Literal
 
@@ -48,6 +49,10 @@ class Magnitude(Method[MagnitudeConfig]):
     """An operating point per target: the channels of the largest norms, fine-tuned."""
 
     config_type = MagnitudeConfig
+
+    def budgets(self, config: MagnitudeConfig) -> Mapping[str, float]:
+        """Return the largest target."""
+        return {"macs": max(as_targets(config.macs))}
 
     def fit(self, task: Task, config: MagnitudeConfig, report: Report) -> None:
         """Prune, fine-tune and report, one target after the other, from the dense network."""

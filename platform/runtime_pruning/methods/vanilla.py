@@ -4,6 +4,7 @@ What pruning is worth shows against a network of the same cost that nothing was 
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import field, replace
 
 from runtime_pruning import backbones
@@ -53,6 +54,10 @@ class Vanilla(Method[VanillaConfig]):
     """An operating point per target: all groups at one share of their channels, from chance."""
 
     config_type = VanillaConfig
+
+    def budgets(self, config: VanillaConfig) -> Mapping[str, float]:
+        """Return the largest target."""
+        return {"macs": max(as_targets(config.macs))}
 
     def fit(self, task: Task, config: VanillaConfig, report: Report) -> None:
         """Build, train and report, one target after the other."""

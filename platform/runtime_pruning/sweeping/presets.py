@@ -25,7 +25,7 @@ def load_preset(name: str, folder: Path, overrides: Sequence[str] = ()) -> Sweep
     """
     values = read_preset(name, folder)
     for assignment in overrides:
-        _assign(values, assignment)
+        assign(values, assignment)
     return build_config(SweepConfig, values, where=f"Preset {name!r}")
 
 
@@ -51,7 +51,7 @@ def read_preset(name: str, folder: Path) -> dict[str, Any]:
     return values
 
 
-def _assign(values: dict[str, Any], assignment: str) -> None:
+def assign(values: dict[str, Any], assignment: str) -> None:
     """Apply one ``a.b=value`` to nested settings in place."""
     path, equals, text = assignment.partition("=")
     if not equals or not path:

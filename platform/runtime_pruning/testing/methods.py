@@ -18,7 +18,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,12 +31,10 @@ from runtime_pruning.cost.macs import dense_macs
 from runtime_pruning.cost.whole import network_cost
 from runtime_pruning.datasets import ImageDataset
 from runtime_pruning.errors import ContractError, RuntimePruningError
-from runtime_pruning.frontier.records import Record
-from runtime_pruning.methods import Effort, KnownPoint, Method, Task
-from runtime_pruning.methods.recording import measure
+from runtime_pruning.methods import Method, Task
 from runtime_pruning.network import PrunableNetwork, trace
-from runtime_pruning.network.policies import Policy
 from runtime_pruning.testing.contract import Clause
+from runtime_pruning.testing.recorder import Killed, RecordedPoint, Recorder
 from runtime_pruning.testing.sealed import sealed
 
 _ALIKE = 1e-6  # of a mean of MACs: how far two sums of whole numbers may be apart
@@ -49,10 +47,6 @@ KEEPS = "its points keep to its budgets"
 AFRESH = "killed before its first point is recorded, it runs again"
 GOES_ON = "killed after a point, it goes on with the next one"
 ENDS = "with all points recorded, it reports nothing more"
-
-
-class _Killed(BaseException):
-    """Stands for the kill of the process: no method catches it."""
 
 
 @dataclass(frozen=True)
@@ -127,13 +121,13 @@ def try_method(
     config = build_config(method.config_type, dict(settings or {}), where=f"Method {name!r}")
     with tempfile.TemporaryDirectory(prefix="method-") as folder:
         trial = _Trial(method, config, subject or Subject.make(), Path(folder))
-        clauses = []
+        clauses: list[Clause] = []
         for promise, check in PROMISES.items():
             if promise != RUNS and not clauses[0].passed:
                 clauses.append(Clause(promise, None))
                 continue
             clauses.append(_tried(promise, partial(check, trial)))
-    whole = trial.whole if clauses[0].passed else _Recorder(trial.subject.data, trial.folder)
+    whole = trial.whole if clauses[0].passed else Recorder(trial.subject.data, trial.folder)
     return MethodScorecard(name, tuple(clauses), len(whole.points), tuple(whole.reasons))
 
 
@@ -146,107 +140,6 @@ def _tried(promise: str, check: Callable[[], None]) -> Clause:
         known = isinstance(error, RuntimePruningError | AssertionError)
         return Clause(promise, False, told if known else f"{type(error).__name__}: {told}")
     return Clause(promise, True)
-
-
-@dataclass(frozen=True)
-class _Point:
-    """One point as it was reported.
-
-    Attributes:
-        validation: its record.
-        claimed_macs: analytic MACs per image, as the method says.
-        network: that ran it; None where the point was made of several.
-    """
-
-    validation: Record
-    claimed_macs: float | None
-    network: PrunableNetwork | None
-
-
-@dataclass
-class _Recorder:
-    """A `Report` that measures on the true splits and may be killed.
-
-    Attributes:
-        data: with held-out splits that can be read.
-        folder: of the states that the method saves.
-        kill_at: point at whose report the process is killed; None: never.
-        recorded: whether that point is recorded before.
-    """
-
-    data: ImageDataset
-    folder: Path
-    kill_at: int | None = None
-    recorded: bool = True
-    points: list[_Point] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
-
-    @property
-    def state(self) -> Path | None:
-        """What the method saved with the last point."""
-        saved = self.folder / f"state-{len(self.points) - 1}"
-        return saved if saved.is_dir() else None
-
-    def __call__(
-        self,
-        policy: Policy,
-        network: PrunableNetwork,
-        effort: Effort,
-        *,
-        save_state: Callable[[Path], None] | None = None,
-    ) -> None:
-        """Measure and record a point."""
-        if not self._is_last(recorded=False):
-            record, macs = measure(network, policy, self.data.validation, 256)
-            kept = copy.deepcopy(network) if save_state is None else network
-            self._record(_Point(record, macs, kept), save_state)
-        self._die_if_last()
-
-    def measure(self, policy: Policy, network: PrunableNetwork) -> KnownPoint:
-        """Return a policy's facts."""
-        content = self.data.content_hash()
-        record, macs = measure(network, policy, self.data.validation, 256, content=content)
-        learned_from, _ = measure(network, policy, self.data.policy, 256, content=content)
-        return KnownPoint(
-            validation=record,
-            policy=learned_from,
-            groups=network.groups,
-            write_bundle=lambda folder: None,
-            analytic_macs_per_image=macs,
-        )
-
-    def known(
-        self,
-        point: KnownPoint,
-        effort: Effort,
-        *,
-        save_state: Callable[[Path], None] | None = None,
-    ) -> None:
-        """Record a point whose facts are known."""
-        if not self._is_last(recorded=False):
-            self._record(_Point(point.validation, point.analytic_macs_per_image, None), save_state)
-        self._die_if_last()
-
-    def infeasible(self, reason: str) -> None:
-        """Keep why a point is missing."""
-        if not reason.strip():
-            raise ContractError("Why a point is missing must be said, but got an empty reason.")
-        self.reasons.append(reason)
-
-    def _record(self, point: _Point, save_state: Callable[[Path], None] | None) -> None:
-        self.points.append(point)
-        if save_state is not None:
-            save_state(self.folder / f"state-{len(self.points) - 1}")
-
-    def _is_last(self, *, recorded: bool) -> bool:
-        """Whether the process dies at this report, and whether before it is recorded."""
-        return self.kill_at == len(self.points) and self.recorded is recorded
-
-    def _die_if_last(self) -> None:
-        if self._is_last(recorded=False):
-            raise _Killed
-        if self.recorded and self.kill_at == len(self.points) - 1:
-            raise _Killed
 
 
 @dataclass(frozen=True)
@@ -266,7 +159,7 @@ class _Trial:
     folder: Path
 
     @cached_property
-    def whole(self) -> _Recorder:
+    def whole(self) -> Recorder:
         """What an uninterrupted run reported."""
         return self.run("whole")
 
@@ -276,18 +169,18 @@ class _Trial:
         *,
         kill_at: int | None = None,
         recorded: bool = True,
-        after: _Recorder | None = None,
-    ) -> _Recorder:
+        after: Recorder | None = None,
+    ) -> Recorder:
         """Return what a run reported, up to the moment that it was killed.
 
         Args:
             name: of the trial: runs of one name share their working folder.
-            kill_at: see `_Recorder`.
-            recorded: see `_Recorder`.
+            kill_at: see `Recorder`.
+            recorded: see `Recorder`.
             after: an earlier run of the trial, whose points are recorded.
         """
         done = 0 if after is None else len(after.points)
-        report = _Recorder(self.subject.data, self.folder / f"{name}-{done}", kill_at, recorded)
+        report = Recorder(self.subject.data, self.folder / f"{name}-{done}", kill_at, recorded)
         network = self.subject.network
         data = sealed(self.subject.data)
         task = Task(
@@ -301,7 +194,7 @@ class _Trial:
             points_done=done,
             resume=None if after is None else after.state,
         )
-        with suppress(_Killed):
+        with suppress(Killed):
             self.method().fit(task, self.config, report)
         return report
 
@@ -358,7 +251,7 @@ def _keeps(trial: _Trial) -> None:
                 )
 
 
-def _fraction(subject: Subject, point: _Point, name: str) -> float | None:
+def _fraction(subject: Subject, point: RecordedPoint, name: str) -> float | None:
     """Return what a point costs as a fraction of the dense network's; None: nothing to price."""
     if name == "macs" and (point.network is None or len(point.network.sites) == 0):
         return float(point.validation.executed_macs_N.mean()) / dense_macs(subject.network)
@@ -393,7 +286,7 @@ def _ends(trial: _Trial) -> None:
         _same(trial.run("whole", after=trial.whole), 0, trial, "started with all points recorded")
 
 
-def _same(report: _Recorder, wanted: int, trial: _Trial, when: str) -> None:
+def _same(report: Recorder, wanted: int, trial: _Trial, when: str) -> None:
     """Raise unless a run reported as many points as were missing."""
     if len(report.points) != wanted:
         raise ContractError(
