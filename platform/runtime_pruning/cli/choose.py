@@ -1,10 +1,19 @@
 """Commands that choose among the points of finished sweeps."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from runtime_pruning.cli.options import Json, Panel, Results, SweepIds, print_json
+from runtime_pruning.cli.options import (
+    DataDir,
+    Json,
+    Panel,
+    Results,
+    SweepId,
+    SweepIds,
+    print_json,
+)
 
 EXIT_INFEASIBLE = 3
 
@@ -83,3 +92,37 @@ def pick(
     else:
         print(told(choice))
     return 0 if choice.best is not None else EXIT_INFEASIBLE
+
+
+@command
+def reprice(
+    sweep_id: SweepId,
+    table: Annotated[Path, typer.Option(help="That `calibrate` wrote on the other device.")],
+    batch: Annotated[int, typer.Option(help="Images per call.")] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for a page with both axes; none if absent.", show_default=False),
+    ] = None,
+    json: Json = False,
+    data_dir: DataDir = None,
+    results: Results = None,
+) -> None:
+    """Price a finished frontier for another device."""
+    from runtime_pruning.cost.latency import LatencyTable
+    from runtime_pruning.sweeping import repricing
+    from runtime_pruning.sweeping.picturing import pictures_of
+    from runtime_pruning.sweeping.places import results_root
+    from runtime_pruning.tracking.storage import resolve_uri
+
+    uri = resolve_uri(None, results_root(results))
+    prices = LatencyTable.read(table)
+    pictures = None if out is None else pictures_of(uri, sweep_id, data_dir)
+    repriced = repricing.reprice(uri, sweep_id, prices, batch=batch, pictures=pictures)
+    if json:
+        print_json(repriced.to_dict())
+    else:
+        print(repricing.told(repriced))
+    if out is not None:
+        page = repriced.board.draw(out).page.resolve()
+        if not json:
+            print(f"The page: {page}")

@@ -70,7 +70,13 @@ class Board:
         """Take in what a chosen point does to the test split."""
         self._note(point_id, tested=tested)
 
-    def _note(self, point_id: str, **known: Details | Tested | str | None) -> None:
+    def add_prediction(self, point_id: str, predicted_ms: Mapping[str, float]) -> None:
+        """Take in what a latency table predicts of a point, by device, batch and quantile."""
+        self._note(point_id, predicted_ms=predicted_ms)
+
+    def _note(
+        self, point_id: str, **known: Details | Tested | str | Mapping[str, float] | None
+    ) -> None:
         """Keep what a page shows of a point."""
         self._extras[point_id] = replace(self._extras.get(point_id, Extra()), **known)  # type: ignore[arg-type]
         self.version += 1

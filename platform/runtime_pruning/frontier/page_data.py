@@ -29,7 +29,13 @@ def page_data(summary: FrontierSummary, extras: Extras, setting: Setting) -> dic
     """Return all that the page shows; its ``version`` changes with anything that is shown."""
     points, first = summary.points, summary.points[0]
     own = [extras.get(point.point_id, _NO_EXTRA) for point in points]
-    milliseconds = {id_: latency_ms(timings) for id_, timings in summary.timings.items()}
+    milliseconds = {
+        point.point_id: {
+            **latency_ms(summary.timings.get(point.point_id, ())),
+            **extra.predicted_ms,
+        }
+        for point, extra in zip(points, own, strict=True)
+    }
     details = {p.point_id: e.details for p, e in zip(points, own, strict=True) if e.details}
     pool = candidates_of(points, details, milliseconds)
     backbones = sorted({point.backbone for point in points})
@@ -100,7 +106,7 @@ def _axes(summary: FrontierSummary, pool: Sequence[Candidate]) -> list[dict[str,
     dense = None if summary.dense is None else summary.points.index(summary.dense)
     for key in sorted({key for each in pool for key in each.latency_ms}):
         device, batch, quantile = key.rsplit(".", 2)
-        if quantile not in ("p50", "p95"):
+        if quantile not in ("mean", "p50", "p95"):
             continue
         costs_P = np.array([each.latency_ms.get(key, np.nan) for each in pool])
         axes.append(

@@ -49,11 +49,13 @@ class Extra:
         details: counts of its record on validation.
         tested: the point on the test split.
         run_path: address of its MLflow run behind the server's: ``/#/experiments/...``.
+        predicted_ms: by ``predicted:<device>.<batch>.<mean or quantile>``, from a latency table.
     """
 
     details: Details | None = None
     tested: Tested | None = None
     run_path: str | None = None
+    predicted_ms: Mapping[str, float] = field(default_factory=dict)
 
 
 # By the id of the point.
