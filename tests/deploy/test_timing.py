@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from runtime_pruning import backbones
+from runtime_pruning.cost.macs import dense_macs
 from runtime_pruning.deploy import Bundle, timing
 from runtime_pruning.errors import ContractError
 from runtime_pruning.executor import DeployedNetwork, deploy
 from runtime_pruning.network import PrunableNetwork, trace
 from runtime_pruning.network.policies import FixedPolicy
+from runtime_pruning.network.saliency import saliency_policy
 from runtime_pruning.timing.comparison import Figures, Interval, Measurement, Times
 from runtime_pruning.timing.contamination import NoiseReport
 from runtime_pruning.timing.device import this_device
@@ -94,3 +96,20 @@ def test_quantiles_are_over_the_full_batches(monkeypatch: pytest.MonkeyPatch) ->
     quantiles = timing.latency_quantiles(run, torch.split(torch.arange(5), 2))
     expected = {"p50": 1.5, "p90": 2.0, "p95": 2.0, "p99": 2.0}
     assert quantiles == {name: pytest.approx(value) for name, value in expected.items()}
+
+
+def test_salient_channels_are_timed_in_a_mode_of_theirs(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "measure", lambda *_, **__: told("contaminated", None))
+    policy = saliency_policy(bundle.network, init_scale=1.0).eval()
+    policy.thresholds_L.fill_(1.0)
+    own = Bundle(network=bundle.network, policy=policy, manifest={})
+    images_NCHW = torch.rand(8, *SHAPE, generator=torch.Generator().manual_seed(0))
+    (timed,) = timing.time_bundle(own, images_NCHW, [4])
+    assert timed.mode in ("subset", "gathered", "masked")
+    with torch.no_grad():
+        spent_B = bundle.network.execute(images_NCHW, policy).total_macs_B
+    if timed.mode != "masked":  # which executes all
+        expected = dense_macs(bundle.network) / float(spent_B.double().mean())
+        assert timed.macs_speedup == pytest.approx(expected)
