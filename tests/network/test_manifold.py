@@ -153,6 +153,20 @@ def test_periods_are_as_even_as_steps_allow() -> None:
     assert ended == [(3, 0), (5, 1), (8, 2), (10, 3)]
 
 
+def test_the_schedule_ends_early_where_thresholds_are_to_settle() -> None:
+    config = ManifoldConfig(keep=0.5, settle=0.5)
+    model = ManifoldModel(digits_net(), saliency_policy(digits_net()), config, 8, 8)
+    thresholds = []
+    for period in range(8):
+        model.images.fill_(1)
+        model._sums(0).copy_(torch.arange(16.0))  # saliencies of one image
+        model._end_period(period)
+        thresholds.append(float(model.policy.thresholds_L[0]))
+    # Of 4 periods that fall: after the second 0.75 of 16 channels are kept, the least of them 4.
+    assert thresholds[1:] == [4.0, thresholds[2], 8.0, 8.0, 8.0, 8.0, 8.0]
+    assert 4.0 < thresholds[2] < 8.0
+
+
 def test_branches_do_not_decay() -> None:
     network, policy = digits_net(), saliency_policy(digits_net())
     model = ManifoldModel(network, policy, ManifoldConfig(), 2, 2)

@@ -24,6 +24,7 @@ from torch.nn import functional
 from runtime_pruning.config import (
     Count,
     NotNegative,
+    PartShare,
     Positive,
     SomeShare,
     config_class,
@@ -54,6 +55,7 @@ class ManidpConfig:
         easy: an image is easy below this share of the mean cross-entropy of the last period.
         gamma: power of an easy image's weight.
         periods_per_epoch: how often an epoch thresholds are set, once in the release.
+        settle: share of the epochs, at the end, for which the schedule stays at ``keep``.
         clamp: saliencies, which multiply channels, grow up to this: 10 suits ResNet-20, 1
             ResNet-56; the release's 1,000 diverges.
         squeeze: by what a branch is narrower inside than its output, on sites of 80 channels or
@@ -73,6 +75,7 @@ class ManidpConfig:
     easy: Positive = 0.5
     gamma: NotNegative = 1.0
     periods_per_epoch: Count = 8
+    settle: PartShare = 0.0
     clamp: Positive = 10.0
     squeeze: Count = 2
     init_scale: Positive = 0.1
@@ -90,6 +93,7 @@ class ManidpConfig:
             easy=self.easy,
             gamma=self.gamma,
             periods_per_epoch=self.periods_per_epoch,
+            settle=self.settle,
         )
 
     def training(self, task: Task) -> TrainConfig:

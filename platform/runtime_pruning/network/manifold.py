@@ -24,7 +24,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from runtime_pruning.config import Count, NotNegative, Positive, SomeShare, config_class
+from runtime_pruning.config import (
+    Count,
+    NotNegative,
+    PartShare,
+    Positive,
+    SomeShare,
+    config_class,
+)
 from runtime_pruning.datasets import Split
 from runtime_pruning.errors import ConfigError, DivergedError
 from runtime_pruning.network.prunable import PrunableNetwork
@@ -52,6 +59,8 @@ class ManifoldConfig:
         easy: an image is easy below this share of the mean cross-entropy of the last period.
         gamma: power of an easy image's weight.
         periods_per_epoch: how often an epoch thresholds are set.
+        settle: share of the training, at its end, for which the schedule stays at ``keep``. The
+            release has none, and 400 epochs, of which the cosine's last 80 lie near its end.
     """
 
     keep: SomeShare = 0.6
@@ -60,6 +69,7 @@ class ManifoldConfig:
     easy: Positive = 0.5
     gamma: NotNegative = 1.0
     periods_per_epoch: Count = 1
+    settle: PartShare = 0.0
 
 
 def scheduled_keep(keep: float, period: int, periods: int) -> float:
@@ -191,7 +201,8 @@ class ManifoldModel(nn.Module):
         self.bound.copy_(self.loss_sum / self.images)
         self.realised_L.copy_(self.kept_L / self.images)
         if period >= 1 or self._periods == 1:
-            keep = scheduled_keep(self._config.keep, period, self._periods)
+            falling = max(1, round(self._periods * (1 - self._config.settle)))
+            keep = scheduled_keep(self._config.keep, min(period, falling - 1), falling)
             for site in range(len(self.network.sites)):
                 mean_C = (self._sums(site) / self.images).float()
                 self.policy.thresholds_L[site] = threshold_at(mean_C, keep)
