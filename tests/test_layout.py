@@ -18,7 +18,7 @@ SOURCE_ROOTS = ("platform", "envs", "sweeps")
 # Lower may not import higher; neighbours on one line may import each other.
 LAYERS = (
     {"errors"},
-    {"config", "files", "glossary", "places", "plugins", "registry", "resources"},
+    {"config", "curves", "files", "glossary", "places", "plugins", "registry", "resources"},
     {"timing"},
     {"backbones", "datasets"},
     {"network", "frontier"},

@@ -113,7 +113,19 @@ POINTS_DONE = Metric("points_done", "points", "higher", "Operating points measur
 FRONT_SIZE = Metric("front_size", "points", "neither", "Operating points on the front.")
 SWEEP_METRICS = (HYPERVOLUME, POINTS_DONE, FRONT_SIZE)
 
-ALL_METRICS = (*FIGURES, *DYNAMICS_METRICS, DENSE_MACS, *EFFORT, *SWEEP_METRICS)
+# Learning curves of a trial, and of the preparation on the sweep's run.
+AGENT_RETURN = Metric(
+    "agent.return", "reward", "higher", "Mean return of the episodes of an iteration, by env steps."
+)
+AGENT_LOSS = Metric("agent.loss", "loss", "lower", "Of the learner in an iteration, by env steps.")
+AGENT_EPSILON = Metric("agent.epsilon", "0 to 1", "neither", "Share of random decisions.")
+FINETUNE_LOSS = Metric("finetune.loss", "nats", "lower", "Of an epoch under the agent's plans.")
+FINETUNE_ACCURACY = Metric(
+    "finetune.accuracy", "0 to 1", "higher", "On training images as they went by, by epoch."
+)
+CURVE_METRICS = (AGENT_RETURN, AGENT_LOSS, AGENT_EPSILON, FINETUNE_LOSS, FINETUNE_ACCURACY)
+
+ALL_METRICS = (*FIGURES, *DYNAMICS_METRICS, DENSE_MACS, *EFFORT, *SWEEP_METRICS, *CURVE_METRICS)
 
 
 Quantile = Literal["p50", "p90", "p95", "p99"]
@@ -189,6 +201,7 @@ DECISIONS = "decisions.png"
 GALLERY = "gallery.png"
 # Artifacts of a sweep.
 SWEEP = "sweep.json"  # its configuration, and what its preparation has cost
+CURVES = "curves.json"  # what training read of itself before the point
 PAGE = "frontier.html"
 PICTURE = "frontier.png"
 TABLE = "frontier.md"

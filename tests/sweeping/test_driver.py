@@ -32,7 +32,7 @@ def tracker(tmp_path: Path) -> FrontierTracker:
 @pytest.fixture
 def sweep(tracker: FrontierTracker, tmp_path: Path) -> Sweep:
     material = check_sweep(load_preset("digits", PRESETS))
-    prepared = Prepared(material.network, material.network, "key", Effort(), Effort())
+    prepared = Prepared(material.network, material.network, "key", Effort(), Effort(), {})
     return Sweep(
         material=material,
         prepared=prepared,

@@ -1,5 +1,6 @@
 """Preparations share what they have in common, and nothing else."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import torch
 from runtime_pruning.backbones.layers import Normalise
 from runtime_pruning.datasets import TrainingSplit
 from runtime_pruning.network.trainer import TrainConfig
+from runtime_pruning.places import Place
 from runtime_pruning.sweeping.checks import check_sweep
 from runtime_pruning.sweeping.config import PrepareConfig
-from runtime_pruning.sweeping.prepare import Prepared, preparation_key, prepare
+from runtime_pruning.sweeping.prepare import Prepared, held, preparation_key, prepare
 from runtime_pruning.sweeping.presets import load_preset
 
 PRESETS = Path(__file__).parents[2] / "sweeps" / "presets"
@@ -74,6 +76,20 @@ def test_what_is_found_is_what_was_made(tmp_path: Path) -> None:
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one)
         assert not getattr(found, state).training
+    # How training went is kept beside what it made.
+    assert made.curves == found.curves
+    assert {name: [step for step, _ in pairs] for name, pairs in made.curves.items()} == {
+        f"prepare.{what}.{of}": [1]
+        for what in ("dense", "any_width")
+        for of in ("loss", "accuracy")
+    }
+    (tmp_path / "dense" / "cut.partial").mkdir()
+    dense, cut, any_width = held(Place.at(tmp_path))
+    assert re.fullmatch(
+        r"dense     \w{16}  digits-cnn on digits, 0\.\d+ epochs in 0\.\d\d h on cpu", dense
+    )
+    assert cut == "dense     cut.partial  unfinished"
+    assert any_width.startswith(f"anywidth  {made.key}  digits-cnn on digits, ")
 
 
 def test_losses_may_be_counted_from_a_dense_network_that_learned_as_long(tmp_path: Path) -> None:

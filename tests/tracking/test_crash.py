@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -201,3 +202,34 @@ def start_server(port: int, uri: str, folder: Path) -> "subprocess.Popen[bytes]"
             time.sleep(0.5)
     os.killpg(server.pid, signal.SIGKILL)
     raise TimeoutError("MLflow's server did not start in a minute.")
+
+
+def test_a_full_spool_is_told_and_the_next_start_logs_what_it_could_not_keep(
+    tmp_path: Path, synthetic: ModuleType, uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Files of more than a byte are refused by the system, as they are where a disk is full."""
+    measured = [synthetic.make_point(0.3 + 0.1 * number, seed=number) for number in range(2)]
+    paths = [tmp_path / f"{number}.parquet" for number in range(2)]
+    for (_, record), path in zip(measured, paths, strict=True):
+        write_record(record, path)
+    tracker = FrontierTracker(uri, "frontier", "s1", tmp_path / "spool")
+    tracker.start_sweep({})
+    tracker.log_point(measured[0][0], paths[0])
+    assert tracker.replay() == 0
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+    try:
+        tracker.log_point(measured[1][0], paths[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "MLflow will lack a point, " in caplog.text
+    assert "File too large" in caplog.text
+    assert tracker.finish() == 1
+    assert len(rebuild(uri, "s1")) == 1
+    # What the driver does when it is started again: it finds all points on the disk.
+    again = FrontierTracker(uri, "frontier", "s1", tmp_path / "spool")
+    again.start_sweep({})
+    for (point, _), path in zip(measured, paths, strict=True):
+        again.log_point(point, path)
+    assert again.finish() == 0
+    assert len(rebuild(uri, "s1")) == 2

@@ -13,9 +13,16 @@ import torch
 from ray.rllib.algorithms import Algorithm, AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
-from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    EPISODE_RETURN_MEAN,
+    LEARNER_RESULTS,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+)
 from ray.util.debug import log_once
 
+from runtime_pruning import glossary
+from runtime_pruning.agents.base import OnIteration
 from runtime_pruning.agents.decision_network import DecisionNetwork
 from runtime_pruning.agents.object_store import ObjectStoreValue
 from runtime_pruning.errors import ContractError
@@ -69,11 +76,25 @@ class PruningAlgorithm(StoredAlgorithm):
         steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
         return int(steps)
 
-    def learn(self, episodes: int) -> None:
+    def learn(self, episodes: int, on_iteration: OnIteration | None = None) -> None:
         """Train until the env runners have moved that many more images through the network."""
         at_once = self.config.num_envs_per_env_runner * max(1, self.config.num_env_runners)
         for _ in range(math.ceil(episodes / at_once)):
-            self.train()
+            result = self.train()
+            if on_iteration is not None:
+                on_iteration(self.env_steps, self._readings(result))
+
+    def _readings(self, result: Mapping[str, Any]) -> dict[str, float]:
+        """Return what an iteration's result says, by names of the glossary."""
+        sampled = result.get(ENV_RUNNER_RESULTS, {})
+        learned = result.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {})
+        epsilon = self.config.rl_module_spec.model_config.get("epsilon")
+        found = {
+            glossary.AGENT_RETURN.name: sampled.get(EPISODE_RETURN_MEAN),
+            glossary.AGENT_LOSS.name: learned.get("total_loss"),
+            glossary.AGENT_EPSILON.name: None if epsilon is None else epsilon.at(self.env_steps),
+        }
+        return {name: float(value) for name, value in found.items() if value is not None}
 
     def decision_network(self) -> DecisionNetwork:
         """Return a copy of the learner's decision network, in plain torch, on the CPU."""

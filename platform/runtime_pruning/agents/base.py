@@ -7,9 +7,9 @@ Dimensions: E episodes, T layers, K costs.
 """
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
         PenaltyRange,
         StepCost,
     )
+
+
+# Told decisions made so far, and readings by names of the glossary.
+OnIteration: TypeAlias = Callable[[int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,8 +158,13 @@ class Agent(Protocol):
     def env_steps(self) -> int:
         """Decisions made so far, over all environments."""
 
-    def learn(self, episodes: int) -> None:
-        """Train on at least so many more episodes."""
+    def learn(self, episodes: int, on_iteration: OnIteration | None = None) -> None:
+        """Train on at least so many more episodes.
+
+        Args:
+            episodes: of all environments.
+            on_iteration: told decisions made so far, and readings by names of the glossary.
+        """
 
     def decision_network(self) -> DecisionNetwork:
         """Return a copy of what decides, in plain torch, on the CPU."""

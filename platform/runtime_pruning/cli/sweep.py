@@ -109,7 +109,12 @@ def sweep(
 
 @command
 def prepare(
-    preset: Preset = "digits",
+    preset: Annotated[
+        str,
+        typer.Argument(
+            help="A name in sweeps/presets, or a YAML file.", autocompletion=preset_names
+        ),
+    ] = "digits",
     overrides: Overrides = [],  # noqa: B006
     backbone: Backbone = None,
     dataset: Dataset = None,
@@ -119,7 +124,7 @@ def prepare(
     weights_dir: WeightsDir = None,
     results: Results = None,
 ) -> int:
-    """Train what all trials of a sweep start from, and stop."""
+    """Train what all trials of a sweep start from, and list what is prepared."""
     return sweep(
         preset=preset,
         overrides=overrides,

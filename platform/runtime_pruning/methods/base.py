@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from runtime_pruning.config import CountOrNone, config_class
+from runtime_pruning.curves import Curves
 from runtime_pruning.datasets import ImageDataset
 from runtime_pruning.frontier.records import Record
 from runtime_pruning.network import PrunableNetwork
@@ -129,6 +130,7 @@ class Task:
         resources: what an agent in training may ask for.
         points_done: operating points that an earlier, interrupted run of the trial has recorded.
         resume: the folder that this run's ``save_state`` wrote with the last of them.
+        curves: takes what training reads of itself; what it holds goes with the next point.
     """
 
     network: PrunableNetwork
@@ -141,6 +143,7 @@ class Task:
     resources: AgentResources = field(default_factory=AgentResources)
     points_done: int = 0
     resume: Path | None = None
+    curves: Curves = field(default_factory=Curves)
     network_effort: Effort = field(default_factory=Effort)
     dense_effort: Effort = field(default_factory=Effort)
     backbone: str = ""

@@ -33,11 +33,12 @@ from runtime_pruning.agents.settings import DQNSettings
 from runtime_pruning.config import Count, CountOrNone, Positive, Share, config_class
 from runtime_pruning.datasets import PolicySplit
 from runtime_pruning.files import save_tensors
+from runtime_pruning.glossary import FINETUNE_ACCURACY, FINETUNE_LOSS
 from runtime_pruning.methods.base import Effort, Method, Report, Task, register
 from runtime_pruning.methods.evaluation import batches
 from runtime_pruning.network import PrunableNetwork
 from runtime_pruning.network.policies import Policy, RandomPolicy
-from runtime_pruning.network.trainer import TrainConfig
+from runtime_pruning.network.trainer import EpochReport, TrainConfig
 from runtime_pruning.network.training import finetune, recalibrate_batch_norm
 
 EFFORT = "effort.json"
@@ -147,7 +148,7 @@ class RNP(Method[RNPConfig]):
     def _train(self, agent: Agent, task: Task, config: RNPConfig, turn: int) -> Effort:
         """Train the agent, then the backbone under the agent's plans; return what it has cost."""
         started, before = time.monotonic(), agent.env_steps
-        agent.learn(config.episodes_per_round)
+        agent.learn(config.episodes_per_round, task.curves.add)
         penalties, rng = PenaltyRange.of(config.penalty), np.random.default_rng(task.seed + turn)
         policy = SpreadPolicy(
             agent.decision_network(), lambda count: torch.from_numpy(penalties.draw(count, rng))
@@ -191,7 +192,19 @@ class RNP(Method[RNPConfig]):
                 seed=seed,
             )
             teacher = task.dense if config.finetune_distillation else None
-            done = finetune(task.network, training.take(rows), policy, settings, teacher=teacher)
+
+            def tell(epoch: EpochReport) -> None:
+                told = {FINETUNE_LOSS.name: epoch.loss, FINETUNE_ACCURACY.name: epoch.accuracy}
+                task.curves.add(turn * settings.epochs + epoch.epoch, told)
+
+            done = finetune(
+                task.network,
+                training.take(rows),
+                policy,
+                settings,
+                teacher=teacher,
+                on_epoch=tell,
+            )
             images = done.steps * settings.batch_size
         self._recalibrate(task, config, policy)
         task.network.eval()

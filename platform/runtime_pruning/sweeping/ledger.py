@@ -4,6 +4,7 @@ What a point amounts to was computed where it was measured. Here nothing is deri
 which calls from its event loop, does not wait.
 """
 
+import json
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from runtime_pruning.frontier.replicates import pool
 from runtime_pruning.frontier.style import gain_text
 from runtime_pruning.frontier.summary import DENSE
 from runtime_pruning.frontier.timings import PointTiming
-from runtime_pruning.glossary import BUNDLE, POLICY_RECORD, RECORD, TEST_RECORD, TIMINGS
+from runtime_pruning.glossary import BUNDLE, CURVES, POLICY_RECORD, RECORD, TEST_RECORD, TIMINGS
 from runtime_pruning.sweeping.proving import FIXED_WIDTH, FOLDERS
 from runtime_pruning.sweeping.reports import read_point
 from runtime_pruning.sweeping.trial import read_test_point
@@ -70,6 +71,9 @@ class Ledger:
         self._points[point.point_id] = point
         self._folders[point.point_id] = folder
         self.start_trial(point.config)
+        if (curves := folder / CURVES).is_file():
+            series = json.loads(curves.read_text())
+            self._tracker.log_curves(point.point_id, series, point.trial_key)
         self._tracker.log_point(
             point, folder / RECORD, folder / BUNDLE, policy_record=folder / POLICY_RECORD
         )

@@ -9,7 +9,7 @@ import copy
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from safetensors.torch import load_file
 
+from runtime_pruning.curves import Series
 from runtime_pruning.datasets import TrainingSplit
 from runtime_pruning.files import locked, save_tensors, write_text
 from runtime_pruning.methods import Effort
@@ -36,9 +37,21 @@ RECIPE = 3
 MANIFEST = "manifest.json"
 
 Settings = dict[str, Any]
-# Trains in place; gets a checkpoint's path, returns what it has cost.
-Make: TypeAlias = Callable[[PrunableNetwork, Path], Effort]
+# Trains in place; gets a checkpoint's path.
+Make: TypeAlias = Callable[[PrunableNetwork, Path], "Made"]
 Tell: TypeAlias = Callable[[str], None]
+
+
+class Made(NamedTuple):
+    """What training a network has cost, and how it went.
+
+    Attributes:
+        effort: in all.
+        epochs: a report of each.
+    """
+
+    effort: Effort = Effort()
+    epochs: Sequence[EpochReport] = ()
 
 
 class Prepared(NamedTuple):
@@ -49,6 +62,7 @@ class Prepared(NamedTuple):
     key: str  # hash of all that made them
     dense_effort: Effort  # what each has cost, whenever that was
     network_effort: Effort
+    curves: Series  # of both trainings, by epoch
 
 
 def prepare(
@@ -73,22 +87,30 @@ def prepare(
     dense, settings = copy.deepcopy(material.network), _dense_settings(material)
     dense_key, make = _key(settings), partial(_pretrain, material=material, tell=tell)
     kept = partial(_load_or_make, device=device, shared=shared)
-    dense_effort = kept(cache / "dense" / dense_key, dense, settings, make)
+    dense_made = own = kept(cache / "dense" / dense_key, dense, settings, make)
     network, settings = copy.deepcopy(dense), _anywidth_settings(material, dense_key)
     key, make = _key(settings), partial(_order_and_widen, material=material, tell=tell)
-    effort = dense_effort + kept(cache / "anywidth" / key, network, settings, make)
+    made = kept(cache / "anywidth" / key, network, settings, make)
     longer = _reference(material)
     if longer is not None:
         dense, settings = copy.deepcopy(material.network), _dense_settings(longer)
         make = partial(_pretrain, material=longer, tell=tell)
-        dense_effort = kept(cache / "dense" / _key(settings), dense, settings, make)
+        dense_made = kept(cache / "dense" / _key(settings), dense, settings, make)
     return Prepared(
         dense=dense.eval(),
         network=network.eval(),
         key=preparation_key(material),
-        dense_effort=dense_effort,
-        network_effort=effort,
+        dense_effort=dense_made.effort,
+        network_effort=own.effort + made.effort,
+        curves={**_curves("dense", dense_made), **_curves("any_width", made)},
     )
+
+
+def _curves(what: str, made: Made) -> Series:
+    """Return a training's loss and accuracy by epoch."""
+    losses = [(each.epoch, each.loss) for each in made.epochs]
+    accuracies = [(each.epoch, each.accuracy) for each in made.epochs]
+    return {f"prepare.{what}.loss": losses, f"prepare.{what}.accuracy": accuracies}
 
 
 def _reference(material: Material) -> Material | None:
@@ -114,6 +136,25 @@ def entries(material: Material) -> tuple[str, ...]:
 def is_prepared(material: Material, cache: Place) -> bool:
     """Whether a cache holds all that a preparation needs, so that nothing is trained."""
     return all(cache.holds(f"{entry}/{MANIFEST}") for entry in entries(material))
+
+
+def held(cache: Place) -> list[str]:
+    """Return a line for each network that a cache holds: what it is, and what it has cost."""
+    lines = []
+    for kind in ("dense", "anywidth"):
+        for key in (cache / kind).names():
+            text = (cache / kind / key).read_text(MANIFEST)
+            if text is None:
+                lines.append(f"{kind:8}  {key}  unfinished")
+                continue
+            facts = json.loads(text)
+            effort = Effort(**facts["effort"])
+            lines.append(
+                f"{kind:8}  {key}  {facts['backbone']} on {facts['dataset'] or 'no images'}, "
+                f"{effort.epochs:g} epochs in {effort.train_seconds / 3600:.2f} h on "
+                f"{facts['device']}"
+            )
+    return lines
 
 
 def preparation_key(material: Material) -> str:
@@ -169,7 +210,7 @@ def _images(material: Material) -> TrainingSplit:
 
 def _pretrain(
     network: PrunableNetwork, checkpoint: Path, *, material: Material, tell: Tell
-) -> Effort:
+) -> Made:
     """Train at full width."""
     config = material.sweep.prepare.pretraining(seed=material.sweep.prepare_seed)
     return _trained(network, config, checkpoint, material, partial(_told, tell, "dense"))
@@ -177,7 +218,7 @@ def _pretrain(
 
 def _order_and_widen(
     network: PrunableNetwork, checkpoint: Path, *, material: Material, tell: Tell
-) -> Effort:
+) -> Made:
     """Put important channels first, and train at all widths."""
     config = material.sweep.prepare.anywidth(seed=material.sweep.prepare_seed)
     order_channels(network)
@@ -192,19 +233,20 @@ def _trained(
     checkpoint: Path,
     material: Material,
     on_epoch: OnEpoch,
-) -> Effort:
-    """Train, if there is an epoch to train for; return what it has cost.
+) -> Made:
+    """Train, if there is an epoch to train for.
 
     No bar is shown: what is told after each epoch is read in a log, too.
     """
     if not config.epochs:
-        return Effort()
+        return Made()
     images = _images(material)
     report = train(
         network, images, config, progress=False, checkpoint=checkpoint, on_epoch=on_epoch
     )
     share = len(images) / len(material.data.training)
-    return Effort(epochs=len(report.epochs) * share, train_seconds=report.seconds)
+    effort = Effort(epochs=len(report.epochs) * share, train_seconds=report.seconds)
+    return Made(effort, report.epochs)
 
 
 def _told(tell: Tell, what: str, report: EpochReport) -> None:
@@ -223,8 +265,8 @@ def _load_or_make(
     *,
     device: str,
     shared: bool,
-) -> Effort:
-    """Load a folder's weights, after making them if need be; return what making them has cost.
+) -> Made:
+    """Load a folder's weights, after making them if need be; return how they were made.
 
     The folder appears whole or not at all. Of several sweeps that want it one makes it, the others
     wait. Workers make it together, the first writes it; whoever started them holds the lock. One
@@ -237,7 +279,8 @@ def _load_or_make(
             work = folder.with_suffix(".partial")
             work.mkdir(parents=True, exist_ok=True)
             made = copy.deepcopy(network).to(device)
-            facts = {"effort": asdict(make(made, work / "training.pt")), "device": device}
+            effort, epochs = make(made, work / "training.pt")
+            facts = {"effort": asdict(effort), "epochs": epochs, "device": device}
             if workers.rank == 0 or not shared:
                 save_tensors(made.backbone.state_dict(), work / "network.safetensors")
                 text = json.dumps({**settings, **facts}, indent=2) + "\n"
@@ -247,4 +290,7 @@ def _load_or_make(
                 work.rename(folder)
             workers.wait()
     network.load_backbone(load_file(folder / "network.safetensors"))
-    return Effort(**json.loads(manifest.read_text())["effort"])
+    facts = json.loads(manifest.read_text())
+    return Made(
+        Effort(**facts["effort"]), [EpochReport(*epoch) for epoch in facts.get("epochs", ())]
+    )

@@ -39,7 +39,7 @@ from runtime_pruning.sweeping.exam import SETTINGS, examined
 from runtime_pruning.sweeping.ledger import Ledger
 from runtime_pruning.sweeping.parts import Parts
 from runtime_pruning.sweeping.places import in_submitted_job, results_place, results_root
-from runtime_pruning.sweeping.prepare import Prepared
+from runtime_pruning.sweeping.prepare import Prepared, held
 from runtime_pruning.sweeping.presets import load_preset
 from runtime_pruning.sweeping.provenance import code_version
 from runtime_pruning.sweeping.tuning import use_tune_settings
@@ -89,10 +89,28 @@ def run_configured(sweep: SweepConfig, arguments: Arguments, *, py_modules: Sequ
     for clause in check_contract(material):
         print(f"Unknown of the network, {clause.reason}: {clause.name}")
     results, here = results_place(arguments.results), results_root(arguments.results)
+    if arguments.prepare_only:
+        return _prepare_alone(material, results, py_modules)
     sweep_id = arguments.sweep_id or new_sweep_id(arguments.preset, results)
     _check_id(sweep_id)
     with alone(here, sweep_id):
         return _run_alone(arguments, material, sweep_id, results, here, py_modules)
+
+
+def _prepare_alone(material: Material, results: Place, py_modules: Sequence[Path]) -> int:
+    """Train what trials start from, and list what is prepared."""
+    cache = results / "prepared"
+    start_ray([*py_modules, *plugin_folders()])
+    try:
+        _check_cluster(material, results)
+        prepared = prepare_on_cluster(material, cache)
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on from here.")
+        raise
+    finally:
+        ray.shutdown()
+    print("\n".join([f"Prepared {prepared.key}. {cache.address} holds:", *held(cache)]))
+    return 0
 
 
 def _run_alone(
@@ -119,11 +137,7 @@ def _run_alone(
     start_ray([*py_modules, *plugin_folders()])
     try:
         _check_cluster(material, results)
-        cache = results / "prepared"
-        prepared = prepare_on_cluster(material, cache)
-        if arguments.prepare_only:
-            print(f"Prepared {prepared.key} in {cache.address}.")
-            return 0
+        prepared = prepare_on_cluster(material, results / "prepared")
         return _sweep(material, prepared, shared, sweep_id, mirror, parts, uri, started)
     except (KeyboardInterrupt, InterruptedSweepError):
         print(f"Interrupted. The same command with --sweep-id {sweep_id} goes on from here.")
@@ -163,6 +177,8 @@ def _sweep(
         uri, EXPERIMENT, sweep_id, folder / "spool", report_dir=folder, pictures=pictures
     )
     tracker.start_sweep(_params(material, prepared))
+    if any(prepared.curves.values()):
+        tracker.log_curves(f"preparation-{prepared.key}", prepared.curves)
     ledger = Ledger(tracker, material.sweep.method)
     running = Sweep(
         material=material,
@@ -280,6 +296,11 @@ def _params(material: Material, prepared: Prepared) -> dict[str, Any]:
             "network": asdict(prepared.network_effort),
         },
         "code_version": code_version(),
+        "data": {
+            "name": sweep.dataset,
+            "content": material.data.content_hash(),
+            **{type(split).__name__: len(split) for split in material.data.splits},
+        },
         "kernels": library.description(),
     }
 

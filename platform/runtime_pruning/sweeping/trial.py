@@ -5,11 +5,13 @@ A point is a folder that is complete before anyone hears of it:
     point.json       provenance and figures
     record.parquet   one row per validation image, its answer with it
     record-policy.parquet   the same of the policy split: what choosers of cascades learn on
+    curves.json      what training read of itself since the point before, where it did
     bundle/          the network and the policy, ready to run
     state/           what the method needs to go on from here, where it can
 """
 
 import copy
+import json
 import math
 import shutil
 import tempfile
@@ -25,6 +27,7 @@ from tqdm import tqdm
 
 from runtime_pruning import methods
 from runtime_pruning.cost.macs import dense_macs
+from runtime_pruning.curves import Curves
 from runtime_pruning.datasets import HeldOutSplit, ImageDataset, PolicySplit, Split
 from runtime_pruning.deploy import write_bundle
 from runtime_pruning.files import write_text
@@ -32,6 +35,7 @@ from runtime_pruning.frontier.points import OperatingPoint, Provenance, derive, 
 from runtime_pruning.frontier.records import Record, write_record
 from runtime_pruning.glossary import (
     BUNDLE,
+    CURVES,
     POINT,
     POLICY_RECORD,
     RECORD,
@@ -103,6 +107,7 @@ class PointReport:
     emit: Emit
     code_version: str
     reference_macs: int
+    curves: Curves = field(default_factory=Curves)
     index: int = 0
     missing: list[str] = field(default_factory=list)
 
@@ -156,6 +161,8 @@ class PointReport:
             write_record(point.policy, folder / POLICY_RECORD)
             write_text(folder / POINT, derived.to_json() + "\n")
             point.write_bundle(folder / BUNDLE)
+            if series := self.curves.take():
+                write_text(folder / CURVES, json.dumps(series) + "\n")
             if save_state is not None:
                 save_state(folder / STATE)
             self.emit(derived, folder)
@@ -322,6 +329,7 @@ def _fit(
         emit=emit,
         code_version=inputs.code_version,
         reference_macs=dense_macs(task.dense),
+        curves=task.curves,
         index=done,
     )
     work = inputs.place / f"work/{trial_key(identity)}"

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from mlflow.exceptions import MlflowException
 
 from runtime_pruning import glossary
+from runtime_pruning.curves import Series
 from runtime_pruning.errors import DataError, UserError
 from runtime_pruning.files import locked
 from runtime_pruning.frontier.board import Board
@@ -84,6 +85,7 @@ class FrontierTracker:
         # Of the thread only.
         self._writer: EventWriter | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="mlflow-writer")
+        self._unkept = 0  # events that the spool had no room for
         self._asked = threading.Event()  # a pass is due that has not begun
 
     def start_sweep(self, params: Mapping[str, Any]) -> None:
@@ -100,6 +102,16 @@ class FrontierTracker:
     def start_trial(self, trial_key: str, params: Mapping[str, Any]) -> None:
         """Open a trial's run under the sweep's, or continue it."""
         self._log("trial", trial_key, {"trial_key": trial_key, "params": _plain(params)})
+
+    def log_curves(self, key: str, series: Series, trial_key: str | None = None) -> None:
+        """Add learning curves to a trial's run, or to the sweep's own; once for each key.
+
+        Args:
+            key: what the curves belong to, fit for a file name.
+            series: steps and values, by names of the glossary.
+            trial_key: whose run; None is the sweep's.
+        """
+        self._log("curves", key, {"trial_key": trial_key, "series": _plain(series)})
 
     def log_point(
         self,
@@ -203,10 +215,13 @@ class FrontierTracker:
         """Draw the frontier and close the sweep's run, with every trial that is still open.
 
         Returns:
-            How many events could not be written. They wait; :meth:`replay` writes them.
+            How many events could not be written. They wait, and :meth:`replay` writes them; those
+            that the spool could not keep come when the sweep is started again, and until then its
+            run is not marked as finished.
         """
-        self._spool.put("sweep_end", status, {"status": status})
-        return self.replay()
+        own: Status = "FAILED" if self._unkept and status == "FINISHED" else status
+        self._keep("sweep_end", own, {"status": own})
+        return self.replay() + self._unkept
 
     def replay(self) -> int:
         """Write what waits in the spool, and draw, now; return how many events still wait."""
@@ -236,10 +251,22 @@ class FrontierTracker:
         self, kind: Kind, key: str, payload: dict[str, Any], files: Mapping[str, Path] | None = None
     ) -> None:
         """Keep an event on disk, and have what waits written."""
-        self._spool.put(kind, key, payload, files)
+        self._keep(kind, key, payload, files)
         if not self._asked.is_set():
             self._asked.set()
             self._thread.submit(self._pass)
+
+    def _keep(
+        self, kind: Kind, key: str, payload: dict[str, Any], files: Mapping[str, Path] | None = None
+    ) -> None:
+        """Keep an event on disk; where that is full the sweep goes on, and the event is counted."""
+        try:
+            self._spool.put(kind, key, payload, files)
+        except OSError as error:
+            self._unkept += 1
+            log.warning(
+                "MLflow will lack a %s, %s, until the sweep is started again: %s", kind, key, error
+            )
 
     # What follows runs in the thread.
 

@@ -14,12 +14,14 @@ from mlflow.entities import Metric as MlflowMetric
 from mlflow.entities import Param, Run, RunTag
 
 from runtime_pruning import glossary
+from runtime_pruning.curves import Series
 from runtime_pruning.files import link_tree
 
 log = logging.getLogger(__name__)
 
 _PAGE_SIZE = 1000
 _MAX_PARAM = 6000  # characters, MLflow's own limit
+_BATCH_OF_METRICS = 1000  # in one call, likewise
 _BATCH = 100  # parameters or tags in one call, MLflow's own limit
 
 
@@ -97,6 +99,21 @@ class Runs:
         self.client.log_batch(run_id, measured, new[:_BATCH], labels)
         for start in range(_BATCH, len(new), _BATCH):
             self.client.log_batch(run_id, params=new[start : start + _BATCH])
+
+    def write_series(self, run: Run, series: Series, *, at_ms: int) -> None:
+        """Log curves; of a step that the run has already the first reading stays."""
+        run_id, readings = run.info.run_id, list[MlflowMetric]()
+        for name, pairs in series.items():
+            history = self.client.get_metric_history(run_id, name)
+            known = {reading.step for reading in history}
+            readings += [
+                MlflowMetric(name, float(value), at_ms, int(step))
+                for step, value in pairs
+                if int(step) not in known
+            ]
+        for start in range(0, len(readings), _BATCH_OF_METRICS):
+            batch = readings[start : start + _BATCH_OF_METRICS]
+            self.client.log_batch(run_id, metrics=batch)
 
     def keep(self, run: Run, path: Path) -> None:
         """Keep a file or folder as the run's artifact of that name.

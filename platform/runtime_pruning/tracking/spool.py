@@ -17,12 +17,22 @@ from typing import Any, Literal
 from runtime_pruning.files import link_or_copy, write_text
 
 Kind = Literal[
-    "sweep", "trial", "point", "test", "exam", "dynamics", "timing", "trial_end", "sweep_end"
+    "sweep",
+    "trial",
+    "curves",
+    "point",
+    "test",
+    "exam",
+    "dynamics",
+    "timing",
+    "trial_end",
+    "sweep_end",
 ]
 # Whatever arrives first, an event is written after those that it builds on.
 _ORDER: tuple[Kind, ...] = (
     "sweep",
     "trial",
+    "curves",
     "point",
     "test",
     "exam",

@@ -20,6 +20,7 @@ from runtime_pruning.frontier.timings import read_timings
 from runtime_pruning.frontier.uncertainty import Evidence
 from runtime_pruning.tracking import view
 from runtime_pruning.tracking.notes import point_note, with_dynamics
+from runtime_pruning.tracking.origins import dataset_input, source_tags, trial_note
 from runtime_pruning.tracking.publishing import FrontPublisher
 from runtime_pruning.tracking.rebuild import (
     dynamics_folder,
@@ -71,6 +72,7 @@ class EventWriter:
         {
             "sweep": self._write_sweep,
             "trial": self._write_trial,
+            "curves": self._write_curves,
             "point": self._write_point,
             "test": self._write_test,
             "exam": self._write_exam,
@@ -92,7 +94,12 @@ class EventWriter:
             glossary.REFERENCE_ACCURACY: self._board.reference.accuracy,
             glossary.REFERENCE_MACS_FRACTION: self._board.reference.macs_fraction,
         }
-        self._runs.write(run, params={**flat(event.payload), **declared}, at_ms=event.at_ms)
+        tags = source_tags(str(event.payload.get("code_version", "unknown")))
+        params = {**flat(event.payload), **declared}
+        self._runs.write(run, params=params, tags=tags, at_ms=event.at_ms)
+        if "data" in event.payload:
+            data = dataset_input(event.payload["data"])
+            self._runs.client.log_inputs(run.info.run_id, datasets=[data])
         client, run_id = self._runs.client, run.info.run_id
         if glossary.SWEEP not in {file.path for file in client.list_artifacts(run_id)}:
             client.log_dict(run_id, event.payload, glossary.SWEEP)
@@ -101,9 +108,15 @@ class EventWriter:
 
     def _write_trial(self, event: Event) -> None:
         run = self._trial_run(event.payload["trial_key"], event.at_ms)
-        self._runs.write(run, params=flat(event.payload["params"]), at_ms=event.at_ms)
+        params, tags = event.payload["params"], {glossary.NOTE: trial_note(event.payload["params"])}
+        self._runs.write(run, params=flat(params), tags=tags, at_ms=event.at_ms)
         if run.info.status != "FINISHED":
             self._runs.reopen(run)
+
+    def _write_curves(self, event: Event) -> None:
+        key = event.payload["trial_key"]
+        run = self._sweep_run(event.at_ms) if key is None else self._trial_run(key, event.at_ms)
+        self._runs.write_series(run, event.payload["series"], at_ms=event.at_ms)
 
     def _write_point(self, event: Event) -> None:
         point = take_point(self._board, self._spool, event)
@@ -113,6 +126,10 @@ class EventWriter:
             self._fill_point(run, point, event)
             self._front.add(point, run.info.run_id)
             self._front.log_progress(self._sweep_run(event.at_ms))
+            trial = self._trial_run(point.trial_key, event.at_ms)
+            shown = (glossary.ACCURACY.name, glossary.MACS_FRACTION.name)
+            by_point = {name: [(point.index, getattr(point, name))] for name in shown}
+            self._runs.write_series(trial, by_point, at_ms=event.at_ms)
         elif stored.figures != point.figures:
             log.warning(
                 "Point %s was measured again with other figures; the first stay: %s, then %s.",
@@ -137,7 +154,10 @@ class EventWriter:
             run,
             params={**params, **flat(point.config, "config.")},
             metrics=metrics,
-            tags={glossary.NOTE: self._point_note(run, point, event)},
+            tags={
+                glossary.NOTE: self._point_note(run, point, event),
+                **source_tags(point.code_version),
+            },
             at_ms=event.at_ms,
         )
         self._runs.end(run, "FINISHED", event.at_ms)
