@@ -6,9 +6,13 @@ An episode is one image; a step runs one more member, or stops.
 |---|---|
 | observation | float32: the features of the combined answer (`cascade_table.features`), then the natural logarithm of the penalty |
 | action | 0: stop; m + 1: run member m |
-| reward | ``-penalty * cost`` of the member that runs; at the end ``-alpha * loss`` of the combined answer |
+| reward | ``-penalty * cost`` of the member that runs; and ``-alpha * loss`` of the combined answer at the end (``reward="final"``), or what the member has spared of that loss (``reward="gain"``) |
 | end | at a stop; when all members have run; at an action that runs a member again, which runs nothing and stops |
 | info | ``image``, ``cost`` of the step; at the end also ``loss``, ``correct``, ``members`` that ran |
+
+Both rewards make the same return, but for a constant: the loss of a guess. By gains a stop is worth
+nothing, and what running a member is worth shows at once (potential-based shaping: Ng, Harada,
+Russell, ICML 1999).
 
 A member that has run has nothing new to say, so that running it again means to stop: no mask is
 needed, and no episode is longer than there are members. A stop before any member has run answers
@@ -18,7 +22,7 @@ No network runs: members' answers are a table. Dimensions: B images, M members, 
 """  # noqa: E501
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -37,6 +41,7 @@ FEATURE_LIMIT = 1e3
 LEAST_PENALTY = 1e-6
 
 Observation = NDArray[np.float32]
+Reward: TypeAlias = Literal["final", "gain"]
 StepResult = tuple[
     Observation, NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
 ]
@@ -58,6 +63,7 @@ class CascadeVectorEnv(VectorEnv):  # type: ignore[misc]
         num_envs: images at a time.
         alpha: weight of the answer's loss.
         loss: of the answer: expected error, or cross-entropy.
+        reward: when the loss is paid for: at the end, or by gains on the way.
         seed: of images and penalties until `reset` is given one.
 
     Raises:
@@ -77,17 +83,21 @@ class CascadeVectorEnv(VectorEnv):  # type: ignore[misc]
         num_envs: int = 1,
         alpha: float = 1.0,
         loss: AnswerLoss = "error",
+        reward: Reward = "final",
         seed: int | None = None,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"`num_envs >= 1` must hold, but got {num_envs}.")
         if not 0 <= alpha < np.inf:
             raise ValueError(f"`0 <= alpha < inf` must hold, but got {alpha}.")
+        if reward not in get_args(Reward):
+            raise ValueError(f"`reward` must be one of {get_args(Reward)}, but got {reward!r}.")
         self.table = table if isinstance(table, CascadeTable) else table()
         self.num_envs = num_envs
         self.alpha = alpha
         self._loss: AnswerLoss = loss
         loss_of(np.zeros(1), loss)  # refuses others
+        self._loss_NS = self.table.losses(loss) if reward == "gain" else None
         self.penalties = PenaltyRange.of(penalty)
         members = self.table.num_members
         width = num_features(members, self.table.num_classes) + 1
@@ -156,11 +166,18 @@ class CascadeVectorEnv(VectorEnv):  # type: ignore[misc]
         runs_B = ~fresh_B & (bit_B > 0) & (self._set_B & bit_B == 0)
         cost_B = np.zeros(self.num_envs, np.float32)
         cost_B[runs_B] = self.table.costs_NM[self._image_B[runs_B], actions_B[runs_B] - 1]
+        before_B = self._set_B.copy()
         self._set_B[runs_B] |= bit_B[runs_B]
         full = 2**self.table.num_members - 1
         self._over_B = ~fresh_B & (~runs_B | (self._set_B == full))
         loss_B, correct_B = self._judged()
-        reward_B = -self._penalty_B * cost_B - self.alpha * loss_B * self._over_B
+        reward_B = -self._penalty_B * cost_B
+        if self._loss_NS is None:
+            reward_B -= self.alpha * loss_B * self._over_B
+        else:
+            own_BS = self._loss_NS[self._image_B]
+            rows_B = np.arange(self.num_envs)
+            reward_B += self.alpha * (own_BS[rows_B, before_B] - own_BS[rows_B, self._set_B])
         ended = {"loss": loss_B, "correct": correct_B, "members": self._set_B.copy()}
         everywhere_B = np.ones(self.num_envs, np.bool_)
         info = self._told({"image": self._image_B.copy(), "cost": cost_B}, everywhere_B)

@@ -106,3 +106,36 @@ def test_settings_and_actions_out_of_range_are_refused() -> None:
     env.reset()
     with pytest.raises(gym.error.InvalidAction, match=r"\[0, 2\]"):
         env.step(np.array([3]))
+
+
+def test_gains_make_the_same_return_but_for_the_loss_of_a_guess() -> None:
+    """A guess between two classes is wrong by a half; what runs or stops spares some of that."""
+    final, gain = (
+        CascadeVectorEnv(table=table(), penalty=(0.01, 1.0), num_envs=5, alpha=2.0, reward=kind)
+        for kind in ("final", "gain")
+    )
+    actions = np.random.default_rng(3)
+    earned = np.zeros((2, 5))
+    final.reset(seed=1), gain.reset(seed=1)
+    ended = 0
+    for _ in range(30):
+        actions_B = actions.integers(0, 3, 5)
+        _, final_B, over_B, _, _ = final.step(actions_B)
+        _, gain_B, same_B, _, _ = gain.step(actions_B)
+        np.testing.assert_array_equal(over_B, same_B)
+        earned += np.stack([final_B, gain_B])
+        np.testing.assert_allclose((earned[1] - earned[0])[over_B], 2 * 0.5, atol=1e-5)
+        earned[:, over_B] = 0
+        ended += int(over_B.sum())
+    assert ended > 30
+
+
+def test_a_stop_gains_nothing_and_a_member_what_it_spares() -> None:
+    env = CascadeVectorEnv(table=table(), penalty=0.2, num_envs=2, reward="gain", seed=0)
+    env.reset(seed=0)
+    _, reward_B, over_B, _, _ = env.step(np.array([STOP, DEAR]))
+    # The dear member is 0.9 sure of the right class: 0.4 less to lose than by a guess, at 0.2.
+    np.testing.assert_allclose(reward_B, [0.0, 0.2], atol=1e-6)
+    assert over_B.tolist() == [True, False]
+    with pytest.raises(ValueError, match="`reward` must be one of"):
+        CascadeVectorEnv(table=table(), penalty=0.2, reward="later")  # type: ignore[arg-type]

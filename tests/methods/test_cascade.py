@@ -100,7 +100,9 @@ def by_threshold(task: Task) -> list[Told]:
 
 
 def test_thresholds_give_the_whole_curve_cheapest_first(by_threshold: list[Told]) -> None:
-    assert len(by_threshold) == 5
+    # Of five, those that run one member alone are left out: they are that member's own points.
+    assert 3 <= len(by_threshold) <= 5
+    assert {told.point.validation.num_sites for told in by_threshold} <= {6, 9}
     macs = [told.point.policy.executed_macs_N.mean() for told in by_threshold]
     accuracy = [told.point.policy.correct_N.mean() for told in by_threshold]
     assert macs == sorted(macs)
@@ -112,7 +114,7 @@ def test_thresholds_give_the_whole_curve_cheapest_first(by_threshold: list[Told]
 def test_its_bundle_does_what_its_record_says(
     task: Task, by_threshold: list[Told], tmp_path: Path
 ) -> None:
-    point = by_threshold[2].point
+    point = by_threshold[1].point
     assert len(np.unique(point.validation.executed_macs_N)) > 1  # it decides
     point.write_bundle(tmp_path / "bundle")
     bundle = read_bundle(tmp_path / "bundle")
@@ -128,8 +130,8 @@ def test_its_bundle_does_what_its_record_says(
 
 
 def test_an_interrupted_trial_reports_the_rest(task: Task, by_threshold: list[Told]) -> None:
-    rest = fitted(replace(task, points_done=3), dials=5, most=3)
-    expected = [told.point.validation.executed_macs_N.sum() for told in by_threshold[3:]]
+    rest = fitted(replace(task, points_done=2), dials=5, most=3)
+    expected = [told.point.validation.executed_macs_N.sum() for told in by_threshold[2:]]
     assert [told.point.validation.executed_macs_N.sum() for told in rest] == expected
 
 

@@ -147,3 +147,11 @@ def test_each_configuration_is_tried_under_each_seed_and_told_by_the_mean() -> N
 def test_seeds_that_make_no_mean_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_sweep(**changes)
+
+
+def test_a_dimension_may_be_of_names() -> None:
+    sweep = make_sweep(search={"groups": (2,), "subset": ("0-1", "0-1-2", "0-2")}, trials=4)
+    search = FrontierSearch(sweep)
+    assert opening_points(sweep) == [{"groups": 2, "subset": "0-1-2"}]
+    suggested = [search.suggest(f"t{i}")["subset"] for i in range(4)]
+    assert set(suggested) <= {"0-1", "0-1-2", "0-2"}

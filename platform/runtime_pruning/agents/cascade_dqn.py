@@ -28,6 +28,7 @@ class CascadeDQNSettings:
         penalty_low, penalty_high: range that episodes' penalties are drawn from, log-uniformly.
         alpha: weight of the answer's loss.
         loss: of the answer.
+        reward: when the loss is paid for; the same return, but gains are learned from fewer images.
         hidden: widths of the hidden layers.
         lr: Adam's learning rate.
         batch: transitions per gradient step.
@@ -46,6 +47,7 @@ class CascadeDQNSettings:
     penalty_high: Positive = 1.0
     alpha: Positive = 1.0
     loss: Literal["cross-entropy", "error"] = "error"
+    reward: Literal["final", "gain"] = "gain"
     hidden: tuple[Count, ...] = (128, 128)
     lr: Positive = 5e-4
     batch: Count = 512
@@ -91,6 +93,7 @@ def cascade_config(
             "penalty": (settings.penalty_low, settings.penalty_high),
             "alpha": settings.alpha,
             "loss": settings.loss,
+            "reward": settings.reward,
             "seed": settings.seed,
         },
         normalize_actions=False,

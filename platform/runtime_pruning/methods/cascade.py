@@ -209,16 +209,22 @@ def _choosers(
 
 
 def _by_threshold(table: CascadeTable, config: CascadeConfig) -> list[Chooser]:
-    """Return the cascades that no other beats, or the best at each penalty."""
+    """Return the cascades that no other beats, or the best at each penalty.
+
+    One that runs a single member is that member's own point, and left out where others are left.
+    """
     if config.penalty is None:
-        return list(search_thresholds(table, points=max(2, config.dials)))
-    tried = search_thresholds(table, points=TRIED)
-    judged = [judge(table, chooser) for chooser in tried]
-    best = [
-        max(range(len(tried)), key=lambda at: judged[at].accuracy - penalty * judged[at].cost)
-        for penalty in config.penalties
-    ]
-    return [tried[at] for at in dict.fromkeys(best)]
+        found = search_thresholds(table, points=max(2, config.dials))
+    else:
+        tried = search_thresholds(table, points=TRIED)
+        judged = [judge(table, chooser) for chooser in tried]
+        best = [
+            max(range(len(tried)), key=lambda at: judged[at].accuracy - penalty * judged[at].cost)
+            for penalty in config.penalties
+        ]
+        found = [tried[at] for at in dict.fromkeys(best)]
+    several = [chooser for chooser in found if len(chooser.order) > 1]
+    return list(several or found)
 
 
 def _agent_settings(task: Task, config: CascadeConfig) -> CascadeDQNSettings:

@@ -141,11 +141,6 @@ class PolicyDecider:
         """Return what makes the decisions between compiled calls, if the chooser has that."""
         return getattr(self.chooser, "compiled", None)
 
-    @property
-    def fixed_sites(self) -> int:
-        """Return for how many of the first sites the chooser says one group, whatever it sees."""
-        return getattr(self.chooser, "settled", 0)
-
     def __call__(self, site: int, features: Callable[[], Tensor]) -> Sequence[int]:
         """Return what the chooser says.
 
