@@ -112,8 +112,8 @@ def main() -> None:
     data = load("digits")
     dense = trained(data)
     rows = []
-    for cost in asked.costs:
-        for budget in asked.budgets:
+    for budget in asked.budgets:
+        for cost in asked.costs:
             settings = {
                 "cost": cost,
                 "budget": budget,

@@ -128,6 +128,7 @@ class ConstrainedRL(Method[ConstrainedRLConfig]):
 
     config_type = ConstrainedRLConfig
     trains_agent = True
+    plans_groups = False
 
     def budgets(self, config: ConstrainedRLConfig) -> Mapping[str, float]:
         """Return the budgets."""
