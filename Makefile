@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.ready-dev
 UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.txt)
-PRESET ?= digits
+PRESET ?= cluttered-digits
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .PHONY: frontier test check ui clean
 
-frontier: $(READY)  ## The main job: sweep, train, measure, draw (PRESET=digits by default).
+frontier: $(READY)  ## The main job: sweep, train, measure, draw (PRESET=cluttered-digits by default).
 	$(BIN)/python sweeps/frontier.py --preset $(PRESET)
 
 test: $(DEV_READY) check  ## Everything CI runs.

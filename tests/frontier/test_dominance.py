@@ -1,11 +1,14 @@
 """Fronts and volumes worked out by hand, and held against Optuna's on random points."""
 
+from dataclasses import replace
+from types import ModuleType
+
 import numpy as np
 import pytest
 from optuna._hypervolume import compute_hypervolume
 
 from runtime_pruning.errors import ConfigError
-from runtime_pruning.frontier.dominance import Reference, hypervolume, pareto_mask
+from runtime_pruning.frontier.dominance import Reference, front_mask, hypervolume, pareto_mask
 
 
 def test_front_by_hand() -> None:
@@ -62,3 +65,13 @@ def test_other_numbers_of_objectives_are_refused(shape: tuple[int, int], corner:
 
 def test_the_declared_corner() -> None:
     assert Reference().losses_K.tolist() == [1.0, 1.1]
+
+
+def test_who_has_seen_the_images_beats_nobody(synthetic: ModuleType) -> None:
+    honest, seen = synthetic.make_point(0.5)[0], synthetic.make_point(0.4)[0]
+    seen = replace(seen, saw_held_out=True, figures=replace(seen.figures, accuracy=0.99))
+    tested = replace(seen, split="test")
+    assert (honest.chooses, seen.chooses, tested.chooses) == (True, False, True)
+    assert front_mask([honest, seen]).tolist() == [True, False]
+    assert front_mask([seen]).tolist() == [True]  # nothing to choose from
+    assert front_mask([honest, tested]).tolist() == [False, True]

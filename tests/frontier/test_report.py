@@ -132,6 +132,16 @@ def test_who_was_trained_for_longer_than_the_reference_is_marked(
     assert (empty, note[:24]) == ("", "\N{DAGGER} trained for more epoch")
 
 
+def test_figures_of_images_that_were_learned_on_are_marked(measured: Measured) -> None:
+    (first, facts), *others = measured
+    points = [(replace(first, saw_held_out=True), facts), *others]
+    summary = summarise(*zip(*points, strict=True), reference=Reference())
+    lines = markdown_table(summary).splitlines()
+    assert sum("% \N{DOUBLE DAGGER} |" in line for line in lines) == 1
+    assert lines[-1].endswith("may have learned on these images: nothing is chosen.")
+    assert first.point_id not in {point.point_id for point in summary.front}
+
+
 def test_verdicts_are_in_the_table_and_on_the_page(measured: Measured, tmp_path: Path) -> None:
     cheap, dear = measured[0][0], measured[1][0]
     proofs = {cheap.point_id: proof(0.001), dear.point_id: proof(0.0), "of another": proof(0.0)}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from runtime_pruning.frontier.details import Details
-from runtime_pruning.frontier.dominance import Reference, hypervolume, losses_of, pareto_mask
+from runtime_pruning.frontier.dominance import Reference, front_mask, hypervolume, losses_of
 from runtime_pruning.frontier.points import OperatingPoint
 from runtime_pruning.frontier.proof import Proof
 from runtime_pruning.frontier.replicates import first_known, pool, pool_evidence
@@ -114,7 +114,7 @@ class Board:
         if not self._points:
             return {}
         pooled = pool(self.points)
-        mask = pareto_mask(losses_of([each.point for each in pooled])).tolist()
+        mask = front_mask([each.point for each in pooled]).tolist()
         return {id_: stays for each, stays in zip(pooled, mask, strict=True) for id_ in each.ids}
 
     def hypervolume(self) -> float:

@@ -55,6 +55,19 @@ def pareto_mask(losses_PK: npt.ArrayLike) -> Bools:
     return on_front_P
 
 
+def front_mask(points: Sequence[OperatingPoint]) -> Bools:
+    """Return ``on_front_P``: True where no other point beats one, on figures that may choose.
+
+    A point whose network has seen the images is on no front beside points that have not, and beats
+    none of them. Where all have seen them, nothing is chosen: the front is that of all, as shown.
+    """
+    losses_P2 = losses_of(points)
+    may_P = np.array([point.chooses for point in points], dtype=bool)
+    if may_P.any():
+        losses_P2[~may_P] = np.inf
+    return pareto_mask(losses_P2)
+
+
 def hypervolume(losses_PK: npt.ArrayLike, reference_K: npt.ArrayLike) -> float:
     """Return the volume that the points dominate, up to the reference corner.
 

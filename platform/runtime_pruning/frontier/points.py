@@ -56,6 +56,8 @@ class Provenance:
         code_version: version or commit of the code.
         dense_macs: MACs of the unpruned backbone on one image.
         env_steps, train_seconds, epochs: training effort spent on the point so far.
+        saw_held_out: whether the network may have learned on the validation images, as one with
+            published weights has that learned on a whole training set.
     """
 
     sweep_id: str
@@ -72,6 +74,7 @@ class Provenance:
     env_steps: int = 0
     train_seconds: float = 0.0
     epochs: float = 0.0
+    saw_held_out: bool = False
 
     def __post_init__(self) -> None:
         if not self.sweep_id or any(c in self.sweep_id for c in "'\"`/"):
@@ -138,6 +141,11 @@ class OperatingPoint(Provenance):
     split: HeldOut
     figures: Figures = field(repr=False)
     seeds: tuple[int, ...] = ()
+
+    @property
+    def chooses(self) -> bool:
+        """Whether a choice may rest on the figures: they are of images that were not learned on."""
+        return not (self.saw_held_out and self.split == "validation")
 
     @property
     def accuracy(self) -> float:

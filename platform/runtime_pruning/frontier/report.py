@@ -25,6 +25,7 @@ from runtime_pruning.glossary import PAGE, PICTURE, TABLE
 PICTURED = 40  # points whose extreme images are shown
 
 
+SEEN = "\N{DOUBLE DAGGER}"  # marks figures of images that the network may have learned on
 LONGER = "\N{DAGGER}"  # marks a point that was trained for longer than the reference
 _PROOF_TITLES = ("over fixed widths", "over shuffled", "over a threshold")
 
@@ -136,6 +137,8 @@ def markdown_table(
     lines = [_line(header), _line(rule), *(_line(row) for row in shown)]
     if len(shown) < len(rows):
         lines += ["", f"and {len(rows) - len(shown)} more."]
+    if any(SEEN in cell for row in shown for cell in row):
+        lines += ["", f"{SEEN} the network may have learned on these images: nothing is chosen."]
     if any(LONGER in row[-1] for row in shown):
         lines += ["", f"{LONGER} trained for more epochs than the dense network that is beside it."]
     return "\n".join(lines)
@@ -149,7 +152,7 @@ def _row(summary: FrontierSummary, p: int, timed: Sequence[tuple[str, int]]) -> 
         point.method,
         str(point.groups),
         penalty_text(point),
-        f"{100 * point.accuracy:.2f} ± {spread:.2f} %",
+        f"{100 * point.accuracy:.2f} ± {spread:.2f} %" + ("" if point.chooses else f" {SEEN}"),
         f"{point.executed_macs_per_image / 1e6:.3g} M",
         f"{100 * point.macs_fraction:.1f} %",
         f"{summary.probability_P[p]:.2f}",

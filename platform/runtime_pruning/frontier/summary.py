@@ -9,9 +9,9 @@ from runtime_pruning.errors import DataError
 from runtime_pruning.frontier.dominance import (
     Doubles,
     Reference,
+    front_mask,
     hypervolume,
     losses_of,
-    pareto_mask,
 )
 from runtime_pruning.frontier.points import OperatingPoint
 from runtime_pruning.frontier.proof import Proof, Proofs
@@ -116,7 +116,7 @@ def summarise(
     accuracy = accuracy_interval([facts for _, facts in pairs], level)
     known, timed = proofs or {}, timings or {}
     losses_P2 = losses_of(ordered)
-    on_front_P = pareto_mask(losses_P2)
+    on_front_P = front_mask(ordered)
     if chosen is not None:
         on_front_P = np.array([point.point_id in chosen for point in ordered])
         if not on_front_P.any():

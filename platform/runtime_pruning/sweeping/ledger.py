@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from runtime_pruning.frontier.dominance import losses_of, pareto_mask
+from runtime_pruning.frontier.dominance import front_mask
 from runtime_pruning.frontier.explanation import read_explanation
 from runtime_pruning.frontier.points import OperatingPoint, trial_key
 from runtime_pruning.frontier.proof import Proof
@@ -147,8 +147,13 @@ class Ledger:
         return self._folders[dense[0].point_id] if dense else None
 
     def test_candidates(self) -> list[Path]:
-        """Return the folders of the points that are tested, cheapest first: reported and fixed."""
-        chosen = {point.point_id: point for point in [*self._reported(), *self._fixed()]}
+        """Return the folders of the points that are tested, cheapest first: reported and fixed.
+
+        All are, where the networks have seen the validation images, which then choose nothing.
+        """
+        blind = not any(point.chooses for point in self._points.values())
+        asked = self._points.values() if blind else [*self._reported(), *self._fixed()]
+        chosen = {self._replicates(point)[0]: point for point in asked}
         ids = [id_ for each in _by_cost(chosen.values()) for id_ in self._replicates(each)]
         return [self._folders[id_] for id_ in ids]
 
@@ -243,7 +248,7 @@ def front_of(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
     """Return the points that no other of them beats, cheapest first."""
     if not points:
         return []
-    mask = pareto_mask(losses_of(points)).tolist()
+    mask = front_mask(points).tolist()
     return _by_cost(point for point, stays in zip(points, mask, strict=True) if stays)
 
 

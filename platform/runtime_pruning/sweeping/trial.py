@@ -188,7 +188,7 @@ class PointReport:
             method=self.method,
             backbone=self.sweep.backbone,
             dataset=self.sweep.dataset,
-            seed=self.config["seed"],
+            seed=int(self.config.get("seed", self.sweep.seed)),
             groups=point.groups,
             dense_macs=self.reference_macs,
             penalty=point.penalty,
@@ -196,10 +196,16 @@ class PointReport:
             env_steps=effort.env_steps,
             train_seconds=effort.train_seconds,
             epochs=effort.epochs,
+            saw_held_out=self.sweep.prepare.pretrained or _names_published(self.config),
         )
 
 
 MeasuredSplit = TypeVar("MeasuredSplit", bound=Split)
+
+
+def _names_published(config: Mapping[str, Any]) -> bool:
+    """Whether a cascade has members with published weights: backbones that are no file's."""
+    return any("/" not in str(name) for name in config.get("backbones", ()))
 
 
 def limited(split: MeasuredSplit, sweep: SweepConfig) -> MeasuredSplit:
