@@ -220,6 +220,25 @@ def test_axes_splits_and_filters(browser: Browser, path: Path, shown: Shown) -> 
     visit.close()
 
 
+def test_a_page_of_the_test_split_chooses_nothing(
+    browser: Browser, shown: Shown, tmp_path: Path
+) -> None:
+    summary, extras, setting = shown
+    points = tuple(replace(point, split="test") for point in summary.points)
+    chosen_P = np.array([p in (1, 4) for p in range(len(points))])  # neither the best nor all
+    path = tmp_path / "frontier.html"
+    draw_page(
+        replace(summary, points=points, on_front_P=chosen_P), path, extras=extras, setting=setting
+    )
+    visit = browsing.Visit(browser, path.as_uri())
+    assert visit.page.evaluate("scene.onFront") == [1, 4]
+    assert visit.page.evaluate("data.axes.map((axis) => axis.key)") == ["macs"]
+    assert not visit.page.evaluate("scene.stairs")
+    assert "as chosen on validation, read on test" in visit.page.inner_text("#legend-words")
+    assert visit.said == []
+    visit.close()
+
+
 def test_by_keyboard_and_by_link(browser: Browser, path: Path, shown: Shown) -> None:
     summary, _, _ = shown
     visit = browsing.Visit(browser, path.as_uri())

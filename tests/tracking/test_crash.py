@@ -1,5 +1,7 @@
 """Writers that are killed in the middle, stores that two open at once, servers that are dead."""
 
+import contextlib
+import importlib.util
 import multiprocessing
 import os
 import resource
@@ -16,6 +18,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from playwright.sync_api import TimeoutError as TimeoutError_
 
 from runtime_pruning.frontier import OperatingPoint, Record, write_record
 from runtime_pruning.tracking.mlflow_store import FrontierTracker
@@ -148,6 +151,19 @@ def test_sweeps_that_start_together_make_one_store(tmp_path: Path, synthetic: Mo
         assert rebuild(uri, name) == points
 
 
+def _browsing() -> ModuleType:
+    path = Path(__file__).parents[1] / "frontier" / "browsing.py"
+    spec = importlib.util.spec_from_file_location("browsing", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+browsing = _browsing()
+
+
 @pytest.fixture
 def port() -> int:
     with socket.socket() as probe:
@@ -170,16 +186,46 @@ def test_a_dead_server_delays_but_loses_nothing(
     tracker.start_sweep({})
     tracker.log_point(point, tmp_path / "r.parquet")
     assert tracker.finish() == 3
-    assert time.monotonic() - started < 5  # MLflow itself would retry for minutes
+    assert time.monotonic() - started < 60  # MLflow itself would retry for four minutes
     assert f"kept in {tmp_path / 'spool'}" in caplog.text
 
     server = start_server(port, uri, tmp_path)
     try:
         assert tracker.replay() == 0
         assert rebuild(address, "s1") == [(point, record)]
+        with browsing.chromium() as browser:
+            look_at_the_page(browser, address, point)
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(timeout=30)
+
+
+def look_at_the_page(browser: Any, address: str, point: OperatingPoint) -> None:
+    """From MLflow's first page to the frontier in two clicks, and to a point's own description."""
+    visit = browsing.Visit(browser, address)
+    page, context = visit.page, visit.page.context
+    page.set_default_timeout(60_000)
+    page.get_by_role("link", name="frontier", exact=True).first.click()
+    page.wait_for_url("**/experiments/**")
+    # MLflow's own greeting comes once in a browser's life, late, over everything.
+    greeting = page.get_by_text("Got it")
+    with contextlib.suppress(TimeoutError_):
+        greeting.click(timeout=10_000)
+    with context.expect_page() as opened:
+        page.get_by_role("link", name="Frontier of s1").click()
+    shown = opened.value
+    frame = shown.frame_locator("iframe")
+    frame.locator("#body button").first.click(timeout=60_000)
+    assert point.point_id in frame.locator("#card").inner_text()
+    link = str(frame.locator("#card a").get_attribute("href"))
+    assert link.startswith(f"{address}/#/experiments/")
+    shown.goto(link)
+    # The run says what it is and what its numbers mean.
+    shown.get_by_text("Executed MACs over the dense backbone's.").wait_for(timeout=60_000)
+    assert shown.get_by_role("link", name="its record, one row per image").count() == 1
+    errors = [line for line in visit.said if line.startswith("error") and "404" not in line]
+    assert errors == []
+    visit.close()
 
 
 def start_server(port: int, uri: str, folder: Path) -> "subprocess.Popen[bytes]":

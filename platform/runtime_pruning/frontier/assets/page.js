@@ -41,6 +41,8 @@ function unpack(raw) {
 }
 
 const axisOf = () => data.axes.find((axis) => axis.key === state.axis) ?? data.axes[0];
+/** Whether what is shown was read on test; the front is never chosen there. */
+const isTest = () => state.split === "test" || data.split === "test";
 const costOf = (point, axis = axisOf()) => (axis.key === "macs"
   ? (state.split === "test" ? point.test_macs : point.macs)
   : (point.latency_ms[axis.key] ?? null));
@@ -49,7 +51,7 @@ const costText = (value, axis = axisOf()) => (axis.key === "macs" ? macsText(val
 
 /** What the chart draws, derived from data and state. */
 function buildScene() {
-  const axis = axisOf(), test = state.split === "test", onFront = axis.front.filter((p) => costOf(points[p]) != null && accuracyOf(points[p]) != null);
+  const axis = axisOf(), test = isTest(), onFront = axis.front.filter((p) => costOf(points[p]) != null && accuracyOf(points[p]) != null);
   const shown = points.filter((point) => costOf(point) != null && accuracyOf(point) != null);
   const visible = shown.filter((point) => !state.off.has(point.method) && !state.offBackbones.has(point.backbone)).map((point) => point.index);
   const inSight = new Set(visible);
@@ -63,8 +65,8 @@ function buildScene() {
   const end = Math.max(dense ?? 0, ...shown.map((point) => x[point.index]));
   scene = {
     x, y, onFront, front: new Set(onFront), visible, corners, end, dense, stairs: !test, bars: state.bars,
-    low: points.map((point) => (test ? point.test_low : point.low)),
-    high: points.map((point) => (test ? point.test_high : point.high)),
+    low: points.map((point) => (state.split === "test" ? point.test_low : point.low)),
+    high: points.map((point) => (state.split === "test" ? point.test_high : point.high)),
     denseAccuracy: densePoint ? accuracyOf(densePoint) : null,
     noun: axis.key === "macs" ? "MACs" : "time",
     isVisible: (p) => inSight.has(p),
@@ -113,8 +115,8 @@ function refresh() {
 
 function showWords() {
   const below = scene.visible.filter((p) => !chart.inside(p)).length;
-  const split = state.split === "test" ? "Filled and joined: the front as chosen on validation, read on test."
-    : `Filled: on the front, chosen on ${data.split}; shaded: ${percent(data.level, 0)} band of what a budget buys.`;
+  const split = isTest() ? "Filled and joined: the front as chosen on validation, read on test."
+    : `Filled: on the front, chosen on validation; shaded: ${percent(data.level, 0)} band of what a budget buys.`;
   const verdicts = points.some((point) => point.verdict) ? " Ring: decisions depend on the image; bar below: not shown to beat its controls." : "";
   $("legend-words").textContent = `${split}${verdicts}${below ? ` ${below} point${below > 1 ? "s lie" : " lies"} outside of what is shown.` : ""}`;
   $("chart").setAttribute("aria-label", `Accuracy against ${axisOf().label}: ${scene.visible.length} points, ${scene.onFront.length} on the front. The table below holds the same.`);
@@ -180,13 +182,13 @@ function closeCard() {
 function showTable() {
   const axis = axisOf(), test = points.some((point) => point.test_accuracy != null);
   const rows = (state.rows === "front" ? scene.onFront.filter(scene.isVisible) : scene.visible).sort((a, b) => scene.x[a] - scene.x[b]);
-  const head = ["Point", ["Validation"], ["95 %"], ...(test ? [["Test"]] : []), ["MACs"], ["of dense"],
+  const head = ["Point", [data.split], ["95 %"], ...(test ? [["Test"]] : []), ["MACs"], ["of dense"],
     ...(axis.key === "macs" ? [] : [[axis.short]]), "Verdict", "Groups", "Penalty", "Backbone"];
   head[2] = [percent(data.level, 0)];
   $("head").replaceChildren(...head.map((name) => make("th", { scope: "col", class: Array.isArray(name) ? "number" : null }, [name].flat())));
   $("body").replaceChildren(...rows.slice(0, state.limit).map((p) => row(points[p], axis, test)));
   $("caption").textContent = state.rows === "front"
-    ? `The ${rows.length} points of the front (${axis.label}), chosen on ${data.split}, cheapest first.`
+    ? `The ${rows.length} points of the front (${axis.label}), chosen on validation, cheapest first.`
     : `${Math.min(rows.length, state.limit)} of ${rows.length} points, cheapest first; those of the front are filled.`;
   $("more").hidden = rows.length <= state.limit;
 }
