@@ -29,6 +29,9 @@ def test_what_is_said_is_what_the_pruned_network_has(name: str) -> None:
     keep = {group.name: range(width) for group, width in zip(macs.groups, widths_G, strict=True)}
     network = trace(pruned(backbone, shape, keep).backbone.eval(), shape, groups=1)
     assert macs(widths_G) == dense_macs(network)
+    full_G = [group.channels for group in macs.groups]
+    both_2G = torch.tensor([widths_G, full_G])
+    assert macs(list(both_2G.T)).tolist() == [macs(widths_G), macs.dense]
     assert macs.dense == dense_macs(trace(backbone, shape, groups=1))
 
 

@@ -34,7 +34,7 @@ from runtime_pruning.network.structure import structure_key
 from runtime_pruning.network.surgery import PrunableGroup
 from runtime_pruning.network.tracing import trace
 
-_LR, _DECAY, _HIDDEN = 0.01, 1e-3, 64
+_LR, _DECAY, _HIDDEN = 0.01, 1.0, 64
 _HELD_OUT = 0.2  # share of the configurations
 
 
@@ -172,7 +172,7 @@ def train_predictor(
     timings: WidthTimings,
     macs: PrunedMacs,
     *,
-    steps: int = 2000,
+    steps: int = 1500,
     seed: int = 0,
     facts: dict[str, Any] | None = None,
 ) -> tuple[LatencyPredictor, HeldOutError]:
@@ -239,7 +239,7 @@ class Survey:
     least: float = 0.125
     batch: int = 1
     calls: int = 40
-    steps: int = 2000
+    steps: int = 1500
     seed: int = 0
 
 

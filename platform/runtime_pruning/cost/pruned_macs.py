@@ -78,11 +78,10 @@ class PrunedMacs:
         ]
         total = widths_G[0] * 0
         for layer in self._layers:
-            if layer.free_whole and not _lost(layer, gone_G):
-                continue
             out = layer.channels if layer.out is None else widths_G[layer.out]
             inputs = layer.inputs - sum(gone_G[group] * each for group, each in layer.reads)
-            total = total + out * inputs * layer.macs
+            macs = out * inputs * layer.macs
+            total = total + (macs * _lost(layer, gone_G) if layer.free_whole else macs)
         return total
 
 
@@ -114,10 +113,10 @@ def _sizes(module: nn.Module) -> tuple[int, int, int]:
     return module.weight.shape[0], module.weight.shape[1], module.weight[0, 0].numel()
 
 
-def _lost(layer: _Layer, gone_G: Sequence[Any]) -> bool:
-    """Whether any channel that a layer reads or writes is removed."""
+def _lost(layer: _Layer, gone_G: Sequence[Any]) -> Any:
+    """Whether any channel that a layer reads or writes is removed; elementwise, as widths are."""
     own = [group for group, _ in layer.reads] + ([] if layer.out is None else [layer.out])
-    return any(bool(gone_G[group] > 0) for group in own)
+    return sum(gone_G[group] > 0 for group in own) > 0
 
 
 def positions(backbone: nn.Module, image_shape: tuple[int, int, int]) -> Mapping[str, int]:
