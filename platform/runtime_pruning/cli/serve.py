@@ -77,3 +77,17 @@ def to_mlflow(
 
     save_model(bundle, out)
     print(f"mlflow models serve --model-uri {out} --env-manager local --port 5001")
+
+
+@command
+def to_onnx(
+    bundle: Bundle,
+    out: Annotated[Path, typer.Option(help="The file.")],
+    batch: Annotated[int, typer.Option(help="Images of each call, fixed in the file.")] = 1,
+) -> None:
+    """Write a bundle's static point as ONNX."""
+    from runtime_pruning.deploy.onnx_model import save_onnx
+    from runtime_pruning.deploy.shipped import load_bundle
+
+    save_onnx(load_bundle(bundle), out, batch=batch)
+    print(f"Wrote {out}: images of shape (B, C, H, W), float32 in [0, 1], with B = {batch}")
