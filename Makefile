@@ -8,7 +8,7 @@ UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.txt)
 PRESET ?= cluttered-digits
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: frontier test check ui clean
+.PHONY: frontier test check ui docs clean
 
 frontier: $(READY)  ## The main job: sweep, train, measure, draw (PRESET=cluttered-digits by default).
 	$(BIN)/python sweeps/frontier.py --preset $(PRESET)
@@ -23,6 +23,9 @@ check: $(DEV_READY)  ## Formatting, lint and types.
 
 ui: $(READY)  ## The MLflow UI on 127.0.0.1, with the link to the frontier.
 	$(BIN)/runtime-pruning ui
+
+docs: $(DEV_READY)  ## The pages of docs/ as a site, in site/.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # While something is being installed there is no $(READY): a set-up that was interrupted, and may
 # have left half a package behind, is begun anew by the same command.
@@ -41,4 +44,4 @@ $(DEV_READY): $(READY) requirements-dev.txt
 	touch $(READY) $@
 
 clean:
-	rm -rf $(VENV) results
+	rm -rf $(VENV) results site
