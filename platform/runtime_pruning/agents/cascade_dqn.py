@@ -28,7 +28,8 @@ class CascadeDQNSettings:
         penalty_low, penalty_high: range that episodes' penalties are drawn from, log-uniformly.
         alpha: weight of the answer's loss.
         loss: of the answer.
-        reward: when the loss is paid for; the same return, but gains are learned from fewer images.
+        reward: when the loss is paid for: at the end, or by gains; the same return but for a
+            constant, and no measured difference: docs/lab/choosers-at-equal-cost.md.
         hidden: widths of the hidden layers.
         lr: Adam's learning rate.
         batch: transitions per gradient step.
@@ -47,7 +48,7 @@ class CascadeDQNSettings:
     penalty_high: Positive = 1.0
     alpha: Positive = 1.0
     loss: Literal["cross-entropy", "error"] = "error"
-    reward: Literal["final", "gain"] = "gain"
+    reward: Literal["final", "gain"] = "final"
     hidden: tuple[Count, ...] = (128, 128)
     lr: Positive = 5e-4
     batch: Count = 512
