@@ -43,18 +43,20 @@ def summary(measured: Measured) -> FrontierSummary:
     )
 
 
-def test_summary_by_hand(summary: FrontierSummary) -> None:
-    cheap, dear, beaten = summary.points
-    assert [point.penalty for point in summary.points] == [0.05, 0.02, None]
-    assert summary.on_front_P.tolist() == [True, True, False]
-    assert summary.front == (cheap, dear)
-    assert summary.probability_P.tolist() == [1.0, 1.0, 0.0]
-    expected = (1.1 - cheap.macs_fraction) * cheap.accuracy
-    expected += (1.1 - dear.macs_fraction) * (dear.accuracy - cheap.accuracy)
-    assert summary.hypervolume == pytest.approx(expected)
-    for p, point in enumerate(summary.points):
-        assert summary.accuracy.low_P[p] < point.accuracy < summary.accuracy.high_P[p]
-    assert beaten.accuracy < cheap.accuracy
+def data_of(page: Path) -> dict[str, Any]:
+    """Return what a page shows."""
+    text = page.read_text().partition('id="data">')[2].partition("</script>")[0]
+    data: dict[str, Any] = json.loads(text)
+    return data
+
+
+def proof(low: float) -> Proof:
+    gain = {"value": low + 0.01, "high": low + 0.02, "accuracy": 0.5, "macs_per_image": 1e6}
+    one = Advantage(low=low, **gain)
+    return Proof(fixed=one, shuffled=one, random=one, threshold=one, level=0.95)
+
+
+EFFORT = "**2 epochs, 1,000 decisions**"
 
 
 def test_the_front_is_a_staircase_up_to_the_dense_cost(summary: FrontierSummary) -> None:
@@ -84,13 +86,6 @@ def test_report_files(measured: Measured, tmp_path: Path) -> None:
     assert files.table.read_text() == markdown_table(files.summary) + "\n"
 
 
-def data_of(page: Path) -> dict[str, Any]:
-    """Return what a page shows."""
-    text = page.read_text().partition('id="data">')[2].partition("</script>")[0]
-    data: dict[str, Any] = json.loads(text)
-    return data
-
-
 def test_a_report_without_the_dense_network(measured: Measured, tmp_path: Path) -> None:
     data = data_of(draw_report(iter(measured), tmp_path, reference=Reference()).page)
     assert data["points"]["dense"] == [False] * 3
@@ -109,15 +104,6 @@ def test_the_dense_network_has_no_colour_of_a_method(
     assert data["methods"] == ["fixed-width", "rnp", "dense"]
     assert data["looks"]["dense"] == {"colour": "ink", "shape": "star"}
     assert data["points"]["dense"] == [p == point for p in files.summary.points]
-
-
-def proof(low: float) -> Proof:
-    gain = {"value": low + 0.01, "high": low + 0.02, "accuracy": 0.5, "macs_per_image": 1e6}
-    one = Advantage(low=low, **gain)
-    return Proof(fixed=one, shuffled=one, random=one, threshold=one, level=0.95)
-
-
-EFFORT = "**2 epochs, 1,000 decisions**"
 
 
 def test_who_was_trained_for_longer_than_the_reference_is_marked(
@@ -185,12 +171,3 @@ def test_table(summary: FrontierSummary) -> None:
     assert {line.count("|") for line in lines} == {9}
     short = markdown_table(summary, front_only=True, limit=1).splitlines()
     assert short == [*lines[:3], "", "and 1 more."]
-
-
-def test_points_that_do_not_compare_are_refused(synthetic: ModuleType) -> None:
-    one, record = synthetic.make_point(0.3)
-    facts = Evidence.of(record)
-    with pytest.raises(DataError, match="must share dataset"):
-        summarise([one, replace(one, dataset="other")], [facts, facts], reference=Reference())
-    with pytest.raises(DataError, match="must share dataset"):
-        summarise([], [], reference=Reference())

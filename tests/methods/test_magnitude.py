@@ -10,10 +10,8 @@ import torch
 from runtime_pruning import backbones
 from runtime_pruning.cost.macs import dense_macs
 from runtime_pruning.datasets import load
-from runtime_pruning.errors import ConfigError
-from runtime_pruning.methods import Effort, Magnitude, MagnitudeConfig, Task, Vanilla, VanillaConfig
+from runtime_pruning.methods import Effort, Magnitude, MagnitudeConfig, Task
 from runtime_pruning.methods.evaluation import judge
-from runtime_pruning.methods.vanilla import AloneConfig
 from runtime_pruning.network import PrunableNetwork, trace
 from runtime_pruning.network.finetuning import FinetuneConfig
 from runtime_pruning.network.surgery import kept_channels
@@ -21,7 +19,11 @@ from runtime_pruning.network.trainer import TrainConfig
 from runtime_pruning.network.training import train
 
 DATA = load("digits")
+
+
 SHAPE = (1, 8, 8)
+
+
 BRIEF = FinetuneConfig(epochs=1, batch_size=64)
 
 
@@ -109,46 +111,3 @@ def test_ranked_widths_differ_between_groups_and_keep_the_least() -> None:
     assert all(len(kept.get(name, range(99))) >= 8 for name in ("conv2", "conv3"))
     assert dense_macs(found.network) <= 0.6 * dense_macs(dense)
     assert found.effort.epochs == 1.5
-
-
-def test_an_interrupted_run_reports_the_rest_of_its_targets() -> None:
-    found, shares, dense = Reported(), (0.8, 0.5, 0.4), network()
-    given = task(dense, points_done=2)
-    settings = FinetuneConfig(epochs=0)
-    Magnitude().fit(given, MagnitudeConfig(macs=shares, multiple=1, finetune=settings), found)
-    assert found.count == 1
-    assert 0.3 * dense_macs(dense) < dense_macs(found.network) <= 0.4 * dense_macs(dense)
-    Vanilla().fit(
-        task(dense, points_done=3, dense_effort=Effort(epochs=1)), VanillaConfig(macs=shares), found
-    )
-    assert found.count == 1
-
-
-@pytest.mark.parametrize("macs", [(), (0.5, 0.0), 1.5])
-def test_shares_that_are_none_are_refused(macs: Any) -> None:
-    with pytest.raises(ConfigError, match="macs"):
-        MagnitudeConfig(macs=macs)
-
-
-def test_what_cannot_be_reached_is_said() -> None:
-    with pytest.raises(ConfigError, match=r"a share of 0\.010 cannot be reached"):
-        Magnitude().fit(task(network()), MagnitudeConfig(macs=0.01, multiple=8), Reported())
-
-
-def test_a_narrow_network_is_trained_from_chance_for_the_dense_effort() -> None:
-    """Of 1.5 epochs two are made; nothing of the dense network is used."""
-    dense = network(seed=5)
-    for parameter in dense.parameters():
-        parameter.data.fill_(float("nan"))
-    found = Reported()
-    config = VanillaConfig(macs=0.5, multiple=2, training=AloneConfig(batch_size=32))
-    Vanilla().fit(task(dense), config, found)
-    assert found.effort.epochs == 2
-    assert dense_macs(found.network) <= 0.5 * dense_macs(dense)
-    assert found.accuracy() > 0.5
-
-
-def test_of_published_weights_no_effort_is_known() -> None:
-    given = task(network(), dense_effort=Effort())
-    with pytest.raises(ConfigError, match=r"`training\.epochs > 0` must hold"):
-        Vanilla().fit(given, VanillaConfig(), Reported())

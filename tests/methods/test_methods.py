@@ -4,16 +4,14 @@ import copy
 from typing import Any
 
 import pytest
-import torch
 
-from runtime_pruning import backbones, methods
+from runtime_pruning import backbones
 from runtime_pruning.config import build_config
 from runtime_pruning.datasets import load
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.methods import RNPConfig, Task
 from runtime_pruning.methods.rnp import reward_scale
 from runtime_pruning.network import trace
-from runtime_pruning.network.policies import FixedPolicy
 
 
 def task(**changes: Any) -> Task:
@@ -28,40 +26,6 @@ def task(**changes: Any) -> Task:
         "seed": 0,
     }
     return Task(**{**settings, **changes})
-
-
-def reported(name: str, given: Task) -> list[tuple[list[int], bool]]:
-    """Return the plan of each point that a control reports, and whether it is the dense network."""
-    found = []
-
-    def report(policy: FixedPolicy, network: Any, effort: Any, **_: Any) -> None:
-        found.append((policy.groups_L.tolist(), network is given.dense))
-
-    method = methods.get(name)
-    method().fit(given, method.config_type(), report)
-    return found
-
-
-def test_fixed_width_reports_every_width_narrowest_first() -> None:
-    assert reported("fixed-width", task()) == [([g] * 3, False) for g in (1, 2, 3, 4)]
-
-
-def test_an_interrupted_control_reports_the_rest() -> None:
-    assert reported("fixed-width", task(points_done=3)) == [([4, 4, 4], False)]
-    assert reported("dense", task(points_done=1)) == []
-
-
-def test_dense_reports_the_network_from_before_any_width_training() -> None:
-    assert reported("dense", task()) == [([4, 4, 4], True)]
-
-
-def test_fixed_width_takes_statistics_anew_for_each_width() -> None:
-    given = task()
-    given.network.condition_batch_norm()
-    norm = given.network.backbone.bn2
-    before = norm.running_mean.clone()
-    reported("fixed-width", given)
-    assert not torch.equal(norm.running_mean, before)
 
 
 @pytest.mark.parametrize(
