@@ -38,6 +38,7 @@ _NEEDED = (
     "pyarrow",
     "pydantic",
     "safetensors",
+    "scipy",
     "torch",
     "tqdm",
 )
