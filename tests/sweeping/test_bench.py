@@ -23,7 +23,7 @@ TINY: dict[str, Any] = {
         "search": {"groups": [2]},
         "prepare": {"pretraining_epochs": 1, "anywidth_epochs": 1, "pad": 1, "flip": False},
         "proof": {"points": 0},
-        "timing": {"points": 1, "images": 8, "batches": [8], "attempts": 1},
+        "timing": {"points": 0},
     },
     "methods": {
         "widths": {"method": "fixed-width"},

@@ -30,6 +30,7 @@ SMALL = (
     "prepare.anywidth_epochs=1",
     "prepare.limit=64",
     "prepare.batch_size=32",
+    "timing.points=0",
 )
 
 

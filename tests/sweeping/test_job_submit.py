@@ -37,6 +37,7 @@ SMALL = (
     "prepare.anywidth_epochs=1",
     "prepare.batch_size=16",
     "proof.points=0",
+    "timing.points=0",
 )
 PLUGIN = """
 from theirs.widths import WIDTH

@@ -75,7 +75,7 @@ def test_a_stopped_and_a_killed_sweep_go_on_where_they_were(
     tmp_path: Path,
 ) -> None:
     arguments = [*small_arguments, "--trials", "3", "--set", "resources.concurrent=1"]
-    arguments += ["--set", "proof.points=0", "--sweep-id", "stopped"]
+    arguments += ["--set", "proof.points=0", "--set", "timing.points=0", "--sweep-id", "stopped"]
     # Five controls and the first trial are done, two trials are not.
     stopped = signal_after(arguments, tmp_path, one_cpu, points=6, number=signal.SIGTERM)
     assert stopped.code == 1, stopped.printed

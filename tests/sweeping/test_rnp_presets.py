@@ -37,6 +37,7 @@ SMALL = (
     "prepare.anywidth_epochs=1",
     "prepare.limit=32",
     "prepare.batch_size=16",
+    "timing.points=0",
 )
 ALONE = ("resources.env_runner.workers=0", "settings.penalty=0.1", "settings.calibration_batches=1")
 FACES = [
