@@ -57,7 +57,8 @@ def test_explain_measures_controls_that_a_point_lacks(
     facts = json.loads((tmp_path / narrow.point_id / "validation" / "dynamics.json").read_text())
     for control in ("shuffled", "random"):
         gain = facts["proof"][control]
-        assert (gain["value"], gain["low"], gain["high"]) == (0.0, 0.0, 0.0)
+        assert gain["value"] == 0
+        assert -gain["low"] == gain["high"] <= 0.02  # images that were not drawn may differ
     assert facts["decisions"]["distinct_plans"] == 1
     assert cli.main(["explain", "small", *arguments, "--split", "test"]) == 2
     assert "has no" in capsys.readouterr().err

@@ -229,7 +229,8 @@ def test_a_sweep_with_data_and_plugins_runs_on_nodes_with_the_dependencies_only(
     assert {each.point.method for each in points} == {"rnp", "dense"}
     assert {each.point.backbone for each in points} == {"small-of-mine"}
     place = Place.at(results)
-    kept = {"controls", "frontier.html", "frontier.png", "frontier.md", "sweep.json", "trials"}
+    kept = {"controls", "frontier.html", "frontier.png", "frontier.md", "trials"}
+    kept |= {"sweep.json", "parts.json"}
     assert set((place / "submitted").names()) == kept
     assert (place / "prepared").names() == ["anywidth", "dense"]
     assert "secret" not in printed
