@@ -24,17 +24,6 @@ def test_latencies_and_speed_ups_name_device_and_batch() -> None:
     assert glossary.speedup("cpu-t1", 1, "_low").name == "speedup.cpu-t1.1_low"
 
 
-def test_latencies_are_found_among_metrics() -> None:
-    metrics = {
-        "latency_ms.cpu.a.1.p50": 2.0,
-        "latency_ms.cpu.a.64.p99": 9.0,
-        "latency_ms.cpu.a.64.p99_low": 8.0,
-        "latency_ms.cpu.a.p50": 1.0,
-        "accuracy": 0.9,
-    }
-    assert glossary.latencies_of(metrics) == {"cpu.a.1.p50": 2.0, "cpu.a.64.p99": 9.0}
-
-
 def test_tags_and_artifacts_do_not_clash() -> None:
     texts = [
         value for name, value in vars(glossary).items() if name.isupper() and isinstance(value, str)

@@ -61,9 +61,9 @@ def test_the_main_job_needs_nothing_that_only_develops(clone: Path) -> None:
     assert code == 0
     assert calls[0] == "fake-python -m venv --clear .venv"
     assert [call for call in calls if "requirements-dev.txt" in call] == []
-    assert calls[-1] == "python sweeps/frontier.py --preset digits"
+    assert calls[-1] == "python sweeps/frontier.py --preset cluttered-digits"
     code, calls = make(clone, "frontier")
-    assert (code, calls) == (0, ["python sweeps/frontier.py --preset digits"])
+    assert (code, calls) == (0, ["python sweeps/frontier.py --preset cluttered-digits"])
 
 
 def test_the_tests_need_both(clone: Path) -> None:
@@ -81,11 +81,11 @@ def test_an_interrupted_setup_is_begun_anew_by_the_same_command(clone: Path, at:
     (clone / "interrupt").write_text(at)
     code, calls = make(clone, "frontier")
     assert code != 0
-    assert calls[-1] != "python sweeps/frontier.py --preset digits"
+    assert calls[-1] != "python sweeps/frontier.py --preset cluttered-digits"
     code, calls = make(clone, "frontier")
     assert code == 0
     assert calls[0] == "fake-python -m venv --clear .venv"
-    assert calls[-1] == "python sweeps/frontier.py --preset digits"
+    assert calls[-1] == "python sweeps/frontier.py --preset cluttered-digits"
 
 
 def test_interrupted_while_what_develops_is_installed(clone: Path) -> None:

@@ -64,7 +64,10 @@ def test_evaluate_a_folder_and_a_split(
         (["evaluate", "{bundle}"], "Give a folder of images per class or a --split"),
         (["evaluate", "{bundle}", "{empty}", "--split", "test"], "and not both"),
         (["evaluate", "{bundle}", "--split", "test", "--budget", "macs=1"], "`macs >= "),
-        (["export", "point", "--out", "{empty}/x", "--results", "{empty}"], "none is called 'poi"),
+        (
+            ["export", "point", "--out", "{empty}/x", "--results", "{empty}"],
+            "No sweep has left results in",
+        ),
         (["export", "point", "--out", "{bundle}"], "must be empty"),
     ],
 )

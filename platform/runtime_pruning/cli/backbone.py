@@ -51,7 +51,7 @@ def check_method(
         ),
     ] = [],  # noqa: B006  Typer reads it, and hands out a new list
 ) -> int:
-    """Try a method against its contract: records, budgets, held-out data, resumption."""
+    """Try a method against its contract."""
     from runtime_pruning import methods
     from runtime_pruning.sweeping.presets import assign
     from runtime_pruning.testing.methods import try_method

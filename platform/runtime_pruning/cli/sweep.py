@@ -124,7 +124,7 @@ def prepare(
     weights_dir: WeightsDir = None,
     results: Results = None,
 ) -> int:
-    """Train what all trials of a sweep start from, and list what is prepared."""
+    """Train what trials start from; list what is prepared."""
     return sweep(
         preset=preset,
         overrides=overrides,
@@ -150,7 +150,7 @@ def bench(
     weights_dir: WeightsDir = None,
     results: Results = None,
 ) -> int:
-    """Sweep several methods, one after the other, and draw them in one frontier."""
+    """Sweep several methods, and draw them in one frontier."""
     from runtime_pruning.sweeping.arguments import Arguments
     from runtime_pruning.sweeping.bench import run_bench
 
@@ -172,7 +172,7 @@ def exam(
     weights_dir: WeightsDir = None,
     results: Results = None,
 ) -> int:
-    """Read the test split, once, for what a finished sweep has chosen; readings are counted."""
+    """Read the test split for what a finished sweep chose."""
     from runtime_pruning.sweeping.arguments import Arguments
     from runtime_pruning.sweeping.run import hold_exam
 
