@@ -1,31 +1,14 @@
 """The registered methods: settings that refuse, controls that report what they should."""
 
-import copy
 from typing import Any
 
 import pytest
+from controls import task
 
-from runtime_pruning import backbones
 from runtime_pruning.config import build_config
-from runtime_pruning.datasets import load
 from runtime_pruning.errors import ConfigError
-from runtime_pruning.methods import RNPConfig, Task
+from runtime_pruning.methods import RNPConfig
 from runtime_pruning.methods.rnp import reward_scale
-from runtime_pruning.network import trace
-
-
-def task(**changes: Any) -> Task:
-    data = load("digits")
-    backbone = backbones.create("digits-cnn", num_classes=10, image_shape=data.info.image_shape)
-    network = trace(backbone, data.info.image_shape, groups=4, align=4)
-    settings = {
-        "network": network,
-        "dense": copy.deepcopy(network),
-        "data": data,
-        "data_ref": None,
-        "seed": 0,
-    }
-    return Task(**{**settings, **changes})
 
 
 @pytest.mark.parametrize(
