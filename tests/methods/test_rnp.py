@@ -128,7 +128,7 @@ class AlwaysAgent:
             self._network.decode_bias_LG[:, groups - 1] = 1.0
         self.env_steps, self.versions, self.stopped = 0, [], False
 
-    def learn(self, episodes: int) -> None:
+    def learn(self, episodes: int, on_iteration: Any = None) -> None:
         self.env_steps += episodes
 
     def decision_network(self) -> DecisionNetwork:

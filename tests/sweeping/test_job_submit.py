@@ -246,4 +246,4 @@ def test_a_sweep_with_data_and_plugins_runs_on_nodes_with_the_dependencies_only(
         assert plain.stdout is not None
         printed = plain.stdout.read()
     assert plain.returncode == 0, printed
-    assert "Sweep runtime pruning and draw" in printed
+    assert "Sweep runtime pruning, and draw" in printed

@@ -285,6 +285,11 @@ def run_control(
     return sorted(path.name for path in folder.glob("point-*"))
 
 
+def _shared(inputs: SweepInputs) -> Any:
+    """Return what the swept method shares between its trials, if it prepared anything."""
+    return None if inputs.shared is None else ray.get(inputs.shared)
+
+
 def _fit(
     name: str,
     params: dict[str, Any],
@@ -324,7 +329,7 @@ def _fit(
         network_effort=inputs.network_effort,
         dense_effort=inputs.dense_effort,
         backbone=sweep.backbone,
-        shared=ray.get(inputs.shared) if name == sweep.method else None,
+        shared=_shared(inputs) if name == sweep.method else None,
     )
     report = PointReport(
         sweep=sweep,
