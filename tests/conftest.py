@@ -4,6 +4,7 @@ And photographs for tests of datasets and of whole sweeps.
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: [item.get_closest_marker(mark) is None for mark in ("ray", "slow")])
+    if not os.environ.get("RUNTIME_PRUNING_LONG_TESTS"):
+        left_out = pytest.mark.skip(reason="long: set RUNTIME_PRUNING_LONG_TESTS")
+        for item in items:
+            if item.get_closest_marker("long") is not None:
+                item.add_marker(left_out)
 
 
 @pytest.fixture(autouse=True)

@@ -81,6 +81,7 @@ def test_a_faulty_bench_is_refused(tmp_path: Path, bench: Any, message: str) -> 
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.long
 def test_sweeps_are_run_once_and_stand_in_one_picture(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

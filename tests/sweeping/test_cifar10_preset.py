@@ -41,9 +41,12 @@ SMALL = (
 @pytest.mark.parametrize(
     ("preset", "own", "points"),
     [
-        ("cifar10-quick", (), 2),
+        pytest.param("cifar10-quick", (), 2, marks=pytest.mark.long),
         ("cifar10-resnet20", ("settings.dials=2",), 3),
-        ("cifar10-resnet56", ("settings.dials=2", "proof.points=0"), 3),  # minutes, as ResNet-20's
+        pytest.param(
+            *("cifar10-resnet56", ("settings.dials=2", "proof.points=0"), 3),
+            marks=pytest.mark.long,
+        ),
         (
             "cifar10-mcifarnet",
             # ResNet-20's try two points; here a second one takes 15 seconds.
