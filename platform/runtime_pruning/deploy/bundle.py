@@ -9,7 +9,7 @@ a bundle runs no code of its author; and no bit of it can change unseen.
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -33,6 +33,7 @@ SCHEMA = 4
 MANIFEST, NETWORK, POLICY = "manifest.json", "network.safetensors", "policy.safetensors"
 Settings = dict[str, Any]
 Tensors = dict[str, Tensor]
+KindT = TypeVar("KindT")
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def write_bundle(
     Raises:
         ContractError: no policy kind is registered for the policy's type.
     """
-    kind = _kind_of(policy)
+    kind = kind_of(policy_kinds, policy, "policy", lambda known: known.policy_type)
     settings, tensors = policy_kinds.get(kind).dump(policy)
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(network.backbone.state_dict(), folder / NETWORK)
@@ -243,11 +244,24 @@ def read_manifest(folder: Path) -> Settings:
     return read_sealed(folder / MANIFEST, schema=SCHEMA, what="A bundle")
 
 
-def _kind_of(policy: Policy) -> str:
-    for name in sorted(policy_kinds):
-        if type(policy) is policy_kinds.get(name).policy_type:
+def kind_of(
+    kinds: Registry[KindT], value: object, what: str, written: Callable[[KindT], type]
+) -> str:
+    """Return the name of the registered kind that writes a value of this type.
+
+    Args:
+        kinds: that there are.
+        value: to be written.
+        what: the value is: a policy, a chooser.
+        written: returns the type that a kind writes.
+
+    Raises:
+        ContractError: no kind is registered for the type.
+    """
+    for name in sorted(kinds):
+        if type(value) is written(kinds.get(name)):
             return name
     raise ContractError(
-        f"A policy that is recorded needs a registered policy kind to write it, but "
-        f"{type(policy).__name__} has none."
+        f"A {what} that is recorded needs a registered {what} kind to write it, but "
+        f"{type(value).__name__} has none."
     )

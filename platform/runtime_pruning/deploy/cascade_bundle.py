@@ -37,6 +37,7 @@ from runtime_pruning.deploy.bundle import (
     Bundle,
     Settings,
     Tensors,
+    kind_of,
     read_manifest,
     read_network_bundle,
     write_manifest,
@@ -185,7 +186,7 @@ def write_cascade_bundle(
         ContractError: no chooser kind is registered for the chooser's type, or a member is not the
             bundle of a network.
     """
-    kind = _kind_of(chooser)
+    kind = kind_of(chooser_kinds, chooser, "chooser", lambda known: known.chooser_type)
     settings, tensors = chooser_kinds.get(kind).dump(chooser)
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"member-{number}" for number in range(len(members))]
@@ -230,14 +231,4 @@ def read_cascade_bundle(folder: Path) -> CascadeBundle:
         ),
         chooser=kind.load(settings, tensors),
         manifest=manifest,
-    )
-
-
-def _kind_of(chooser: Chooser) -> str:
-    for name in sorted(chooser_kinds):
-        if type(chooser) is chooser_kinds.get(name).chooser_type:
-            return name
-    raise ContractError(
-        f"A chooser that is recorded needs a registered chooser kind to write it, but "
-        f"{type(chooser).__name__} has none."
     )

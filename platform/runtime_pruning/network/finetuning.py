@@ -9,23 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from runtime_pruning.config import Count, CountOrNone, NotNegative, Positive, Share, config_class
 from runtime_pruning.datasets import Split
 from runtime_pruning.network.trainer import (
-    Learn,
     OnEpoch,
     Schedule,
-    StepOutcome,
     TrainConfig,
     TrainReport,
-    autocast,
     fit,
 )
-from runtime_pruning.network.training import backward, outcome_of, taught
+from runtime_pruning.network.training import learning_step
 from runtime_pruning.network.weight_sparsity import apply_masks
 
 
@@ -108,28 +104,14 @@ def distil(
     """
     if teacher is not None:
         teacher.eval()
-    learn = _learning(student, teacher, config, masks or {})
+    kept = masks or {}
+
+    def answer(images_BCHW: Tensor) -> Tensor:
+        apply_masks(student, kept)
+        logits_BK: Tensor = student(images_BCHW)
+        return logits_BK
+
+    learn = learning_step(answer, teacher, config)
     report = fit(student, split, config, learn, progress, checkpoint, on_epoch)
-    apply_masks(student, masks or {})
+    apply_masks(student, kept)
     return report
-
-
-def _learning(
-    student: nn.Module, teacher: nn.Module | None, config: TrainConfig, masks: Mapping[str, Tensor]
-) -> Learn:
-    """Return the step."""
-
-    def learn(images_BCHW: Tensor, labels_B: Tensor, generator: torch.Generator) -> StepOutcome:
-        apply_masks(student, masks)
-        with autocast(config, images_BCHW.device):
-            logits_BK = student(images_BCHW)
-        if teacher is None:
-            return backward(logits_BK, labels_B, config)
-        with torch.no_grad(), autocast(config, images_BCHW.device):
-            teacher_BK = teacher(images_BCHW)
-        logits_BK = logits_BK.float()
-        loss = taught(logits_BK, teacher_BK.float(), labels_B, config)
-        torch.autograd.backward(loss)
-        return outcome_of(loss, logits_BK, labels_B)
-
-    return learn

@@ -9,14 +9,14 @@ Source: Yu and Huang, "Universally Slimmable Networks and Improved Training Tech
 Dimensions: B images, C channels, H W pixels, L sites, K classes, N images of a split, P plans.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from runtime_pruning.datasets import Split, TrainingSplit, to_float
@@ -108,9 +108,28 @@ def finetune(
     if teacher is not None:
         teacher.eval()
 
+    def answer(images_BCHW: Tensor) -> Tensor:
+        return network.execute(images_BCHW, policy, mode=config.mode).logits_BK
+
+    return fit(
+        network, split, config, learning_step(answer, teacher, config), progress, None, on_epoch
+    )
+
+
+def learning_step(
+    answer: Callable[[Tensor], Tensor], teacher: nn.Module | None, config: TrainConfig
+) -> Learn:
+    """Return a step of learning from the labels, and from a teacher's soft targets if there is one.
+
+    Args:
+        answer: returns ``logits_BK`` of what learns.
+        teacher: in evaluation mode, on the same device.
+        config: how the loss is made; ``precision`` of both passes.
+    """
+
     def learn(images_BCHW: Tensor, labels_B: Tensor, generator: torch.Generator) -> StepOutcome:
         with autocast(config, images_BCHW.device):
-            logits_BK = network.execute(images_BCHW, policy, mode=config.mode).logits_BK
+            logits_BK = answer(images_BCHW)
         if teacher is None:
             return backward(logits_BK, labels_B, config)
         with torch.no_grad(), autocast(config, images_BCHW.device):
@@ -120,7 +139,7 @@ def finetune(
         torch.autograd.backward(loss)
         return outcome_of(loss, logits_BK, labels_B)
 
-    return fit(network, split, config, learn, progress, None, on_epoch)
+    return learn
 
 
 def recalibrate_batch_norm(

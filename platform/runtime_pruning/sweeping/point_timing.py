@@ -45,11 +45,6 @@ def time_point(
     images_NCHW = to_float(data.validation.head(settings.images).images_NCHW[:]).to(device)
     found = []
     for batch in settings.batches:
-        if batch > len(images_NCHW):
-            raise ConfigError(
-                f"`timing.batches <= images` must hold, but got {batch} and "
-                f"{len(images_NCHW)} validation images."
-            )
         for _ in range(settings.attempts):
             timing = time_bundle(
                 bundle,

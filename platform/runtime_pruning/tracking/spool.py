@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from runtime_pruning.files import link_or_copy, write_text
 
@@ -28,19 +28,8 @@ Kind = Literal[
     "trial_end",
     "sweep_end",
 ]
-# Whatever arrives first, an event is written after those that it builds on.
-_ORDER: tuple[Kind, ...] = (
-    "sweep",
-    "trial",
-    "curves",
-    "point",
-    "test",
-    "exam",
-    "dynamics",
-    "timing",
-    "trial_end",
-    "sweep_end",
-)
+# Whatever arrives first, an event is written after those that it builds on: in the order above.
+_ORDER: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
