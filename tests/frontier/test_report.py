@@ -23,26 +23,6 @@ from runtime_pruning.frontier.uncertainty import Evidence
 Measured = list[tuple[OperatingPoint, Evidence]]
 
 
-@pytest.fixture(scope="module")
-def measured(synthetic: ModuleType) -> Measured:
-    made = [
-        synthetic.make_point(0.3, penalty=0.05),
-        synthetic.make_point(0.6, penalty=0.02),
-        synthetic.make_point(0.7, method="fixed-width", skill=0.6),
-    ]
-    return [(point, Evidence.of(record)) for point, record in made]
-
-
-@pytest.fixture(scope="module")
-def summary(measured: Measured) -> FrontierSummary:
-    return summarise(
-        [point for point, _ in reversed(measured)],
-        [evidence for _, evidence in reversed(measured)],
-        reference=Reference(),
-        replicates=200,
-    )
-
-
 def data_of(page: Path) -> dict[str, Any]:
     """Return what a page shows."""
     text = page.read_text().partition('id="data">')[2].partition("</script>")[0]

@@ -1,38 +1,17 @@
 """What is a site, what is not, and how a backbone that cannot be traced is refused."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
+from between import SHAPE, Lambda, pooled
 from torch import Tensor, nn
 from torchvision import models
 
 from runtime_pruning.errors import TracingError
 from runtime_pruning.network import PrunableNetwork, trace
 
-SHAPE = (3, 8, 8)
-
-
-class Lambda(nn.Module):
-    """Two convolutions and a linear layer; what lies between is given."""
-
-    def __init__(self, between: Callable[[Tensor], Tensor], features: int = 8) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(3, 8, 3, padding=1)
-        self.second = nn.Conv2d(8, 8, 3, padding=1)
-        self.linear = nn.Linear(features, 10)
-        self.between = between
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.linear(self.between(self.second(self.first(images))))
-
 
 def sites(network: PrunableNetwork) -> list[str]:
     return [site.name for site in network.sites]
-
-
-def pooled(features: Tensor) -> Tensor:
-    return features.mean((2, 3))
 
 
 def branches_on_data(features: Tensor) -> Tensor:

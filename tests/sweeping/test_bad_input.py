@@ -1,20 +1,10 @@
 """Bad input is refused before Ray starts: one sentence, exit code 2."""
 
 import pytest
+from refused import refusal
 from torch import Tensor, nn
 
 from runtime_pruning import backbones
-from runtime_pruning.cli import main
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Return the one line that bad input is answered with."""
-    code = main(["sweep", "--preset", "digits", *arguments])
-    printed = capsys.readouterr().err.strip()
-    assert code == 2
-    assert printed.startswith("error: ")
-    assert "\n" not in printed
-    return printed
 
 
 class Untraceable(nn.Module):

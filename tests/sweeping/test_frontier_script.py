@@ -226,3 +226,36 @@ def test_each_trial_and_the_sweep_say_where_they_came_from_and_how_they_ended(
     assert epochs["rnp"] > 4.0
     files = {file.path for file in client.list_artifacts(sweep.info.run_id)}
     assert files == {"frontier.html", "frontier.md", "frontier.png", "sweep.json"}
+
+
+def test_explain_rebuilds_what_the_sweep_said(small_sweep: Sweep, tmp_path: Path) -> None:
+    results, _ = small_sweep
+    arguments = ["--results", str(results), "--out", str(tmp_path)]
+    assert cli.main(["explain", "small", *arguments]) == 0
+    point_ids = set(rebuild_proofs(f"sqlite:///{results}/mlflow.db", "small", "validation"))
+    assert {folder.name for folder in tmp_path.iterdir()} == point_ids
+    for point_id in point_ids:
+        said = folder_of(results, point_id) / "dynamics" / "dynamics.json"
+        assert (
+            tmp_path / point_id / "validation" / "dynamics.json"
+        ).read_text() == said.read_text()
+
+
+def test_explain_measures_controls_that_a_point_lacks(
+    small_sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, _ = small_sweep
+    points = [point_of(folder) for folder in point_folders(results)]
+    narrow = min(points, key=lambda point: point.macs_fraction)
+    assert narrow.method == "fixed-width"
+    arguments = ["--point", narrow.point_id, "--results", str(results), "--out", str(tmp_path)]
+    assert cli.main(["explain", "small", *arguments]) == 0
+    assert f"{narrow.point_id}: static, 1 distinct plans" in capsys.readouterr().out
+    facts = json.loads((tmp_path / narrow.point_id / "validation" / "dynamics.json").read_text())
+    for control in ("shuffled", "random"):
+        gain = facts["proof"][control]
+        assert gain["value"] == 0
+        assert -gain["low"] == gain["high"] <= 0.02  # images that were not drawn may differ
+    assert facts["decisions"]["distinct_plans"] == 1
+    assert cli.main(["explain", "small", *arguments, "--split", "test"]) == 2
+    assert "has no" in capsys.readouterr().err

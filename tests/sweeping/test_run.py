@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from refused import refusal
 
-from runtime_pruning.cli import main
 from runtime_pruning.errors import ConfigError
 from runtime_pruning.places import Place
 from runtime_pruning.sweeping.config import SweepConfig
@@ -16,16 +16,6 @@ ROOT = Path(__file__).parents[2]
 
 
 PRESETS = ROOT / "sweeps" / "presets"
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Return the one line that bad input is answered with."""
-    code = main(["sweep", "--preset", "digits", *arguments])
-    printed = capsys.readouterr().err.strip()
-    assert code == 2
-    assert printed.startswith("error: ")
-    assert "\n" not in printed
-    return printed
 
 
 @pytest.mark.parametrize("sweep_id", ["a/b", "it's", "..", "-x"])
